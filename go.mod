@@ -1,0 +1,3 @@
+module github.com/relais-edge/relais
+
+go 1.26

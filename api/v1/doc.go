@@ -1,0 +1,15 @@
+// Package v1 is the vocabulary of Relais: the documents that a tenant or an operator writes.
+//
+// A document is the same in a file, in the API, in a custom resource and in an export.
+// The `schema` tag of a field is the one source of its default, its bounds and its
+// description in the JSON Schema; see Schema, Default and Validate:
+//
+//	required            the field must be given
+//	default=V           V is taken when the field is absent
+//	enum=a|b|c          one of these words
+//	min=N max=N         bounds of a number, of a Duration (Go syntax) or of a Size
+//	minItems=N maxItems=N  bounds of a list or of a map
+//	maxLength=N         bytes of a string
+//	format=F            host-port, hostname, cidr, path, token, field-name, regexp, name, url
+//	ref=Kind            the name of a document of that kind in the same organization
+package v1

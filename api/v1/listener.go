@@ -1,0 +1,111 @@
+package v1
+
+// Listener is an address on which visitors are received.
+type Listener struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata     `json:"metadata" schema:"required"`
+	Spec     ListenerSpec `json:"spec" schema:"required"`
+}
+
+// ListenerSpec is what a Listener does.
+type ListenerSpec struct {
+	// Address is host:port; an empty host means every address of the machine.
+	Address string `json:"address" schema:"required,format=host-port"`
+	// Protocols are offered together on the address: http1 and h2c in clear, or http1, h2 and h3 over TLS.
+	// Absent means http1 and h2c in clear, and http1, h2 and h3 with tls.
+	Protocols []Protocol `json:"protocols,omitempty" schema:"maxItems=4,enum=http1|h2c|h2|h3"`
+	// Engine is relais (our own HTTP core) or std (net/http; slower, for comparison and compatibility).
+	Engine Engine `json:"engine,omitempty" schema:"enum=relais|std,default=relais"`
+	// TLS makes this a TLS listener.
+	TLS *ListenerTLS `json:"tls,omitempty"`
+	// ClientAddress says whose word is taken for a visitor's address.
+	ClientAddress ClientAddress `json:"clientAddress,omitempty"`
+	// Limits bound what one connection or request may cost.
+	Limits ListenerLimits `json:"limits,omitempty"`
+	// Timeouts bound how long a visitor may take.
+	Timeouts ListenerTimeouts `json:"timeouts,omitempty"`
+	// RequestID lets a trusted proxy in front choose the request id.
+	RequestID RequestIDSpec `json:"requestId,omitempty"`
+}
+
+// Protocol is a way to speak HTTP.
+type Protocol string
+
+// The protocols.
+const (
+	ProtocolHTTP1 Protocol = "http1"
+	ProtocolH2C   Protocol = "h2c"
+	ProtocolH2    Protocol = "h2"
+	ProtocolH3    Protocol = "h3"
+)
+
+// Engine names an HTTP implementation.
+type Engine string
+
+// The engines.
+const (
+	EngineRelais Engine = "relais"
+	EngineStd    Engine = "std"
+)
+
+// ListenerTLS is how a listener speaks TLS.
+type ListenerTLS struct {
+	// Certificates are names of Certificate documents of the listener's organization; the first answers
+	// clients that name no known host. Absent means one certificate of the internal CA.
+	Certificates []string `json:"certificates,omitempty" schema:"maxItems=1000,ref=Certificate"`
+	// MinVersion is the lowest TLS version.
+	MinVersion string `json:"minVersion,omitempty" schema:"enum=1.2|1.3,default=1.2"`
+}
+
+// ClientAddress says whose word is taken for a visitor's address.
+type ClientAddress struct {
+	// TrustedProxies may tell the visitor's address in Field or by the PROXY protocol.
+	TrustedProxies []string `json:"trustedProxies,omitempty" schema:"maxItems=1024,format=cidr"`
+	// Field is the request field that a trusted proxy fills.
+	Field string `json:"field,omitempty" schema:"enum=X-Forwarded-For|X-Real-IP|Forwarded,default=X-Forwarded-For"`
+	// ProxyProtocol accepts the PROXY protocol, versions 1 and 2, from TrustedProxies. When it is
+	// required, a connection without it is closed.
+	ProxyProtocol string `json:"proxyProtocol,omitempty" schema:"enum=off|optional|required,default=off"`
+}
+
+// ListenerLimits bound what a connection or a request may cost.
+type ListenerLimits struct {
+	// Connections open at once; more are refused.
+	Connections int `json:"connections,omitempty" schema:"default=100000,min=1,max=10000000"`
+	// ConnectionsPerAddress open at once from one IPv4 address or IPv6 /64; 0 means no limit.
+	ConnectionsPerAddress int `json:"connectionsPerAddress,omitempty" schema:"default=0,min=0,max=1000000"`
+	// HeaderBytes of a request's head, request line included.
+	HeaderBytes Size `json:"headerBytes,omitempty" schema:"default=32KiB,min=1KiB,max=1MiB"`
+	// HeaderFields of a request.
+	HeaderFields int `json:"headerFields,omitempty" schema:"default=128,min=8,max=1024"`
+	// TargetBytes of a request target.
+	TargetBytes Size `json:"targetBytes,omitempty" schema:"default=8KiB,min=256,max=256KiB"`
+	// BodyBytes of a request body.
+	BodyBytes Size `json:"bodyBytes,omitempty" schema:"default=1GiB,min=0,max=1TiB"`
+	// Streams at once on one HTTP/2 or HTTP/3 connection.
+	Streams int `json:"streams,omitempty" schema:"default=128,min=1,max=10000"`
+	// Requests on one connection before it is closed in good order; 0 means no limit.
+	Requests int `json:"requests,omitempty" schema:"default=0,min=0,max=1000000000"`
+}
+
+// ListenerTimeouts bound how long a visitor may take.
+type ListenerTimeouts struct {
+	// Handshake is for the TLS handshake and the PROXY protocol header.
+	Handshake Duration `json:"handshake,omitempty" schema:"default=10s,min=100ms,max=5m"`
+	// Header is from the first byte of a request to the end of its head, whatever arrives in between.
+	Header Duration `json:"header,omitempty" schema:"default=10s,min=100ms,max=10m"`
+	// Body is the longest wait for more bytes of a request body.
+	Body Duration `json:"body,omitempty" schema:"default=30s,min=100ms,max=1h"`
+	// Write is the longest time in which a visitor takes no byte of an answer.
+	Write Duration `json:"write,omitempty" schema:"default=30s,min=100ms,max=1h"`
+	// Idle is the longest wait for the next request on a connection.
+	Idle Duration `json:"idle,omitempty" schema:"default=75s,min=1s,max=24h"`
+	// Drain is how long requests under way may go on when the process stops.
+	Drain Duration `json:"drain,omitempty" schema:"default=30s,min=0s,max=1h"`
+}
+
+// RequestIDSpec says who chooses the request id.
+type RequestIDSpec struct {
+	// Trust takes a well-formed X-Request-Id from the client address's trusted proxies.
+	Trust bool `json:"trust,omitempty"`
+}

@@ -1,0 +1,231 @@
+package v1
+
+// CachePolicy says what is stored and how it is found again. The rules of RFC 9111 hold under it.
+type CachePolicy struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata        `json:"metadata" schema:"required"`
+	Spec     CachePolicySpec `json:"spec"`
+}
+
+// CachePolicySpec is what a CachePolicy does.
+type CachePolicySpec struct {
+	// DefaultTTL is the lifetime of a 200, 203, 301, 404 or 410 answer to GET that gives none and carries no
+	// Set-Cookie; 0 leaves only the heuristics of RFC 9111 section 4.2.2.
+	DefaultTTL Duration `json:"defaultTTL,omitempty" schema:"default=0s,max=8760h"`
+	// MaxTTL cuts longer lifetimes; 0 cuts none.
+	MaxTTL Duration `json:"maxTTL,omitempty" schema:"default=0s,max=87600h"`
+	// StaleWhileRevalidate is taken when an answer gives none (RFC 5861).
+	StaleWhileRevalidate Duration `json:"staleWhileRevalidate,omitempty" schema:"default=0s,max=8760h"`
+	// StaleIfError is taken when an answer gives none (RFC 5861).
+	StaleIfError Duration `json:"staleIfError,omitempty" schema:"default=0s,max=8760h"`
+	// MaxObject is the largest body stored.
+	MaxObject Size `json:"maxObject,omitempty" schema:"default=64MiB,min=1,max=16GiB"`
+	// Key says what tells two objects apart, beside scheme, host and path.
+	Key CacheKey `json:"key,omitempty"`
+}
+
+// CacheKey says what tells two objects apart, beside scheme, host and path.
+type CacheKey struct {
+	// Query is which parameters count: all, none, or those of Parameters (listed), or all but those (except).
+	Query string `json:"query,omitempty" schema:"enum=all|none|listed|except,default=all"`
+	// Parameters for listed and except; a trailing * matches any ending.
+	Parameters []string `json:"parameters,omitempty" schema:"maxItems=64,maxLength=128"`
+	// Headers that are part of the key.
+	Headers []string `json:"headers,omitempty" schema:"maxItems=8,format=field-name"`
+	// Cookies that are part of the key.
+	Cookies []string `json:"cookies,omitempty" schema:"maxItems=8,format=token"`
+}
+
+// WafPolicy is the web application firewall: the OWASP Core Rule Set and the tenant's exceptions.
+type WafPolicy struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata      `json:"metadata" schema:"required"`
+	Spec     WafPolicySpec `json:"spec"`
+}
+
+// WafPolicySpec is what a WafPolicy does.
+type WafPolicySpec struct {
+	Protection `json:",inline"`
+	// Paranoia is the level of the Core Rule Set, 1 (few false alarms) to 4.
+	Paranoia int `json:"paranoia,omitempty" schema:"default=1,min=1,max=4"`
+	// InboundThreshold is the anomaly score from which a request is blocked.
+	InboundThreshold int `json:"inboundThreshold,omitempty" schema:"default=5,min=1,max=10000"`
+	// BodyBytes of a request body are examined; what follows is judged by Oversize.
+	BodyBytes Size `json:"bodyBytes,omitempty" schema:"default=128KiB,min=0,max=16MiB"`
+	// Oversize says what happens to a body beyond BodyBytes.
+	Oversize string `json:"oversize,omitempty" schema:"enum=pass|reject,default=pass"`
+	// Exclusions let requests pass that the rules misjudge.
+	Exclusions []WafExclusion `json:"exclusions,omitempty" schema:"maxItems=200"`
+}
+
+// WafExclusion takes rules, or one of their targets, out of force where the other parts match.
+type WafExclusion struct {
+	// Rules are rule ids or ranges: 942100 or 942100-942199.
+	Rules []string `json:"rules,omitempty" schema:"maxItems=64,maxLength=32"`
+	// Tags of rules, such as attack-sqli.
+	Tags []string `json:"tags,omitempty" schema:"maxItems=16,maxLength=128"`
+	// Target narrows the exclusion to one variable, such as ARGS:description or REQUEST_COOKIES:prefs.
+	Target string `json:"target,omitempty" schema:"maxLength=256"`
+	// Path narrows the exclusion to a path prefix.
+	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
+	// Methods narrow the exclusion.
+	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
+	// Expires ends the exclusion.
+	Expires *Time `json:"expires,omitempty"`
+}
+
+// AccessPolicy allows and denies by address.
+type AccessPolicy struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata         `json:"metadata" schema:"required"`
+	Spec     AccessPolicySpec `json:"spec"`
+}
+
+// AccessPolicySpec is what an AccessPolicy does. Rules are tried in order; the first that matches decides.
+type AccessPolicySpec struct {
+	Protection `json:",inline"`
+	// Rules in order.
+	Rules []AccessRule `json:"rules,omitempty" schema:"maxItems=1000"`
+	// Default decides where no rule matches.
+	Default string `json:"default,omitempty" schema:"enum=allow|deny,default=allow"`
+}
+
+// AccessRule decides for the requests that match all of its parts.
+type AccessRule struct {
+	// Action is allow or deny.
+	Action string `json:"action" schema:"required,enum=allow|deny"`
+	// Addresses of visitors, as networks or single addresses.
+	Addresses []string `json:"addresses,omitempty" schema:"maxItems=100000,format=cidr"`
+	// Path narrows the rule to a path prefix.
+	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
+	// Methods narrow the rule.
+	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
+}
+
+// RateLimit limits requests by a key, with the generic cell rate algorithm.
+type RateLimit struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata      `json:"metadata" schema:"required"`
+	Spec     RateLimitSpec `json:"spec" schema:"required"`
+}
+
+// RateLimitSpec is what a RateLimit does.
+type RateLimitSpec struct {
+	Protection `json:",inline"`
+	// Requests allowed in each Per.
+	Requests int `json:"requests" schema:"required,min=1,max=1000000000"`
+	// Per is the period.
+	Per Duration `json:"per,omitempty" schema:"default=1s,min=1ms,max=24h"`
+	// Burst is how many requests may come at once; 0 means Requests.
+	Burst int `json:"burst,omitempty" schema:"default=0,min=0,max=1000000000"`
+	// Key says what is counted apart.
+	Key RateLimitKey `json:"key,omitempty"`
+	// Path narrows the limit to a path prefix.
+	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
+	// Methods narrow the limit.
+	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
+	// SpareBaskets leaves visitors with a basket unlimited; their requests are counted all the same.
+	SpareBaskets *bool `json:"spareBaskets,omitempty" schema:"default=true"`
+}
+
+// RateLimitKey says what is counted apart.
+type RateLimitKey struct {
+	// On is client (an IPv4 address or an IPv6 /64), header, cookie or site (all visitors together).
+	On string `json:"on,omitempty" schema:"enum=client|header|cookie|site,default=client"`
+	// Name of the header or cookie. A request without it is counted by its client address.
+	Name string `json:"name,omitempty" schema:"maxLength=128"`
+}
+
+// VisitorPolicy tells visitors apart by how near they are to an order, with a signed cookie.
+type VisitorPolicy struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata          `json:"metadata" schema:"required"`
+	Spec     VisitorPolicySpec `json:"spec" schema:"required"`
+}
+
+// VisitorPolicySpec is what a VisitorPolicy does.
+type VisitorPolicySpec struct {
+	Protection `json:",inline"`
+	// Cookie is the name of the signed cookie.
+	Cookie string `json:"cookie,omitempty" schema:"default=rv,format=token,maxLength=64"`
+	// Secret signs the cookie, at least 16 bytes; give the same to all edges of a site. Absent means one
+	// that the edge makes and keeps on its disk.
+	Secret string `json:"secret,omitempty" schema:"maxLength=512"`
+	// Basket names the requests that put something into a basket: a 2xx or 3xx answer to one of them
+	// makes the visitor protected.
+	Basket []StageMatch `json:"basket,omitempty" schema:"maxItems=16"`
+	// Ordered names the requests that complete an order: a 2xx or 3xx answer ends the protection Grace later.
+	Ordered []StageMatch `json:"ordered,omitempty" schema:"maxItems=16"`
+	// Lifetime of a basket's protection after the last request.
+	Lifetime Duration `json:"lifetime,omitempty" schema:"default=2h,min=1m,max=720h"`
+	// Grace after an order.
+	Grace Duration `json:"grace,omitempty" schema:"default=5m,min=0s,max=24h"`
+}
+
+// StageMatch names requests by path and method.
+type StageMatch struct {
+	// Path is a prefix by path elements.
+	Path string `json:"path" schema:"required,format=path,maxLength=1024"`
+	// Methods; absent means POST.
+	Methods []string `json:"methods,omitempty" schema:"maxItems=8,format=token"`
+}
+
+// Certificate is a certificate and its key for a listener.
+type Certificate struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata        `json:"metadata" schema:"required"`
+	Spec     CertificateSpec `json:"spec" schema:"required"`
+}
+
+// CertificateSpec is where a certificate comes from. Exactly one field is given.
+type CertificateSpec struct {
+	// Internal issues the certificate from the edge's own CA.
+	Internal *InternalCertificate `json:"internal,omitempty"`
+	// Files reads PEM files; they are read again when they change.
+	Files *CertificateFiles `json:"files,omitempty"`
+	// Inline is PEM in the document.
+	Inline *CertificateInline `json:"inline,omitempty"`
+}
+
+// InternalCertificate is issued by the edge's own CA.
+type InternalCertificate struct {
+	// Hostnames of the certificate.
+	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=100,format=hostname"`
+}
+
+// CertificateFiles are PEM files.
+type CertificateFiles struct {
+	// Certificate chain, leaf first.
+	Certificate string `json:"certificate" schema:"required,maxLength=4096"`
+	// Key of the leaf.
+	Key string `json:"key" schema:"required,maxLength=4096"`
+}
+
+// CertificateInline is PEM in the document.
+type CertificateInline struct {
+	// Certificate chain, leaf first.
+	Certificate string `json:"certificate" schema:"required,maxLength=262144"`
+	// Key of the leaf.
+	Key string `json:"key" schema:"required,maxLength=65536"`
+}
+
+// Service forwards TCP, UDP or TLS connections without looking into them.
+type Service struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata    `json:"metadata" schema:"required"`
+	Spec     ServiceSpec `json:"spec" schema:"required"`
+}
+
+// ServiceSpec is what a Service does.
+type ServiceSpec struct {
+	// Protocol is tcp, udp, or tls-passthrough (chosen by SNI, the TLS stays the origin's).
+	Protocol string `json:"protocol" schema:"required,enum=tcp|udp|tls-passthrough"`
+	// Address is host:port to receive on. Several tls-passthrough services may share one.
+	Address string `json:"address" schema:"required,format=host-port"`
+	// Hostnames that a tls-passthrough service takes, by SNI.
+	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=1000,format=hostname"`
+	// Pool names the OriginPool.
+	Pool string `json:"pool" schema:"required,ref=OriginPool"`
+	// Idle ends a connection, or a UDP flow, on which nothing passes.
+	Idle Duration `json:"idle,omitempty" schema:"default=5m,min=1s,max=24h"`
+}

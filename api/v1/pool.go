@@ -1,0 +1,149 @@
+package v1
+
+// OriginPool is where requests go: tiers of origins, tried in order of capacity.
+type OriginPool struct {
+	TypeMeta `json:",inline"`
+	Metadata Metadata       `json:"metadata" schema:"required"`
+	Spec     OriginPoolSpec `json:"spec" schema:"required"`
+}
+
+// OriginPoolSpec is what an OriginPool does.
+type OriginPoolSpec struct {
+	// Algorithm chooses an origin within a tier.
+	Algorithm Algorithm `json:"algorithm,omitempty" schema:"enum=round-robin|least-request|consistent-hash|random|first,default=least-request"`
+	// Hash says what consistent-hash hashes.
+	Hash HashSpec `json:"hash,omitempty"`
+	// Tiers are filled in order: the next one takes what the one before has no room for.
+	Tiers []Tier `json:"tiers" schema:"required,minItems=1,maxItems=16"`
+	// Health finds out which origins are well.
+	Health HealthSpec `json:"health,omitempty"`
+	// Retries of a failed try.
+	Retries RetrySpec `json:"retries,omitempty"`
+	// Connection to an origin.
+	Connection ConnectionSpec `json:"connection,omitempty"`
+	// Stickiness keeps a visitor in the tier that holds its basket.
+	Stickiness StickinessSpec `json:"stickiness,omitempty"`
+}
+
+// Algorithm names a way to choose an origin.
+type Algorithm string
+
+// The algorithms.
+const (
+	RoundRobin     Algorithm = "round-robin"
+	LeastRequest   Algorithm = "least-request"
+	ConsistentHash Algorithm = "consistent-hash"
+	Random         Algorithm = "random"
+	First          Algorithm = "first"
+)
+
+// HashSpec says what consistent-hash hashes.
+type HashSpec struct {
+	// On is what is hashed.
+	On string `json:"on,omitempty" schema:"enum=client|path|header|cookie,default=client"`
+	// Name of the header or cookie.
+	Name string `json:"name,omitempty" schema:"maxLength=128"`
+}
+
+// Tier is a cluster of origins with a capacity.
+type Tier struct {
+	// Name appears in logs, metrics and explanations.
+	Name string `json:"name,omitempty" schema:"format=name,maxLength=63"`
+	// Capacity of the whole tier.
+	Capacity Capacity `json:"capacity,omitempty"`
+	// Origins of the tier.
+	Origins []Origin `json:"origins" schema:"required,minItems=1,maxItems=10000"`
+}
+
+// Capacity is how much a tier takes.
+type Capacity struct {
+	// InFlight is the number of requests at once; 0 means no limit.
+	InFlight int `json:"inFlight,omitempty" schema:"default=0,min=0,max=10000000"`
+	// Reserve is the share kept for visitors with a basket.
+	Reserve Percent `json:"reserve,omitempty" schema:"default=0%"`
+	// SoftMark is the share of InFlight from which new anonymous visitors go to the next tier.
+	SoftMark Percent `json:"softMark,omitempty" schema:"default=85%"`
+}
+
+// Origin is one server.
+type Origin struct {
+	// Address is host:port.
+	Address string `json:"address" schema:"required,format=host-port"`
+	// Weight relative to the others of the tier.
+	Weight int `json:"weight,omitempty" schema:"default=1,min=0,max=1000"`
+}
+
+// HealthSpec finds out which origins are well.
+type HealthSpec struct {
+	// Path is requested for active checks; absent means none.
+	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
+	// Host is sent as the authority of a check.
+	Host string `json:"host,omitempty" schema:"format=hostname"`
+	// Interval between two checks of one origin.
+	Interval Duration `json:"interval,omitempty" schema:"default=5s,min=100ms,max=1h"`
+	// Timeout of a check.
+	Timeout Duration `json:"timeout,omitempty" schema:"default=2s,min=10ms,max=1m"`
+	// UnhealthyAfter so many failed checks in a row.
+	UnhealthyAfter int `json:"unhealthyAfter,omitempty" schema:"default=3,min=1,max=100"`
+	// HealthyAfter so many good checks in a row.
+	HealthyAfter int `json:"healthyAfter,omitempty" schema:"default=2,min=1,max=100"`
+	// Passive ejects an origin by what visitors' requests show.
+	Passive PassiveHealth `json:"passive,omitempty"`
+}
+
+// PassiveHealth ejects an origin by what visitors' requests show.
+type PassiveHealth struct {
+	// ConsecutiveFailures (connection errors, timeouts, 502, 503, 504) that eject an origin; 0 never does.
+	ConsecutiveFailures int `json:"consecutiveFailures,omitempty" schema:"default=5,min=0,max=1000"`
+	// Ejection is the time of a first ejection; each further one lasts longer by as much, up to ten times.
+	Ejection Duration `json:"ejection,omitempty" schema:"default=10s,min=100ms,max=1h"`
+	// MaxEjected is the largest share of a tier's origins that may be ejected.
+	MaxEjected Percent `json:"maxEjected,omitempty" schema:"default=50%"`
+}
+
+// RetrySpec allows further tries, only of requests that are safe to repeat or never left.
+type RetrySpec struct {
+	// Attempts after the first.
+	Attempts int `json:"attempts,omitempty" schema:"default=2,min=0,max=10"`
+	// Budget is the largest share of tries under way that may be retries.
+	Budget Percent `json:"budget,omitempty" schema:"default=20%"`
+	// Statuses of an origin that are tried again, for safe methods.
+	Statuses []int `json:"statuses,omitempty" schema:"maxItems=16,min=500,max=599"`
+}
+
+// ConnectionSpec is how an origin is spoken to.
+type ConnectionSpec struct {
+	// TLS speaks TLS to the origins.
+	TLS *OriginTLS `json:"tls,omitempty"`
+	// Connect is the time to open a connection, TLS included.
+	Connect Duration `json:"connect,omitempty" schema:"default=3s,min=10ms,max=1m"`
+	// Idle connections are closed after this time.
+	Idle Duration `json:"idle,omitempty" schema:"default=55s,min=1s,max=1h"`
+	// Read is the longest time in which a body brings no byte.
+	Read Duration `json:"read,omitempty" schema:"default=30s,min=10ms,max=1h"`
+	// MaxPerOrigin connections at once; more requests wait.
+	MaxPerOrigin int `json:"maxPerOrigin,omitempty" schema:"default=1024,min=1,max=100000"`
+	// MaxIdlePerOrigin connections are kept.
+	MaxIdlePerOrigin int `json:"maxIdlePerOrigin,omitempty" schema:"default=256,min=0,max=100000"`
+	// Allow lists networks that an origin's address may be in although they are not public
+	// (loopback, link-local, private and metadata addresses are refused otherwise when Public is true).
+	Allow []string `json:"allow,omitempty" schema:"maxItems=64,format=cidr"`
+	// Public refuses, when a connection is opened, addresses that are not public.
+	Public bool `json:"public,omitempty"`
+}
+
+// OriginTLS is how TLS is spoken to an origin.
+type OriginTLS struct {
+	// ServerName is sent as SNI and checked in the certificate; absent means the request's host.
+	ServerName string `json:"serverName,omitempty" schema:"format=hostname"`
+	// CA is PEM of the authorities to trust in place of the system's.
+	CA string `json:"ca,omitempty" schema:"maxLength=262144"`
+	// InsecureSkipVerify accepts any certificate.
+	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
+}
+
+// StickinessSpec keeps a visitor in the tier that holds its basket.
+type StickinessSpec struct {
+	// On says how a visitor is known again: by the visitor policy's signed cookie, or not at all.
+	On string `json:"on,omitempty" schema:"enum=none|visitor,default=visitor"`
+}

@@ -1,0 +1,74 @@
+// Package bundle is the compiled form of documents: what the control plane sends and a PoP
+// serves. It is plain data that can be written and read again as JSON. Every reference is
+// resolved, every default is filled in, and a Site holds all that it needs.
+package bundle
+
+import (
+	"strings"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+)
+
+// Format is the number of this form. A reader refuses a bundle of another format.
+const Format = 1
+
+// Key names a document: organization/name.
+type Key string
+
+// NewKey makes a Key.
+func NewKey(organization, name string) Key { return Key(organization + "/" + name) }
+
+// Split gives the organization and the name.
+func (k Key) Split() (organization, name string) {
+	organization, name, _ = strings.Cut(string(k), "/")
+	return organization, name
+}
+
+// Bundle is a set of compiled documents.
+type Bundle struct {
+	Format       int           `json:"format"`
+	Listeners    []Listener    `json:"listeners,omitempty"`
+	Sites        []*Site       `json:"sites,omitempty"`
+	Services     []Service     `json:"services,omitempty"`
+	Certificates []Certificate `json:"certificates,omitempty"`
+}
+
+// Listener is a compiled Listener. TLS names certificates by Key.
+type Listener struct {
+	Key  Key             `json:"key"`
+	Spec v1.ListenerSpec `json:"spec"`
+	// Certificates are the keys of Spec.TLS.Certificates, in their order.
+	Certificates []Key `json:"certificates,omitempty"`
+}
+
+// Certificate is a compiled Certificate.
+type Certificate struct {
+	Key  Key                `json:"key"`
+	Spec v1.CertificateSpec `json:"spec"`
+}
+
+// Service is a compiled Service.
+type Service struct {
+	Key  Key                `json:"key"`
+	Spec v1.ServiceSpec     `json:"spec"`
+	Pool *v1.OriginPoolSpec `json:"pool"`
+}
+
+// Site is a compiled Site, whole in itself: the maps hold every policy and pool that its
+// routes name. Sites of one process may share the specs by pointer; nobody changes them.
+type Site struct {
+	Key Key `json:"key"`
+	// Hostnames are lower-case A-labels, *.name or *.
+	Hostnames []string `json:"hostnames"`
+	// Listeners that serve the site; empty means all.
+	Listeners []Key `json:"listeners,omitempty"`
+	// Routes have a name, and in Policies what holds for them: their own or the site's.
+	// Their Listeners are keys.
+	Routes     []v1.Route                       `json:"routes"`
+	Pools      map[string]*v1.OriginPoolSpec    `json:"pools,omitempty"`
+	Access     map[string]*v1.AccessPolicySpec  `json:"access,omitempty"`
+	RateLimits map[string]*v1.RateLimitSpec     `json:"rateLimits,omitempty"`
+	WAF        map[string]*v1.WafPolicySpec     `json:"waf,omitempty"`
+	Visitors   map[string]*v1.VisitorPolicySpec `json:"visitors,omitempty"`
+	Caches     map[string]*v1.CachePolicySpec   `json:"caches,omitempty"`
+}

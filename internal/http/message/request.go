@@ -1,0 +1,166 @@
+package message
+
+import (
+	"context"
+	"crypto/tls"
+	"net/netip"
+)
+
+// Proto is a version of HTTP.
+type Proto uint8
+
+// The versions.
+const (
+	HTTP10 Proto = iota
+	HTTP11
+	HTTP2
+	HTTP3
+)
+
+// String returns the version as a log shows it.
+func (p Proto) String() string { return [...]string{"HTTP/1.0", "HTTP/1.1", "HTTP/2", "HTTP/3"}[p] }
+
+// Conn is what is known of the connection that a request came on. It does not change while
+// the connection lives.
+type Conn struct {
+	ID       uint64
+	Listener string // key of the Listener document
+	Peer     netip.AddrPort
+	Local    netip.AddrPort
+	Client   netip.Addr           // Peer, or what the PROXY protocol said
+	TLS      *tls.ConnectionState // nil in clear
+}
+
+// Control is what a protocol can do for a request besides answering it.
+type Control interface {
+	// Inform sends an interim answer (1xx other than 101) at once; RFC 9110 section 15.2.
+	// It does nothing where the version or the client cannot take one.
+	Inform(status int, f *Fields)
+	// MayBlock says that what follows may take long, so that an HTTP/2 connection goes on
+	// reading in another goroutine.
+	MayBlock()
+}
+
+// Body is pulled by its consumer: the pull is the flow control.
+type Body interface {
+	// Next lends the next bytes, good until the call after. A return is a point to flush at.
+	// Only io.EOF means that the body is whole; bytes may come with it.
+	Next(ctx context.Context) ([]byte, error)
+	// Close gives the body up, or back after its end. It may be called at any time after
+	// which Next is not called; cause is nil after io.EOF.
+	Close(cause error)
+}
+
+// Request is a request as it came, or as it is sent. Keep it for the next message with Reset.
+type Request struct {
+	Fields
+	Method        Method
+	Proto         Proto
+	Secure        bool  // the scheme is https
+	ContentLength int64 // of the body; -1 when it is not known before its end
+	Body          Body  // nil when there is none
+	Trailer       *Fields
+	Conn          *Conn
+	Control       Control
+
+	method, authority, path, query span
+	hasQuery                       bool
+}
+
+// Reset empties r and keeps its memory.
+func (r *Request) Reset() {
+	f := r.Fields
+	f.arena, f.list = f.arena[:0], f.list[:0]
+	clear(f.first[:])
+	*r = Request{}
+	r.arena, r.list = f.arena, f.list
+}
+
+// CopyFrom makes r equal to src in memory of its own. The body, the trailer, the connection
+// and the control are shared.
+func (r *Request) CopyFrom(src *Request) {
+	arena, list := r.arena, r.list
+	*r = *src
+	r.arena, r.list = append(arena[:0], src.arena...), append(list[:0], src.list...)
+}
+
+// MethodName lends the method as it is written.
+func (r *Request) MethodName() []byte { return r.method.of(r.arena) }
+
+// Authority lends the authority (host, and port if any) that the request names.
+func (r *Request) Authority() []byte { return r.authority.of(r.arena) }
+
+// Path lends the path as it came, percent-encoding and all. It is "*" for OPTIONS *, and
+// empty for CONNECT.
+func (r *Request) Path() []byte { return r.path.of(r.arena) }
+
+// Query lends what follows the first "?" of the target; HasQuery tells an empty query from none.
+func (r *Request) Query() []byte { return r.query.of(r.arena) }
+
+// HasQuery says whether the target has a "?".
+func (r *Request) HasQuery() bool { return r.hasQuery }
+
+// SetMethod sets the method from its name.
+func (r *Request) SetMethod(name []byte) {
+	r.Method = KnownMethod(name)
+	r.method = r.keep(name)
+}
+
+// SetAuthority sets the authority.
+func (r *Request) SetAuthority(a []byte) { r.authority = r.keep(a) }
+
+// SetPath sets the path.
+func (r *Request) SetPath(p []byte) { r.path = r.keep(p) }
+
+// SetQuery sets the query and that there is one.
+func (r *Request) SetQuery(q []byte) { r.query, r.hasQuery = r.keep(q), true }
+
+// ClearQuery removes the query.
+func (r *Request) ClearQuery() { r.query, r.hasQuery = span{}, false }
+
+func (r *Request) keep(b []byte) span {
+	off := uint32(len(r.arena))
+	r.arena = append(r.arena, b...)
+	return span{off, uint32(len(b))}
+}
+
+// Method is a known request method, or MethodOther.
+type Method uint8
+
+// The methods.
+const (
+	MethodOther Method = iota
+	GET
+	HEAD
+	POST
+	PUT
+	DELETE
+	CONNECT
+	OPTIONS
+	TRACE
+	PATCH
+)
+
+var methods = [...]string{"", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH"}
+
+// KnownMethod finds a method by its name; names are case-sensitive (RFC 9110 section 9.1).
+func KnownMethod(name []byte) Method {
+	if len(name) == 3 && name[0] == 'G' && name[1] == 'E' && name[2] == 'T' {
+		return GET
+	}
+	for m := HEAD; int(m) < len(methods); m++ {
+		if string(name) == methods[m] {
+			return m
+		}
+	}
+	return MethodOther
+}
+
+// String returns the name of a known method.
+func (m Method) String() string { return methods[m] }
+
+// Safe says whether the method asks for no change (RFC 9110 section 9.2.1).
+func (m Method) Safe() bool { return m == GET || m == HEAD || m == OPTIONS || m == TRACE }
+
+// Idempotent says whether a repeat has the effect of one (RFC 9110 section 9.2.2).
+func (m Method) Idempotent() bool { return m.Safe() || m == PUT || m == DELETE }

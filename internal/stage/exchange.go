@@ -1,0 +1,181 @@
+package stage
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/snapshot"
+)
+
+// Slot is the place of a stage's part in a site and of its memory in an exchange.
+type Slot int
+
+// Slots is the number of slots.
+const Slots = 16
+
+// Class tells visitors apart by how near they are to an order.
+type Class uint8
+
+// The classes.
+const (
+	Anonymous Class = iota // nothing is known
+	Known                  // came back with a valid visitor cookie
+	Protected              // has a basket: admitted first, limited last
+)
+
+// String returns the class as a log shows it.
+func (c Class) String() string { return [...]string{"anonymous", "known", "protected"}[c] }
+
+// Visitor is who sends a request.
+type Visitor struct {
+	Class Class
+	// Key tells visitors apart: from the signed cookie, else from the client address.
+	Key uint64
+	// Tier holds the visitor's basket; empty when none does.
+	Tier string
+}
+
+// Exchange is one request on its way through the stages. It is used again for the next
+// request, so nothing may keep it, or what it lends, after its end.
+type Exchange struct {
+	ID    RequestID
+	Start time.Time
+	// In is the request as it came. Stages do not change it.
+	In *message.Request
+	// Out is the request as it is sent to the origin; good once Forwarding is true.
+	Out        message.Request
+	Forwarding bool
+	// Client is the visitor's address, as far as it can be trusted.
+	Client netip.Addr
+	// Host is the authority's host in lower case, without port; an IPv6 address has no brackets.
+	Host []byte
+	// Path is the normalised path (RFC 3986 section 6.2.2), on which all rules work.
+	Path []byte
+
+	Site    *snapshot.Site
+	Route   *snapshot.Route
+	Visitor Visitor
+	// Pool is the name of the route's pool that was chosen; Tier and Origin where the request
+	// went last; Tries how often it was sent.
+	Pool, Tier, Origin string
+	Tries              int
+	// CacheStatus is what the cache says of itself, such as hit or miss.
+	CacheStatus string
+	Trail       Trail
+	// Response is memory for the answer that a stage makes; one at a time.
+	Response message.Response
+	// Local is what each stage keeps in an exchange, from one use to the next, by slot.
+	Local [Slots]any
+
+	forked message.Request // In of a fork
+	host   []byte
+	path   []byte
+	enders []message.Ender
+}
+
+// Reset makes x ready for the next request and keeps its memory.
+func (x *Exchange) Reset() {
+	x.Out.Reset()
+	x.Response.Reset()
+	x.Trail.reset()
+	x.ID, x.Start, x.In, x.Forwarding, x.Client = RequestID{}, time.Time{}, nil, false, netip.Addr{}
+	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
+	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
+	clear(x.enders)
+	x.enders = x.enders[:0]
+}
+
+// SetHost keeps a copy of host as x.Host.
+func (x *Exchange) SetHost(host []byte) {
+	x.host = append(x.host[:0], host...)
+	x.Host = x.host
+}
+
+// SetPath keeps a copy of path as x.Path.
+func (x *Exchange) SetPath(path []byte) {
+	x.path = append(x.path[:0], path...)
+	x.Path = x.path
+}
+
+// Inform sends an interim answer to the client at once.
+func (x *Exchange) Inform(status int, f *message.Fields) {
+	if x.In.Control != nil {
+		x.In.Control.Inform(status, f)
+	}
+}
+
+// MayBlock says that what follows may take long.
+func (x *Exchange) MayBlock() {
+	if x.In.Control != nil {
+		x.In.Control.MayBlock()
+	}
+}
+
+// OnEnd has e told once, after the last byte, the end of the tunnel or the abort. The last
+// added is told first.
+func (x *Exchange) OnEnd(e message.Ender) { x.enders = append(x.enders, e) }
+
+// End implements message.Ender: it tells everybody that asked. The protocol calls it once.
+func (x *Exchange) End(o message.Outcome) {
+	for i := len(x.enders) - 1; i >= 0; i-- {
+		x.enders[i].End(o)
+	}
+	clear(x.enders)
+	x.enders = x.enders[:0]
+}
+
+// ForkInto makes f an exchange for work that outlives its client (a cache fill, a
+// revalidation): the same request in memory of its own, without body, client and enders.
+// The caller calls f.End when the work is done.
+func (x *Exchange) ForkInto(f *Exchange) {
+	f.Reset()
+	f.ID, f.Start, f.Client = x.ID, x.Start, x.Client
+	f.forked.CopyFrom(x.In)
+	f.forked.Body, f.forked.Trailer, f.forked.Control = nil, nil, nil
+	f.forked.ContentLength = 0
+	f.In = &f.forked
+	f.SetHost(x.Host)
+	f.SetPath(x.Path)
+	f.Site, f.Route, f.Visitor = x.Site, x.Route, x.Visitor
+}
+
+// Mark is one decision of a stage.
+type Mark struct {
+	Stage  string
+	Code   string        // a token, such as pass, hit, spill
+	Detail string        // for a person; only where there is something to say
+	At     time.Duration // since the exchange's start
+}
+
+// maxMarks bounds a trail; what is beyond is counted.
+const maxMarks = 24
+
+// Trail is what the stages decided, in order.
+type Trail struct {
+	marks   [maxMarks]Mark
+	n       int
+	Dropped int
+}
+
+func (t *Trail) reset() {
+	clear(t.marks[:t.n])
+	t.n, t.Dropped = 0, 0
+}
+
+// Marks lends the decisions.
+func (t *Trail) Marks() []Mark { return t.marks[:t.n] }
+
+// Mark notes a decision and its time.
+func (x *Exchange) Mark(stage, code string) { x.MarkDetail(stage, code, "") }
+
+// MarkDetail notes a decision, its time and what a person should know of it.
+func (x *Exchange) MarkDetail(stage, code, detail string) {
+	t := &x.Trail
+	if t.n == maxMarks {
+		t.Dropped++
+		return
+	}
+	t.marks[t.n] = Mark{stage, code, detail, time.Since(x.Start)}
+	t.n++
+}

@@ -46,8 +46,10 @@ type Exchange struct {
 	// Out is the request as it is sent to the origin; good once Forwarding is true.
 	Out        message.Request
 	Forwarding bool
-	// Client is the visitor's address, as far as it can be trusted.
-	Client netip.Addr
+	// Client is the visitor's address, as far as it can be trusted. PeerTrusted says that the
+	// connection comes from one of the listener's trusted proxies.
+	Client      netip.Addr
+	PeerTrusted bool
 	// Host is the authority's host in lower case, without port; an IPv6 address has no brackets.
 	Host []byte
 	// Path is the normalised path (RFC 3986 section 6.2.2), on which all rules work.
@@ -79,7 +81,7 @@ func (x *Exchange) Reset() {
 	x.Out.Reset()
 	x.Response.Reset()
 	x.Trail.reset()
-	x.ID, x.Start, x.In, x.Forwarding, x.Client = RequestID{}, time.Time{}, nil, false, netip.Addr{}
+	x.ID, x.Start, x.In, x.Forwarding, x.Client, x.PeerTrusted = RequestID{}, time.Time{}, nil, false, netip.Addr{}, false
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	clear(x.enders)
@@ -93,10 +95,13 @@ func (x *Exchange) SetHost(host []byte) {
 }
 
 // SetPath keeps a copy of path as x.Path.
-func (x *Exchange) SetPath(path []byte) {
-	x.path = append(x.path[:0], path...)
-	x.Path = x.path
-}
+func (x *Exchange) SetPath(path []byte) { x.KeepPath(append(x.PathMemory(), path...)) }
+
+// PathMemory lends empty memory to build a path in, for KeepPath.
+func (x *Exchange) PathMemory() []byte { return x.path[:0] }
+
+// KeepPath makes a path that was built in PathMemory x.Path.
+func (x *Exchange) KeepPath(path []byte) { x.path, x.Path = path, path }
 
 // Inform sends an interim answer to the client at once.
 func (x *Exchange) Inform(status int, f *message.Fields) {
@@ -130,7 +135,7 @@ func (x *Exchange) End(o message.Outcome) {
 // The caller calls f.End when the work is done.
 func (x *Exchange) ForkInto(f *Exchange) {
 	f.Reset()
-	f.ID, f.Start, f.Client = x.ID, x.Start, x.Client
+	f.ID, f.Start, f.Client, f.PeerTrusted = x.ID, x.Start, x.Client, x.PeerTrusted
 	f.forked.CopyFrom(x.In)
 	f.forked.Body, f.forked.Trailer, f.forked.Control = nil, nil, nil
 	f.forked.ContentLength = 0

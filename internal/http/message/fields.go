@@ -183,7 +183,7 @@ func (f *Fields) Set(id ID, value []byte) {
 	}
 	f.setAt(i, value)
 	if f.Next(id, i+1) >= 0 {
-		f.remove(func(j int, l *field) bool { return l.id == id && j > i })
+		f.remove(func(j int, l field) bool { return l.id == id && j > i })
 	}
 }
 
@@ -196,7 +196,7 @@ func (f *Fields) SetLine(name string, value []byte) {
 	}
 	f.setAt(i, value)
 	if f.find(name, i+1) >= 0 {
-		f.remove(func(j int, l *field) bool { return j > i && EqualFold(l.name.of(f.arena), name) })
+		f.remove(func(j int, l field) bool { return j > i && EqualFold(l.name.of(f.arena), name) })
 	}
 }
 
@@ -206,23 +206,30 @@ func (f *Fields) setAt(i int, value []byte) {
 	f.arena = append(f.arena, value...)
 }
 
-// Del removes every line of a known name.
-func (f *Fields) Del(id ID) {
-	if f.first[id] != 0 {
-		f.remove(func(_ int, l *field) bool { return l.id == id })
+// Del removes every line of a known name and says whether there was one.
+func (f *Fields) Del(id ID) bool {
+	if f.first[id] == 0 {
+		return false
 	}
+	f.remove(func(_ int, l field) bool { return l.id == id })
+	return true
 }
 
-// DelLine removes every line named name, in any case.
-func (f *Fields) DelLine(name string) {
-	if f.find(name, 0) >= 0 {
-		f.remove(func(_ int, l *field) bool { return EqualFold(l.name.of(f.arena), name) })
+// DelLine removes every line named name, in any case, and says whether there was one.
+func (f *Fields) DelLine(name string) bool {
+	if f.find(name, 0) < 0 {
+		return false
 	}
+	f.remove(func(_ int, l field) bool { return EqualFold(l.name.of(f.arena), name) })
+	return true
 }
+
+// ReplaceAt gives line i another value.
+func (f *Fields) ReplaceAt(i int, value []byte) { f.setAt(i, value) }
 
 // DelAt removes line i.
 func (f *Fields) DelAt(i int) {
-	f.remove(func(j int, _ *field) bool { return j == i })
+	f.remove(func(j int, _ field) bool { return j == i })
 }
 
 func (f *Fields) push(l field) {
@@ -233,10 +240,10 @@ func (f *Fields) push(l field) {
 }
 
 // remove drops the lines for which drop is true and finds the first lines anew.
-func (f *Fields) remove(drop func(int, *field) bool) {
+func (f *Fields) remove(drop func(int, field) bool) {
 	keep := f.list[:0]
 	for i := range f.list {
-		if l := f.list[i]; !drop(i, &l) {
+		if l := f.list[i]; !drop(i, l) {
 			keep = append(keep, l)
 		}
 	}

@@ -1,0 +1,282 @@
+package route
+
+import (
+	"bytes"
+	"context"
+	"math/rand/v2"
+	"strconv"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// Forward makes the request that is sent to the origin.
+type Forward struct{ slot stage.Slot }
+
+var _ stage.Stage = (*Forward)(nil)
+
+// NewForward returns the stage; slot is that of Stage.
+func NewForward(slot stage.Slot) *Forward { return &Forward{slot} }
+
+// Name implements stage.Stage.
+func (f *Forward) Name() string { return "forward" }
+
+var errNoWeight = &stage.Error{Code: "destination_unavailable", Side: stage.SideTenant, Status: 503}
+
+// Serve implements stage.Stage.
+func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
+	c := &x.Site.Parts[f.slot].(*part).routes[x.Route.Index]
+	switch {
+	case c.respond != nil:
+		return respond(x, c.respond), nil
+	case c.redirect != nil:
+		return c.answerRedirect(x), nil
+	}
+	p := c.choose(x)
+	if p == nil {
+		return nil, errNoWeight
+	}
+	x.Pool = p.name
+	c.build(x, p)
+	resp, err := next.Serve(ctx, x)
+	if err == nil && p.response != nil {
+		p.response.apply(&resp.Fields)
+	}
+	return resp, err
+}
+
+func respond(x *stage.Exchange, r *v1.Respond) *message.Response {
+	resp := &x.Response
+	resp.Reset()
+	resp.Status = r.Status
+	if r.Body != "" {
+		resp.AddString(message.ContentType, r.ContentType)
+	}
+	resp.SetBytes([]byte(r.Body))
+	x.Mark("forward", "respond")
+	return resp
+}
+
+// choose picks a pool by weight: at random, but always the same for a visitor with a basket.
+func (c *compiled) choose(x *stage.Exchange) *forwardPool {
+	if len(c.forward) == 1 {
+		return &c.forward[0]
+	}
+	if c.weights == 0 {
+		return nil
+	}
+	n := x.Visitor.Key
+	if x.Visitor.Class != stage.Protected {
+		n = rand.Uint64()
+	}
+	n %= c.weights
+	for i := range c.forward {
+		if p := &c.forward[i]; n < p.weight {
+			return p
+		} else {
+			n -= p.weight
+		}
+	}
+	return nil
+}
+
+// build makes x.Out from x.In.
+func (c *compiled) build(x *stage.Exchange, p *forwardPool) {
+	out := &x.Out
+	out.CopyFrom(x.In)
+	if p.path.changes() {
+		out.SetPath(p.path.append(nil, x.Path, c.matchedPrefix(x)))
+	} else if !bytes.Equal(x.Path, x.In.Path()) {
+		out.SetPath(x.Path)
+	}
+	if p.host != nil {
+		out.SetAuthority(p.host)
+	}
+	removeHopByHop(out)
+	if c.cookie != "" && out.Has(message.Cookie) {
+		removeCookie(out, c.cookie)
+	}
+	addForwarded(x, out)
+	for _, h := range p.request {
+		h.apply(&out.Fields)
+	}
+	x.Forwarding = true
+}
+
+func (c *compiled) matchedPrefix(x *stage.Exchange) string {
+	for i := range c.matches {
+		if m := &c.matches[i]; m.hasPrefix && m.matches(x) {
+			return m.prefix
+		}
+	}
+	return ""
+}
+
+// removeHopByHop removes what is for one connection only (RFC 9110 section 7.6.1) and what
+// is for us. Upgrade stays where Connection asks for it, TE where it says trailers: the
+// protocol that sends writes the Connection field they need.
+func removeHopByHop(out *message.Request) {
+	upgrade := false
+	for i := out.Next(message.Connection, 0); i >= 0; i = out.Next(message.Connection, i+1) {
+		_, _, v := out.At(i)
+		for len(v) > 0 {
+			var name []byte
+			name, v, _ = bytes.Cut(v, []byte{','})
+			name = bytes.Trim(name, " \t")
+			switch id := message.KnownID(name); id {
+			case message.Upgrade:
+				upgrade = true
+			case message.Connection, message.KeepAlive, message.TE:
+			case message.Other:
+				if !message.EqualFold(name, "close") && out.DelLine(string(name)) {
+					i = -1 // the lines have moved
+				}
+			default:
+				if out.Del(id) {
+					i = -1
+				}
+			}
+		}
+	}
+	if !upgrade {
+		out.Del(message.Upgrade)
+	}
+	for _, id := range [...]message.ID{message.Connection, message.KeepAlive, message.ProxyConnection, message.ProxyAuthorization, message.TransferEncoding} {
+		out.Del(id)
+	}
+	if te := out.Get(message.TE); te != nil && !message.EqualFold(te, "trailers") {
+		out.Del(message.TE)
+	}
+}
+
+// removeCookie removes the pairs of that name from every Cookie line, so that the origin
+// does not see what is between the visitor and us.
+func removeCookie(out *message.Request, name string) {
+	for i := out.Next(message.Cookie, 0); i >= 0; i = out.Next(message.Cookie, i+1) {
+		_, _, v := out.At(i)
+		if !bytes.Contains(v, []byte(name)) {
+			continue
+		}
+		kept := make([]byte, 0, len(v))
+		for len(v) > 0 {
+			var pair []byte
+			pair, v, _ = bytes.Cut(v, []byte{';'})
+			pair = bytes.Trim(pair, " \t")
+			if k, _, ok := bytes.Cut(pair, []byte{'='}); ok && string(k) == name || len(pair) == 0 {
+				continue
+			}
+			if len(kept) > 0 {
+				kept = append(kept, "; "...)
+			}
+			kept = append(kept, pair...)
+		}
+		if len(kept) == 0 {
+			out.DelAt(i)
+			i--
+			continue
+		}
+		out.ReplaceAt(i, kept)
+	}
+}
+
+// addForwarded tells the origin who asks. What a peer that is not trusted says of itself is dropped.
+func addForwarded(x *stage.Exchange, out *message.Request) {
+	peer := x.Client
+	if x.PeerTrusted && x.In.Conn != nil {
+		peer = x.In.Conn.Client
+	} else {
+		out.Del(message.XForwardedFor)
+		out.Del(message.Forwarded)
+		out.Del(message.XRealIP)
+		out.Del(message.XForwardedHost)
+		out.Del(message.XForwardedProto)
+	}
+	var text [48]byte
+	addr := peer.AppendTo(text[:0])
+	if i := out.Next(message.XForwardedFor, 0); i >= 0 {
+		_, _, old := out.At(i)
+		out.Begin(message.XForwardedFor)
+		out.AppendBytes(old)
+		out.Append(", ")
+		out.AppendBytes(addr)
+		out.End()
+		out.DelAt(i)
+	} else {
+		out.Add(message.XForwardedFor, addr)
+	}
+	if !out.Has(message.XForwardedProto) {
+		proto := "http"
+		if x.In.Secure {
+			proto = "https"
+		}
+		out.AddString(message.XForwardedProto, proto)
+	}
+	if !out.Has(message.XForwardedHost) {
+		out.Add(message.XForwardedHost, x.In.Authority())
+	}
+	out.AddString(message.Via, via[x.In.Proto])
+	var id [stage.IDLen]byte
+	out.Set(message.XRequestId, x.ID.AppendText(id[:0]))
+}
+
+// via is our own entry by the version received (RFC 9110 section 7.6.3).
+var via = [...]string{message.HTTP10: "1.0 relais", message.HTTP11: "1.1 relais", message.HTTP2: "2 relais", message.HTTP3: "3 relais"}
+
+// answerRedirect answers with a redirection to the request's URL with some parts replaced.
+func (c *compiled) answerRedirect(x *stage.Exchange) *message.Response {
+	r := c.redirect.spec
+	scheme := r.Scheme
+	if scheme == "" {
+		scheme = "http"
+		if x.In.Secure {
+			scheme = "https"
+		}
+	}
+	to := append(make([]byte, 0, 256), scheme...)
+	to = append(to, "://"...)
+	if r.Hostname != "" {
+		to = append(to, r.Hostname...)
+	} else {
+		to = appendHost(to, x.Host)
+	}
+	if port := redirectPort(x, r, scheme); port != "" {
+		to = append(append(to, ':'), port...)
+	}
+	to = c.redirect.path.append(to, x.Path, c.matchedPrefix(x))
+	if x.In.HasQuery() {
+		to = append(append(to, '?'), x.In.Query()...)
+	}
+	resp := &x.Response
+	resp.Reset()
+	resp.Status = r.Status
+	resp.Add(message.Location, to)
+	resp.SetBytes(nil)
+	x.Mark("forward", "redirect")
+	return resp
+}
+
+func appendHost(dst, host []byte) []byte {
+	if bytes.IndexByte(host, ':') >= 0 {
+		return append(append(append(dst, '['), host...), ']')
+	}
+	return append(dst, host...)
+}
+
+// redirectPort is the port to write, empty for the scheme's own.
+func redirectPort(x *stage.Exchange, r *v1.Redirect, scheme string) string {
+	port := ""
+	switch {
+	case r.Port != 0:
+		port = strconv.Itoa(r.Port)
+	case r.Scheme == "" || (r.Scheme == "https") == x.In.Secure:
+		a := x.In.Authority()
+		if i := bytes.LastIndexByte(a, ':'); i >= 0 && bytes.IndexByte(a[i:], ']') < 0 {
+			port = string(a[i+1:])
+		}
+	}
+	if port == "80" && scheme == "http" || port == "443" && scheme == "https" {
+		return ""
+	}
+	return port
+}

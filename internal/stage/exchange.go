@@ -62,6 +62,10 @@ type Exchange struct {
 	// went last; Tries how often it was sent.
 	Pool, Tier, Origin string
 	Tries              int
+	// Spilled says that the request went to a tier that was not its first choice.
+	Spilled bool
+	// Failure is the error that the answer is the page of; nil when there is none.
+	Failure *Error
 	// CacheStatus is what the cache says of itself, such as hit or miss.
 	CacheStatus string
 	Trail       Trail
@@ -84,6 +88,7 @@ func (x *Exchange) Reset() {
 	x.ID, x.Start, x.In, x.Forwarding, x.Client, x.PeerTrusted = RequestID{}, time.Time{}, nil, false, netip.Addr{}, false
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
+	x.Spilled, x.Failure = false, nil
 	clear(x.enders)
 	x.enders = x.enders[:0]
 }

@@ -86,7 +86,7 @@ var (
 	errNoSite    = &stage.Error{Code: "site_not_found", Side: stage.SideClient, Status: 404}
 	errMisdirect = &stage.Error{Code: "site_not_found", Side: stage.SideClient, Status: 421}
 	errNoRoute   = &stage.Error{Code: "route_not_found", Side: stage.SideTenant, Status: 404}
-	errConnect   = &stage.Error{Code: "http_request_denied", Side: stage.SideEdge, Status: 405}
+	errMethod    = &stage.Error{Code: "http_request_denied", Side: stage.SideEdge, Status: 501}
 )
 
 // Serve implements stage.Stage.
@@ -106,8 +106,8 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 }
 
 func (s *Stage) find(x *stage.Exchange) error {
-	if x.In.Method == message.CONNECT {
-		return errConnect
+	if x.In.Method == message.CONNECT || x.In.Method == message.TRACE {
+		return errMethod
 	}
 	if !setHost(x) {
 		return errHost

@@ -25,7 +25,9 @@ func (t tableOf) Site(host []byte, _ string) (*snapshot.Site, error) {
 
 type handler func(x *stage.Exchange) *message.Response
 
-func (h handler) Serve(_ context.Context, x *stage.Exchange) (*message.Response, error) { return h(x), nil }
+func (h handler) Serve(_ context.Context, x *stage.Exchange) (*message.Response, error) {
+	return h(x), nil
+}
 
 // chain compiles routes and joins Stage, Forward and an origin that answers 200.
 func chain(t testing.TB, routes ...v1.Route) stage.Handler {

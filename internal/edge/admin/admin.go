@@ -1,0 +1,141 @@
+// Package admin is the local door of an edge for the engineer on call: an HTTP server on a
+// Unix socket that explains the last requests, shows the metrics and says how the edge is.
+// Whoever may open the socket's file may ask; visitors cannot reach it.
+package admin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// Explainer knows the last requests; *record.Ring through the edge is one.
+type Explainer interface {
+	// Explain returns what is known of a request, ready for JSON.
+	Explain(id stage.RequestID) (any, bool)
+	// Recent returns up to n requests, the newest first.
+	Recent(n int) any
+}
+
+// Status is how an edge is.
+type Status struct {
+	Version   string       `json:"version"`
+	Started   time.Time    `json:"started"`
+	Revision  string       `json:"revision"` // digest of the bundle in service
+	Applied   time.Time    `json:"applied"`
+	Sites     int          `json:"sites"`
+	Listeners []bundle.Key `json:"listeners"`
+	// Problem is why the newest documents are not in service; empty when they are.
+	Problem string `json:"problem,omitempty"`
+}
+
+// Config of a Server.
+type Config struct {
+	Path    string // of the socket
+	Explain Explainer
+	Metrics *observe.Registry
+	Status  func() Status
+}
+
+// Server is the admin server.
+type Server struct{ cfg Config }
+
+// New returns a server; Run opens its socket.
+func New(cfg Config) *Server { return &Server{cfg} }
+
+// Run serves until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	ln, err := listenUnix(ctx, s.cfg.Path)
+	if err != nil {
+		return err
+	}
+	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+// listenUnix opens the socket; a file left by a process that was killed is replaced, one in use is not.
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, fmt.Errorf("admin socket: %w; choose another folder with --data", err)
+	}
+	if _, err := os.Stat(path); err == nil {
+		var d net.Dialer
+		c, err := d.DialContext(ctx, "unix", path)
+		if err == nil {
+			_ = c.Close()
+			return nil, fmt.Errorf("admin socket %s is in use: another relais runs with this folder; choose another with --data", path)
+		}
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("admin socket: %w", err)
+		}
+	}
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("admin socket: %w; choose another folder with --data", err)
+	}
+	if err := os.Chmod(path, 0o600); err != nil {
+		_ = ln.Close()
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	return ln, nil
+}
+
+// maxRecent bounds how many requests one question may list.
+const maxRecent = 1000
+
+// Handler answers the questions.
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
+	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.cfg.Status()) })
+	mux.HandleFunc("GET /explain/{id}", func(w http.ResponseWriter, r *http.Request) {
+		id, ok := stage.ParseRequestID(r.PathValue("id"))
+		if !ok {
+			refuse(w, http.StatusBadRequest, "a request id has 26 characters, as in the X-Request-Id of an answer")
+			return
+		}
+		e, ok := s.cfg.Explain.Explain(id)
+		if !ok {
+			refuse(w, http.StatusNotFound, "no request with this id among the last ones; it is too old, or another edge served it")
+			return
+		}
+		answer(w, http.StatusOK, e)
+	})
+	mux.HandleFunc("GET /explain", func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.Atoi(r.FormValue("last"))
+		if err != nil || n < 1 {
+			n = 20
+		}
+		answer(w, http.StatusOK, s.cfg.Explain.Recent(min(n, maxRecent)))
+	})
+	return mux
+}
+
+func answer(w http.ResponseWriter, status int, v any) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	_ = enc.Encode(v) // the client is gone
+}
+
+func refuse(w http.ResponseWriter, status int, why string) {
+	answer(w, status, map[string]string{"error": why})
+}

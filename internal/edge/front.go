@@ -1,0 +1,140 @@
+// Package edge is the data plane of one place: it joins the stages in their one order, keeps what
+// outlives a change, and swaps sites while requests are served.
+package edge
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// front is the door between the protocols and the stages: it makes an exchange of a request,
+// asks the chain, turns an error into a page, and records the end.
+type front struct {
+	chain  stage.Handler
+	client func(*message.Request) (addr netip.Addr, peerTrusted bool)
+	record recorder
+	panics observe.Counter
+	report func(msg string, args ...any)
+	turns  sync.Pool
+}
+
+// recorder is what the front needs of edge/record.
+type recorder interface {
+	Record(x *stage.Exchange, o message.Outcome)
+	Refused(conn *message.Conn, id stage.RequestID, status int, code, detail string)
+}
+
+// turn is one exchange and the way back to the pool.
+type turn struct {
+	stage.Exchange
+	front  *front
+	second int64
+	date   [29]byte
+}
+
+// Serve answers a request; the protocols call it.
+func (f *front) Serve(ctx context.Context, req *message.Request) *message.Response {
+	t := f.turn()
+	x := &t.Exchange
+	x.Start, x.ID, x.In = time.Now(), newID(), req
+	x.Client, x.PeerTrusted = f.client(req)
+	resp, err := f.ask(ctx, x)
+	if err != nil {
+		x.Failure = stage.AsError(err)
+		resp = page(x, x.Failure)
+	}
+	t.finish(resp)
+	resp.Ender = t
+	return resp
+}
+
+// ask runs the chain; a panic in it ends this request only.
+func (f *front) ask(ctx context.Context, x *stage.Exchange) (resp *message.Response, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			f.panics.Inc()
+			f.report("panic while serving a request", "id", x.ID.String(), "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+			resp, err = nil, &stage.Error{Code: "proxy_internal_error", Side: stage.SideEdge, Status: 500, Err: fmt.Errorf("panic: %v", p)}
+		}
+	}()
+	return f.chain.Serve(ctx, x)
+}
+
+// Refuse gives the page for bytes that are no acceptable request.
+func (f *front) Refuse(_ context.Context, conn *message.Conn, status int, code, detail string) *message.Response {
+	id := newID()
+	f.record.Refused(conn, id, status, code, detail)
+	return refusal(id, status)
+}
+
+func (f *front) turn() *turn {
+	if t, ok := f.turns.Get().(*turn); ok {
+		return t
+	}
+	return &turn{front: f}
+}
+
+// End implements message.Ender.
+func (t *turn) End(o message.Outcome) {
+	t.Exchange.End(o)
+	t.front.record.Record(&t.Exchange, o)
+	t.Exchange.Reset()
+	t.front.turns.Put(t)
+}
+
+// finish adds to every answer what only the front can know.
+func (t *turn) finish(resp *message.Response) {
+	var id [stage.IDLen]byte
+	resp.Set(message.XRequestId, t.ID.AppendText(id[:0]))
+	if !resp.Has(message.Date) { // RFC 9110 section 6.6.1
+		if s := t.Start.Unix(); s != t.second {
+			t.second = s
+			t.Start.UTC().AppendFormat(t.date[:0], "Mon, 02 Jan 2006 15:04:05 GMT")
+		}
+		resp.Add(message.Date, t.date[:])
+	}
+	if t.In.Lookup(timingField) != nil {
+		t.addTiming(resp)
+	}
+}
+
+// timingField asks for Server-Timing on the answer.
+const timingField = "Relais-Timing"
+
+// addTiming says what each stage decided and when, in milliseconds since the request's head.
+func (t *turn) addTiming(resp *message.Response) {
+	resp.Begin(message.ServerTiming)
+	var b [24]byte
+	for _, m := range t.Trail.Marks() {
+		resp.Append(m.Stage)
+		resp.Append(`;desc="`)
+		resp.Append(m.Code)
+		resp.Append(`";dur=`)
+		resp.AppendBytes(strconv.AppendFloat(b[:0], float64(m.At.Microseconds())/1000, 'f', 3, 64))
+		resp.Append(", ")
+	}
+	resp.Append("total;dur=")
+	resp.AppendBytes(strconv.AppendFloat(b[:0], float64(time.Since(t.Start).Microseconds())/1000, 'f', 3, 64))
+	resp.End()
+}
+
+func newID() (id stage.RequestID) {
+	for i, r := 0, uint64(0); i < len(id); i++ {
+		if i&7 == 0 {
+			r = rand.Uint64()
+		}
+		id[i] = byte(r)
+		r >>= 8
+	}
+	return id
+}

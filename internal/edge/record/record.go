@@ -1,0 +1,207 @@
+// Package record keeps the trail of a request: a line in the access log, counters, and the
+// last requests in memory so that each can be explained. It sees every visitor alike and
+// delays none: what cannot be written at once is dropped and counted.
+package record
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/snapshot"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// maxSeries bounds the sites that have counters of their own.
+const maxSeries = 2000
+
+// Recorder records requests.
+type Recorder struct {
+	slot stage.Slot
+	log  *Log // nil for no access log
+	ring *Ring
+	m    families
+	// refused counts what was no request at all.
+	refused *observe.Family[observe.Counter]
+	errors  *observe.Family[observe.Counter]
+
+	// Totals of all sites, for a live line.
+	Requests, Hits, Spilled, Blocked, Errors atomic.Uint64
+}
+
+type families struct {
+	requests *observe.Family[observe.Counter]
+	bytes    *observe.Family[observe.Counter]
+	cache    *observe.Family[observe.Counter]
+	duration *observe.Family[observe.Histogram]
+}
+
+// New returns a recorder. Log may be nil.
+func New(slot stage.Slot, log *Log, ring *Ring, m *observe.Registry) *Recorder {
+	return &Recorder{
+		slot: slot, log: log, ring: ring,
+		m: families{
+			requests: m.Counters("relais_requests_total", "Requests answered, by site and class of status.", maxSeries*6, "site", "status"),
+			bytes:    m.Counters("relais_response_body_bytes_total", "Bytes of answers' bodies, by site.", maxSeries, "site"),
+			cache:    m.Counters("relais_cache_requests_total", "Requests by what the cache did, by site.", maxSeries*len(cacheResults), "site", "result"),
+			duration: m.Histograms("relais_request_duration_seconds", "Time from the request's head to the answer's last byte, by site.", maxSeries,
+				[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}, "site"),
+		},
+		refused: m.Counters("relais_refused_total", "Bytes received that were no acceptable request, by code.", 64, "code"),
+		errors:  m.Counters("relais_errors_total", "Requests that ended in an error page, by code and side.", 256, "code", "side"),
+	}
+}
+
+// part holds a site's counters.
+type part struct {
+	status   [6]observe.Counter // by hundreds; 0 for none sent
+	bytes    observe.Counter
+	duration observe.Histogram
+	cache    [len(cacheResults)]observe.Counter
+}
+
+var statusNames = [6]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
+
+// cacheResults are the values of Exchange.CacheStatus that have a counter.
+var cacheResults = [...]string{"hit", "miss", "stale", "revalidated", "bypass", "pass", "collapsed"}
+
+// Compile implements stage.Compiler.
+func (r *Recorder) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error) {
+	if old != nil {
+		return old, nil
+	}
+	p, name := &part{}, string(site.Key)
+	for i, s := range statusNames {
+		p.status[i] = r.m.requests.With(name, s)
+	}
+	p.bytes = r.m.bytes.With(name)
+	p.duration = r.m.duration.With(name)
+	for i, c := range cacheResults {
+		p.cache[i] = r.m.cache.With(name, c)
+	}
+	return p, nil
+}
+
+// Record records a request that has ended.
+func (r *Recorder) Record(x *stage.Exchange, o message.Outcome) {
+	took := time.Since(x.Start)
+	r.count(x, o, took)
+	if r.ring != nil {
+		r.ring.add(x, o, took)
+	}
+	if r.log == nil {
+		return
+	}
+	l, ok := x.Local[r.slot].(*line)
+	if !ok {
+		l = &line{buf: make([]byte, 0, 1024)}
+		x.Local[r.slot] = l
+	}
+	r.log.Write(l.request(x, o, took))
+}
+
+func (r *Recorder) count(x *stage.Exchange, o message.Outcome, took time.Duration) {
+	r.Requests.Add(1)
+	switch {
+	case x.CacheStatus == "hit":
+		r.Hits.Add(1)
+	case x.Spilled:
+		r.Spilled.Add(1)
+	}
+	if e := x.Failure; e != nil {
+		r.errors.With(e.Code, e.Side.String()).Inc()
+		if e.Side == stage.SideTenant && (o.Status == 403 || o.Status == 429) {
+			r.Blocked.Add(1)
+		}
+	}
+	if o.Status >= 500 || o.Err != nil {
+		r.Errors.Add(1)
+	}
+	if x.Site == nil {
+		return
+	}
+	p, _ := x.Site.Parts[r.slot].(*part)
+	if p == nil {
+		return
+	}
+	p.status[min(o.Status/100, 5)].Inc()
+	p.bytes.Add(float64(o.Body))
+	p.duration.Observe(took.Seconds())
+	if x.CacheStatus != "" {
+		for i := range cacheResults {
+			if x.CacheStatus == cacheResults[i] {
+				p.cache[i].Inc()
+				break
+			}
+		}
+	}
+}
+
+// Refused records bytes that were no acceptable request.
+func (r *Recorder) Refused(conn *message.Conn, id stage.RequestID, status int, code, detail string) {
+	r.refused.With(code).Inc()
+	if r.log == nil {
+		return
+	}
+	l := line{buf: make([]byte, 0, 512)}
+	l.begin()
+	l.time("time", time.Now())
+	l.str("id", id.String())
+	if conn != nil {
+		l.str("client", conn.Client.String())
+		l.str("listener", conn.Listener)
+	}
+	l.num("status", int64(status))
+	l.str("code", code)
+	l.str("detail", detail)
+	r.log.Write(l.end())
+}
+
+// request writes the line of a request. Fields without a value are left out.
+func (l *line) request(x *stage.Exchange, o message.Outcome, took time.Duration) []byte {
+	l.begin()
+	l.time("time", x.Start)
+	l.key("id")
+	l.buf = append(l.buf, '"')
+	l.buf = x.ID.AppendText(l.buf)
+	l.buf = append(l.buf, '"')
+	l.key("client")
+	l.buf = append(l.buf, '"')
+	l.buf = x.Client.AppendTo(l.buf)
+	l.buf = append(l.buf, '"')
+	if x.In.Conn != nil {
+		l.str("listener", x.In.Conn.Listener)
+	}
+	l.str("proto", x.In.Proto.String())
+	l.bytes("method", x.In.MethodName())
+	l.bytes("host", x.In.Authority())
+	l.bytes("path", x.In.Path())
+	l.bytes("query", x.In.Query())
+	l.num("status", int64(o.Status))
+	l.num("bytes", o.Body)
+	l.millis("ms", took)
+	if x.Site != nil {
+		l.str("site", string(x.Site.Key))
+	}
+	if x.Route != nil {
+		l.str("route", x.Route.Name)
+	}
+	l.str("visitor", x.Visitor.Class.String())
+	l.str("cache", x.CacheStatus)
+	l.str("pool", x.Pool)
+	l.str("tier", x.Tier)
+	l.str("origin", x.Origin)
+	if x.Tries > 1 {
+		l.num("tries", int64(x.Tries))
+	}
+	if x.Failure != nil {
+		l.str("code", x.Failure.Code)
+	}
+	if o.Err != nil {
+		l.str("abort", o.Err.Error())
+	}
+	l.bytes("userAgent", x.In.Get(message.UserAgent))
+	l.bytes("referer", x.In.Get(message.Referer))
+	return l.end()
+}

@@ -1,0 +1,188 @@
+package record
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/snapshot"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+type sink struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+	err error
+}
+
+func (s *sink) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.err != nil {
+		return 0, s.err
+	}
+	return s.buf.Write(b)
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+func exchange(t testing.TB, r *Recorder) *stage.Exchange {
+	t.Helper()
+	x, req := &stage.Exchange{}, &message.Request{}
+	req.SetMethod([]byte("GET"))
+	req.SetAuthority([]byte("shop.test"))
+	req.SetPath([]byte("/p/\"1\"\x01\xff€"))
+	req.SetQuery([]byte("token=secret"))
+	req.AddString(message.UserAgent, "a browser")
+	req.Proto, req.Conn = message.HTTP11, &message.Conn{Listener: "default/web"}
+	x.In, x.Start, x.ID = req, time.Now(), stage.RequestID{1, 2, 3}
+	x.Client = netip.MustParseAddr("192.0.2.1")
+	x.Site = &snapshot.Site{Key: "demo/shop", Parts: make([]any, stage.Slots)}
+	p, err := r.Compile(x.Site, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.Site.Parts[r.slot] = p
+	x.Route = &snapshot.Route{Name: "all"}
+	x.CacheStatus, x.Tier = "hit", "home"
+	x.MarkDetail("waf", "deny", "score 5")
+	return x
+}
+
+func TestALineIsJSONWhateverTheVisitorSends(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, w := observe.New(), &sink{}
+		log := NewLog(w, quiet(), m)
+		r := New(3, log, NewRing(4), m)
+		ctx, cancel := context.WithCancel(t.Context())
+		go log.Run(ctx)
+		x := exchange(t, r)
+		x.Failure = &stage.Error{Code: "http_request_denied", Side: stage.SideTenant, Status: 403}
+		r.Record(x, message.Outcome{Status: 403, Body: 12, Err: errors.New("write: broken pipe")})
+		r.Refused(x.In.Conn, x.ID, 400, "bad_line", "a \"quoted\" thing")
+		time.Sleep(time.Second)
+		lines := strings.Split(strings.TrimSpace(w.buf.String()), "\n")
+		if len(lines) != 2 {
+			t.Fatalf("%d lines: %s", len(lines), w.buf.String())
+		}
+		var got map[string]any
+		for _, l := range lines {
+			got = nil
+			if err := json.Unmarshal([]byte(l), &got); err != nil {
+				t.Fatalf("%v in %s", err, l)
+			}
+		}
+		if got["detail"] != "a \"quoted\" thing" {
+			t.Errorf("refused: %v", got)
+		}
+		got = nil
+		_ = json.Unmarshal([]byte(lines[0]), &got)
+		for k, want := range map[string]any{
+			"path": "/p/\"1\"\x01\ufffd€", "status": 403.0, "bytes": 12.0, "site": "demo/shop", "cache": "hit", "tier": "home",
+			"code": "http_request_denied", "id": x.ID.String(), "client": "192.0.2.1", "time": "2000-01-01T00:00:00.000Z", "ms": 0.0,
+		} {
+			if got[k] != want {
+				t.Errorf("%s is %v, want %v", k, got[k], want)
+			}
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func TestAFullDiskDropsLinesAndCountsThem(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m, w := observe.New(), &sink{err: errors.New("no space left on device")}
+		log := NewLog(w, quiet(), m)
+		ctx, cancel := context.WithCancel(t.Context())
+		for range maxPending/1000 + 10 {
+			log.Write(bytes.Repeat([]byte{'x'}, 1000))
+		}
+		if len(log.pending) > maxPending {
+			t.Errorf("%d bytes pending", len(log.pending))
+		}
+		log.mu.Lock()
+		log.pending = append(log.pending[:0], "a\nb\n"...)
+		log.mu.Unlock()
+		go log.Run(ctx)
+		time.Sleep(time.Second)
+		rec := httptest.NewRecorder()
+		m.Handler().ServeHTTP(rec, httptest.NewRequest("GET", "/metrics", nil))
+		if !strings.Contains(rec.Body.String(), "relais_access_log_dropped_total 12") {
+			t.Errorf("not counted: %s", grep(rec.Body.String(), "dropped"))
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+func grep(s, word string) string {
+	var out []string
+	for l := range strings.SplitSeq(s, "\n") {
+		if strings.Contains(l, word) {
+			out = append(out, l)
+		}
+	}
+	return strings.Join(out, "\n")
+}
+
+func TestTheLastRequestsAreExplained(t *testing.T) {
+	r := New(0, nil, NewRing(2), observe.New())
+	for i := range 3 {
+		x := exchange(t, r)
+		x.ID = stage.RequestID{byte(i)}
+		r.Record(x, message.Outcome{Status: 200 + i})
+	}
+	if _, ok := r.ring.Find(stage.RequestID{0}); ok {
+		t.Error("the oldest is still there")
+	}
+	e, ok := r.ring.Find(stage.RequestID{2})
+	if !ok || e.Status != 202 || e.Site != "demo/shop" || e.Client != "192.0.2.1" || len(e.Decisions) != 1 || e.Decisions[0].Detail != "score 5" {
+		t.Errorf("%+v", e)
+	}
+	if b, _ := json.Marshal(e); bytes.Contains(b, []byte("secret")) {
+		t.Error("the query is kept")
+	}
+	if l := r.ring.Last(10); len(l) != 2 || l[0].Status != 202 || l[1].Status != 201 {
+		t.Errorf("%+v", l)
+	}
+}
+
+func TestRecordAllocatesNothing(t *testing.T) {
+	m := observe.New()
+	log := NewLog(io.Discard, quiet(), m)
+	r := New(2, log, NewRing(4), m)
+	x := exchange(t, r)
+	for range 8 {
+		r.Record(x, message.Outcome{Status: 200})
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		log.pending = log.pending[:0]
+		r.Record(x, message.Outcome{Status: 200, Body: 1024})
+	}); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func BenchmarkRecord(b *testing.B) {
+	m := observe.New()
+	log := NewLog(io.Discard, quiet(), m)
+	r := New(2, log, NewRing(4096), m)
+	x := exchange(b, r)
+	for b.Loop() {
+		log.pending = log.pending[:0]
+		r.Record(x, message.Outcome{Status: 200, Body: 1024})
+	}
+}

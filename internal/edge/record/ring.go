@@ -1,0 +1,69 @@
+package record
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// Ring keeps the last requests so that they can be explained. Its memory is bounded: texts
+// are cut and query strings are not kept.
+type Ring struct {
+	slots []slot
+	next  atomic.Uint64
+}
+
+type slot struct {
+	mu     sync.Mutex
+	used   bool
+	id     stage.RequestID
+	start  time.Time
+	took   time.Duration
+	client [16]byte
+	is4    bool
+	proto  message.Proto
+	text   []byte // method, host, path
+	cut    [3]int // ends of the three
+	end    message.Outcome
+	err    *stage.Error
+	site   string
+	route  string
+	class  stage.Class
+	cache  string
+	pool   string
+	tier   string
+	origin string
+	tries  int
+	marks  []stage.Mark
+}
+
+// maxText bounds each text of a slot.
+const maxText = 512
+
+// NewRing returns a ring of n requests.
+func NewRing(n int) *Ring { return &Ring{slots: make([]slot, n)} }
+
+func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
+	s := &r.slots[(r.next.Add(1)-1)%uint64(len(r.slots))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used, s.id, s.start, s.took, s.proto, s.end, s.err = true, x.ID, x.Start, took, x.In.Proto, o, x.Failure
+	s.client, s.is4 = x.Client.As16(), x.Client.Is4()
+	s.text = s.text[:0]
+	for i, t := range [...][]byte{x.In.MethodName(), x.In.Authority(), x.In.Path()} {
+		s.text = append(s.text, t[:min(len(t), maxText)]...)
+		s.cut[i] = len(s.text)
+	}
+	s.site, s.route = "", ""
+	if x.Site != nil {
+		s.site = string(x.Site.Key)
+	}
+	if x.Route != nil {
+		s.route = x.Route.Name
+	}
+	s.class, s.cache, s.pool, s.tier, s.origin, s.tries = x.Visitor.Class, x.CacheStatus, x.Pool, x.Tier, x.Origin, x.Tries
+	s.marks = append(s.marks[:0], x.Trail.Marks()...)
+}

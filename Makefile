@@ -1,0 +1,54 @@
+# make help lists the targets.
+GO ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+TOOL := $(GO) tool -modfile=tools/go.mod
+FUZZTIME ?= 5s
+
+.PHONY: help build run test check race fuzz e2e conformance bench generate fmt clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
+
+build: ## write bin/relais
+	@mkdir -p bin
+	@if [ ! -x bin/relais ]; then echo "building bin/relais (the first time downloads modules and takes a few minutes)"; fi
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/relais ./cmd/relais
+
+run: build ## a demo shop behind the edge, on this machine
+	bin/relais up
+
+check: ## format, vet, lint, the house's rules
+	@test -z "$$($(TOOL) gofumpt -l $$(git ls-files '*.go'))" || { echo 'not formatted (make fmt):'; $(TOOL) gofumpt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet ./...
+	$(TOOL) staticcheck ./...
+	$(GO) test .
+
+test: check build race fuzz e2e conformance ## every lane that proves the product
+
+race: ## unit tests with the race detector
+	$(GO) test -race ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/...
+
+fuzz: ## each fuzz target for FUZZTIME
+	@for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' api internal); do \
+	  d=$$(dirname $$f); for n in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -c6-); do \
+	    echo "fuzz $$d $$n $(FUZZTIME)"; $(GO) test ./$$d -run '^$$' -fuzz "^$$n\$$" -fuzztime $(FUZZTIME) >$${TMPDIR:-/tmp}/fuzz.log 2>&1 || { cat $${TMPDIR:-/tmp}/fuzz.log; exit 1; }; \
+	  done; done
+
+e2e: build ## the whole binary, as its users meet it
+	$(GO) test -count=1 -timeout 15m ./test/e2e/...
+
+conformance: build ## h2spec and ambiguous HTTP against bin/relais; scores may only improve
+	$(GO) run ./test/conformance
+
+bench: build ## side by side with nginx, HAProxy, Varnish and Caddy
+	$(GO) run ./bench -install
+
+generate: ## write what is generated
+	$(GO) generate ./...
+
+fmt: ## format
+	$(TOOL) gofumpt -w $$(git ls-files '*.go')
+
+clean: ## remove what was built
+	rm -rf bin bench/.work

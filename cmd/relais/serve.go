@@ -1,0 +1,259 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/document"
+	"github.com/relais-edge/relais/internal/edge"
+	"github.com/relais-edge/relais/internal/edge/admin"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/pop"
+)
+
+// adminSocket is the name of the admin socket in the data folder.
+const adminSocket = "admin.sock"
+
+func dataFlag(cmd *cobra.Command, to *string) {
+	def := os.Getenv("RELAIS_DATA")
+	if def == "" {
+		def = "relais-data"
+	}
+	cmd.Flags().StringVar(to, "data", def, "folder for keys and the admin socket (or RELAIS_DATA)")
+}
+
+// serveFlags are the flags of an edge.
+type serveFlags struct {
+	files       []string
+	data        string
+	accessLog   string
+	metrics     string
+	cacheMemory string
+	explain     int
+	logFormat   string
+	verbose     bool
+}
+
+func serveCommand() *cobra.Command {
+	var f serveFlags
+	cmd := &cobra.Command{
+		Use:   "serve -f PATH...",
+		Short: "Serve one edge from documents",
+		Long: "Serve reads documents from files or folders, serves what they say, and reloads when they change\n" +
+			"or on SIGHUP. A bad change is reported and changes nothing. SIGTERM ends in good order: no new\n" +
+			"connections, requests under way are answered (a listener's timeouts.drain bounds it).\n" +
+			"It prints one line when it accepts connections.",
+		Example: "  ORIGIN=10.0.0.5:8080 relais serve -f examples/proxy.yaml\n" +
+			"  relais serve -f /etc/relais --access-log /var/log/relais.json --metrics 127.0.0.1:9090",
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd, &f) },
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVarP(&f.files, "file", "f", nil, "file or folder of documents, or - for standard input; may be repeated")
+	dataFlag(cmd, &f.data)
+	fl.StringVar(&f.accessLog, "access-log", "off", "file for the JSON access log, - for standard output, or off")
+	fl.StringVar(&f.metrics, "metrics", "", "address that serves Prometheus metrics at /metrics (they are on the admin socket too)")
+	fl.StringVar(&f.cacheMemory, "cache-memory", "256MiB", "memory for stored answers")
+	fl.IntVar(&f.explain, "explain", 4096, "how many of the last requests can be explained")
+	fl.StringVar(&f.logFormat, "log", "text", "form of the process's own log: text or json")
+	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	_ = cmd.MarkFlagRequired("file")
+	return cmd
+}
+
+// instance is an edge that is wired and not yet running.
+type instance struct {
+	edge    *edge.Edge
+	files   *pop.Files
+	metrics *observe.Registry
+	logger  *slog.Logger
+	flags   *serveFlags
+	close   []io.Closer
+}
+
+func serve(cmd *cobra.Command, f *serveFlags) error {
+	in, err := wire(cmd, f)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	ready := func(c pop.Change) {
+		fmt.Fprintf(cmd.OutOrStdout(), "relais serves %d sites on %s (revision %s, %s)\n", c.Sites, strings.Join(in.edge.Addresses(), " "), c.Revision, c.Took.Round(time.Millisecond))
+	}
+	return in.run(cmd.Context(), cmd.ErrOrStderr(), ready)
+}
+
+// wire makes an edge of the flags.
+func wire(cmd *cobra.Command, f *serveFlags) (*instance, error) {
+	usage := func(err error) error { return &exitError{exitUsage, err} }
+	var memory v1.Size
+	if err := memory.UnmarshalText([]byte(f.cacheMemory)); err != nil {
+		return nil, usage(fmt.Errorf("--cache-memory: %w", err))
+	}
+	if f.explain < 1 || f.explain > 1_000_000 {
+		return nil, usage(errors.New("--explain: give a number from 1 to 1000000"))
+	}
+	logger, err := newLogger(cmd.ErrOrStderr(), f)
+	if err != nil {
+		return nil, usage(err)
+	}
+	in := &instance{metrics: observe.New(), logger: logger, flags: f}
+	log, err := openAccessLog(f.accessLog, cmd.OutOrStdout(), in)
+	if err != nil {
+		return nil, failed(err)
+	}
+	in.edge, err = edge.New(edge.Config{
+		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Logger: logger, Metrics: in.metrics,
+	})
+	if err != nil {
+		in.Close()
+		return nil, failed(err)
+	}
+	in.files = pop.New(pop.Config{Paths: f.files, Env: os.LookupEnv, Apply: in.edge, Report: in.report})
+	return in, nil
+}
+
+// Close closes what wire opened.
+func (in *instance) Close() {
+	for _, c := range in.close {
+		_ = c.Close()
+	}
+}
+
+func newLogger(w io.Writer, f *serveFlags) (*slog.Logger, error) {
+	opt := &slog.HandlerOptions{Level: slog.LevelInfo}
+	if f.verbose {
+		opt.Level = slog.LevelDebug
+	}
+	switch f.logFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(w, opt)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, opt)), nil
+	}
+	return nil, fmt.Errorf("--log %s: the form is text or json", f.logFormat)
+}
+
+func openAccessLog(name string, out io.Writer, in *instance) (io.Writer, error) {
+	switch name {
+	case "off", "":
+		return nil, nil
+	case "-":
+		return out, nil
+	}
+	file, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("access log: %w; choose another file with --access-log", err)
+	}
+	in.close = append(in.close, file)
+	return file, nil
+}
+
+// report says what came of a change of the documents.
+func (in *instance) report(c pop.Change) {
+	switch {
+	case len(c.Problems) > 0:
+		in.logger.Error("documents are wrong; what was served is still served", "problems", len(c.Problems), "first", c.Problems[0].String())
+	case c.Err != nil:
+		in.logger.Error("documents could not be put in service; what was served is still served", "err", c.Err)
+	default:
+		in.logger.Info("documents are in service", "revision", c.Revision, "sites", c.Sites, "took", c.Took.Round(time.Millisecond))
+	}
+}
+
+// run serves until ctx ends, then drains. Ready is called once connections are accepted.
+func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Change)) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	life, end := context.WithCancel(context.Background())
+	defer end()
+	g, life := errgroup.WithContext(life)
+	g.Go(func() error { return in.edge.Run(life) })
+	first := in.files.Load(ctx)
+	if err := firstError(errs, first); err != nil {
+		end()
+		_ = g.Wait()
+		return err
+	}
+	started := time.Now()
+	g.Go(func() error { return in.files.Run(life, hup) })
+	g.Go(func() error {
+		return admin.New(admin.Config{
+			Path: filepath.Join(in.flags.data, adminSocket), Explain: in.edge, Metrics: in.metrics,
+			Status: func() admin.Status { return in.status(started) },
+		}).Run(life)
+	})
+	if in.flags.metrics != "" {
+		g.Go(func() error { return serveMetrics(life, in.flags.metrics, in.metrics) })
+	}
+	ready(first)
+	select {
+	case <-ctx.Done():
+		in.logger.Info("draining")
+		in.edge.Drain()
+	case <-life.Done():
+	}
+	end()
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return failed(err)
+	}
+	return nil
+}
+
+// firstError prints why the first documents cannot be served.
+func firstError(errs io.Writer, c pop.Change) error {
+	if len(c.Problems) > 0 {
+		printProblems(errs, c.Problems)
+		return &exitError{exitUsage, nil}
+	}
+	return failed(c.Err)
+}
+
+func (in *instance) status(started time.Time) admin.Status {
+	s := in.files.State()
+	st := admin.Status{Version: version, Started: started, Revision: s.Revision, Applied: s.Applied, Sites: s.Sites, Problem: s.Problem}
+	for _, a := range in.edge.Addresses() {
+		st.Listeners = append(st.Listeners, bundle.Key(a))
+	}
+	return st
+}
+
+func serveMetrics(ctx context.Context, addr string, m *observe.Registry) error {
+	var lc net.ListenConfig
+	ln, err := lc.Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("metrics: %w; choose another address with --metrics", err)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", m.Handler())
+	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+func printProblems(w io.Writer, problems []document.Problem) {
+	for _, p := range problems {
+		fmt.Fprintln(w, p)
+	}
+}

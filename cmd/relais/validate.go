@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/relais-edge/relais/internal/document"
+	"github.com/relais-edge/relais/internal/pop"
+)
+
+func validateCommand() *cobra.Command {
+	var files []string
+	var output string
+	cmd := &cobra.Command{
+		Use:   "validate -f PATH...",
+		Short: "Check documents and serve nothing",
+		Long: "Validate reads documents as serve does and prints every problem with file, line, field, why, and\n" +
+			"how to mend it. It exits with 0 when all is well and with 2 when it is not.",
+		Example: "  relais validate -f examples\n  relais validate -o json -f shop.yaml",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			b, problems := pop.Compile(files, os.LookupEnv)
+			result := struct {
+				Valid    bool               `json:"valid"`
+				Sites    int                `json:"sites"`
+				Problems []document.Problem `json:"problems,omitempty"`
+			}{Valid: len(problems) == 0, Problems: problems}
+			if b != nil {
+				result.Sites = len(b.Sites)
+			}
+			err := show(cmd.OutOrStdout(), output, result, func(w io.Writer) {
+				printProblems(w, problems)
+				if result.Valid {
+					fmt.Fprintf(w, "valid: %d sites\n", result.Sites)
+				}
+			})
+			if err == nil && !result.Valid {
+				err = &exitError{exitUsage, nil}
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "file or folder of documents, or - for standard input; may be repeated")
+	outputFlag(cmd, &output)
+	_ = cmd.MarkFlagRequired("file")
+	return cmd
+}

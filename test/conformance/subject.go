@@ -84,7 +84,7 @@ func caddySpec(l launch) (proc.Spec, error) {
 	if err != nil {
 		program = filepath.Join(l.root, "bench", ".work", "bin", "caddy")
 		if _, err := os.Stat(program); err != nil {
-			return proc.Spec{}, fmt.Errorf("no caddy in PATH or in bench/.work; build it with: go run ./bench -install")
+			return proc.Spec{}, fmt.Errorf("no caddy in PATH or in bench/.work; build it with: go run ./bench install")
 		}
 	}
 	err = l.write("Caddyfile")
@@ -201,7 +201,7 @@ func (l *launch) await(ctx context.Context, p *proc.Process) error {
 
 func explainMissing(err error) error {
 	if errors.Is(err, exec.ErrNotFound) {
-		return fmt.Errorf("%w; install the peers with: go run ./bench -install", err)
+		return fmt.Errorf("%w; install the peers with: go run ./bench install", err)
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -27,7 +28,7 @@ type Spec struct {
 	Args []string // program and its arguments
 	Env  []string // added to the environment of this process
 	Dir  string   // working directory; "" is that of this process
-	Log  string   // file that receives stdout and stderr; it is truncated
+	Log  string   // file that receives stdout and stderr; emptied first, then appended to
 	Core int      // CPU to run on, or AnyCore
 }
 
@@ -53,7 +54,7 @@ func Start(spec Spec) (*Process, error) {
 	cmd.Dir = spec.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if spec.Log != "" {
-		f, err := os.Create(spec.Log)
+		f, err := os.OpenFile(spec.Log, os.O_CREATE|os.O_WRONLY|os.O_TRUNC|os.O_APPEND, 0o644)
 		if err != nil {
 			return nil, fmt.Errorf("start %s: %w", spec.Name, err)
 		}
@@ -170,6 +171,31 @@ func onCore(core int, start func() error) error {
 	}
 	err := start()
 	return errors.Join(err, affinity(syscall.SYS_SCHED_SETAFFINITY, &old))
+}
+
+// PinSelf moves every thread of this process, and so those that they start and
+// the children with AnyCore, to one core.
+func PinSelf(core int) error {
+	var one cpuSet
+	if core < 0 || core >= len(one)*64 {
+		return fmt.Errorf("no CPU %d", core)
+	}
+	one[core/64] = 1 << (core % 64)
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, t := range threads {
+		tid, err := strconv.Atoi(t.Name())
+		if err != nil {
+			continue
+		}
+		_, _, errno := syscall.RawSyscall(syscall.SYS_SCHED_SETAFFINITY, uintptr(tid), unsafe.Sizeof(one), uintptr(unsafe.Pointer(&one)))
+		if errno != 0 && errno != syscall.ESRCH {
+			return fmt.Errorf("pin thread %d to CPU %d: %w", tid, core, errno)
+		}
+	}
+	return nil
 }
 
 // cpuSet is the kernel's cpu_set_t, 1024 CPUs.

@@ -1,8 +1,8 @@
 package smug
 
 import (
+	"bytes"
 	"context"
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -10,30 +10,22 @@ import (
 	"time"
 )
 
+// script is a connection whose peer sends in and then closes its side.
+type script struct {
+	net.Conn
+	in  *strings.Reader
+	out bytes.Buffer
+}
+
+func (s *script) Read(b []byte) (int, error)  { return s.in.Read(b) }
+func (s *script) Write(b []byte) (int, error) { return s.out.Write(b) }
+func (s *script) SetDeadline(time.Time) error { return nil }
+
 // record sends raw to a Recorder as a proxy would and gives what it noted and answered.
-func record(t *testing.T, raw string) (Record, string) {
-	t.Helper()
-	rec := NewRecorder()
-	proxy, origin := net.Pipe()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		rec.serveConn(origin)
-		_ = origin.Close()
-	}()
-	answers := make(chan string)
-	go func() {
-		b, _ := io.ReadAll(proxy)
-		answers <- string(b)
-	}()
-	_ = proxy.SetWriteDeadline(time.Now().Add(5 * time.Second))
-	_, _ = io.WriteString(proxy, raw)
-	// What was written has been read; an unfinished message is finished by the close.
-	_ = proxy.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	got := <-answers
-	_ = proxy.Close()
-	<-done
-	return rec.Record(), got
+func record(raw string) (Record, string) {
+	rec, conn := NewRecorder(), &script{in: strings.NewReader(raw)}
+	rec.serveConn(conn)
+	return rec.Record(), conn.out.String()
 }
 
 func TestRecorderFindsWhatTwoParsersReadDifferently(t *testing.T) {
@@ -72,7 +64,7 @@ func TestRecorderFindsWhatTwoParsersReadDifferently(t *testing.T) {
 		{"framing in a trailer", line + host + "Transfer-Encoding: chunked\r\n" + end + "0\r\nContent-Length: 3\r\n\r\n", []string{"trailer:content-length"}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			rec, _ := record(t, tt.raw)
+			rec, _ := record(tt.raw)
 			if len(rec.Requests) != 1 {
 				t.Fatalf("recorded requests %q, want one", rec.Requests)
 			}
@@ -84,7 +76,7 @@ func TestRecorderFindsWhatTwoParsersReadDifferently(t *testing.T) {
 }
 
 func TestRecorderSeesTheHiddenRequest(t *testing.T) {
-	rec, answers := record(t, post("Content-Length: 5\r\n\r\nhello")+hidden)
+	rec, answers := record(post("Content-Length: 5\r\n\r\nhello") + hidden)
 	if !rec.hidden() || len(rec.Requests) != 2 {
 		t.Errorf("recorded %q, want the hidden request as the second", rec.Requests)
 	}
@@ -102,7 +94,7 @@ func TestRecorderAnswers(t *testing.T) {
 		{"1.0 ends the connection", "GET /c HTTP/1.0\r\n\r\n" + get(""), "b=0", " HTTP/1.1 200"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, got := record(t, tt.raw)
+			_, got := record(tt.raw)
 			if !strings.Contains(got, tt.want) || strings.Contains(got, tt.not) {
 				t.Errorf("answered %q, want %q and not %q in it", got, tt.want, tt.not)
 			}
@@ -111,7 +103,7 @@ func TestRecorderAnswers(t *testing.T) {
 }
 
 func TestRecorderNotesAHeadThatEndsEarly(t *testing.T) {
-	rec, _ := record(t, "GET /c HTTP/1.1\r\nHo")
+	rec, _ := record("GET /c HTTP/1.1\r\nHo")
 	if !slices.Equal(rec.Findings, []string{"partial-head"}) || len(rec.Requests) != 0 {
 		t.Errorf("record %+v, want partial-head and no request", rec)
 	}

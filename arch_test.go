@@ -43,6 +43,9 @@ var rooms = []room{
 	{"cmd/*", 7, nil},
 	{"bench", 7, nil},
 	{"bench/*", 7, []string{"bench/*"}},
+	{"bench/*/*", 7, nil},
+	{"test/proc", 4, nil},
+	{"test/conformance/*", 6, nil},
 	{"test/*", 7, []string{"test/*"}},
 	{"test/*/*", 7, []string{"test/*", "test/*/*"}},
 }

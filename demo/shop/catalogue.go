@@ -80,7 +80,7 @@ func newProduct(rng *rand.Rand, t trade, i int) *Product {
 		Stock:    rng.IntN(60),
 		Rating:   35 + rng.IntN(16),
 	}
-	p.Description = fmt.Sprintf("The %s %s in %s is %s. Made of %s with a %s finish. %s",
+	p.Description = fmt.Sprintf("%s %s in %s: %s. Made of %s with a %s finish. %s",
 		place, strings.ToLower(noun), strings.ToLower(finish), pick(praises()), pick(materials()),
 		strings.ToLower(finish), pick(cares()))
 	p.folded = strings.ToLower(p.SKU + " " + p.Name + " " + t.title + " " + p.Description)

@@ -150,6 +150,9 @@ func (s *Shop) getImage(w http.ResponseWriter, r *http.Request) {
 	body, err := s.images.get(r.Context(), file, func() ([]byte, error) {
 		return encode(p, s.catalogue.Category(p.Category).hue, size, format)
 	})
+	if r.Context().Err() != nil {
+		panic(http.ErrAbortHandler) // nobody is there to read an answer
+	}
 	if err != nil {
 		s.cfg.Logger.Error("shop: an image could not be made", "file", file, "error", err)
 		s.fail(w, r, http.StatusInternalServerError, "This picture is broken.")

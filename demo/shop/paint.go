@@ -130,7 +130,10 @@ func above(s shape, y0 float64) shape {
 // faint makes a shape soft and partly transparent, for shadows and light.
 func faint(s shape, opacity, soft float64) shape {
 	s.opacity, s.soft = opacity, soft
-	s.left, s.right, s.top, s.bottom = s.left-soft, s.right+soft, s.top-soft, s.bottom+soft
+	// The edge of a flat ellipse is stretched with it.
+	wide, high := s.right-s.left, s.bottom-s.top
+	sideways, upright := soft*max(1, wide/high), soft*max(1, high/wide)
+	s.left, s.right, s.top, s.bottom = s.left-sideways, s.right+sideways, s.top-upright, s.bottom+upright
 	return s
 }
 

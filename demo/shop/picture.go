@@ -67,7 +67,7 @@ func mug(p *painter, c palette, vary func(float64) float64) {
 	p.add(disc(0, top+.01, w*.9, .055), hsl{24, .45, .24})
 	for i := range 3 {
 		x := -.18 + float64(i)*.18
-		p.add(faint(bar(x, top-.18, x+.05, top-.42, .02), .5, .09), hsl{0, 0, 1})
+		p.add(faint(bar(x, top-.16, x+.05, top-.36, .03), .9, .08), hsl{0, 0, 1})
 	}
 }
 
@@ -187,7 +187,7 @@ func umbrella(p *painter, c palette, vary func(float64) float64) {
 		x := -r + r/4 + float64(i)*r/2
 		p.add(disc(x, .04, r/4, .05), c.dark.lighter(.25))
 	}
-	p.add(bar(0, -.74, 0, -.84, .02), c.dark)
+	p.add(bar(0, -.88*r, 0, -1.02*r, .02), c.dark)
 }
 
 func headphones(p *painter, c palette, vary func(float64) float64) {

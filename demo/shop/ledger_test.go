@@ -217,6 +217,13 @@ func post(client *http.Client, address, path, form, cookie string) (*http.Respon
 }
 
 func TestConfirmedOrdersSurviveKill9(t *testing.T) {
+	for _, before := range []int{3, 40, 120} {
+		t.Run(fmt.Sprintf("after %d orders", before), func(t *testing.T) { killAfter(t, before) })
+	}
+}
+
+// killAfter kills the home cluster when it has confirmed so many orders.
+func killAfter(t *testing.T, before int) {
 	dir := t.TempDir()
 	home, killHome := startChild(t, "home", dir)
 	overflow, _ := startChild(t, "overflow", dir)
@@ -226,7 +233,7 @@ func TestConfirmedOrdersSurviveKill9(t *testing.T) {
 		Transport: transport, Timeout: 20 * time.Second,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	const buyers, before = 8, 40
+	const buyers = 8
 	type sent struct{ key, cookie, confirmed string }
 	var mu sync.Mutex
 	var all []sent

@@ -74,7 +74,7 @@ func box(cx, cy, w, h, round float64) shape {
 	return shape{
 		distance: func(x, y float64) float64 {
 			dx, dy := math.Abs(x-cx)-w+round, math.Abs(y-cy)-h+round
-			return math.Hypot(max(dx, 0), max(dy, 0)) + min(max(dx, dy), 0) - round
+			return length(max(dx, 0), max(dy, 0)) + min(max(dx, dy), 0) - round
 		},
 		left: cx - w, right: cx + w, top: cy - h, bottom: cy + h,
 	}
@@ -83,12 +83,12 @@ func box(cx, cy, w, h, round float64) shape {
 // bar is a line with round ends, r thick to each side.
 func bar(x1, y1, x2, y2, r float64) shape {
 	bx, by := x2-x1, y2-y1
-	length := bx*bx + by*by
+	square := bx*bx + by*by
 	return shape{
 		distance: func(x, y float64) float64 {
 			px, py := x-x1, y-y1
-			t := min(1, max(0, (px*bx+py*by)/length))
-			return math.Hypot(px-bx*t, py-by*t) - r
+			t := min(1, max(0, (px*bx+py*by)/square))
+			return length(px-bx*t, py-by*t) - r
 		},
 		left: min(x1, x2) - r, right: max(x1, x2) + r, top: min(y1, y2) - r, bottom: max(y1, y2) + r,
 	}
@@ -98,7 +98,7 @@ func bar(x1, y1, x2, y2, r float64) shape {
 func ring(cx, cy, r, thick, from, to float64) shape {
 	return shape{
 		distance: func(x, y float64) float64 {
-			return max(math.Abs(math.Hypot(x-cx, y-cy)-r)-thick, from-y, y-to)
+			return max(math.Abs(length(x-cx, y-cy)-r)-thick, from-y, y-to)
 		},
 		left: cx - r - thick, right: cx + r + thick, top: max(from, cy-r-thick), bottom: min(to, cy+r+thick),
 	}
@@ -182,5 +182,8 @@ func (s shape) draw(img *image.RGBA, scale float64) {
 		}
 	}
 }
+
+// length is math.Hypot without its care for numbers that no picture has.
+func length(x, y float64) float64 { return math.Sqrt(x*x + y*y) }
 
 func mix(a, b, t float64) uint8 { return uint8(a + (b-a)*t + .5) }

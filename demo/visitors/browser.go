@@ -56,7 +56,7 @@ func (b *browser) close() {
 
 // send does one request on connection i, and reads the page into page when it is not nil.
 // A connection that the server closed between two requests is opened again once, as
-// browsers do; every other failure is the caller's.
+// browsers do (not for a request that says once); every other failure is the caller's.
 func (b *browser) send(ctx context.Context, i int, r request, page *bytes.Buffer) (reply, error) {
 	r.cookie = b.cookieField()
 	head := b.persona.appendHead(make([]byte, 0, 1536+len(r.form)), &b.g.client.origin, &r)
@@ -66,6 +66,10 @@ func (b *browser) send(ctx context.Context, i int, r request, page *bytes.Buffer
 	var err error
 	for {
 		var keep bool
+		if w := b.wires[i]; w != nil && w.stale() {
+			b.g.client.close(w)
+			b.wires[i] = nil
+		}
 		if b.wires[i] == nil {
 			b.g.stats.dials.Add(1)
 			if b.wires[i], err = b.g.client.open(ctx, b.source); err != nil {
@@ -73,13 +77,13 @@ func (b *browser) send(ctx context.Context, i int, r request, page *bytes.Buffer
 			}
 		}
 		w := b.wires[i]
-		reused := w.used
+		reused := !w.used.IsZero()
 		out, keep, err = b.g.client.exchange(ctx, w, r.method, message, page)
 		if !keep {
 			b.g.client.close(w)
 			b.wires[i] = nil
 		}
-		if err != nil && reused && w.read == 0 && ctx.Err() == nil && time.Since(start) < time.Second {
+		if err != nil && !r.once && reused && w.read == 0 && ctx.Err() == nil && time.Since(start) < time.Second {
 			continue
 		}
 		break

@@ -13,6 +13,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"syscall"
@@ -36,7 +37,7 @@ type wire struct {
 	left   int64 // how much may still be read
 	read   int64 // read since the request
 	buffer *bufio.Reader
-	used   bool
+	used   time.Time // end of the last answer; zero before the first request
 }
 
 func (w *wire) Read(b []byte) (int, error) {
@@ -110,6 +111,26 @@ func (c *client) close(w *wire) {
 	c.pools.readers.Put(w.buffer)
 }
 
+// Browsers look whether an idle connection is still open before they use it again.
+const (
+	idleBeforeProbe = 200 * time.Millisecond
+	probeTime       = 200 * time.Microsecond
+)
+
+// stale reports whether the server closed w, or said something unasked, since the last
+// answer.
+func (w *wire) stale() bool {
+	if w.used.IsZero() || time.Since(w.used) < idleBeforeProbe {
+		return false
+	}
+	if w.SetReadDeadline(time.Now().Add(probeTime)) != nil {
+		return true
+	}
+	w.left = maxHeadBytes
+	_, err := w.buffer.Peek(1)
+	return !errors.Is(err, os.ErrDeadlineExceeded)
+}
+
 // reply is an answer. Its body is in the buffer that the caller gave, if any.
 type reply struct {
 	status int
@@ -126,7 +147,7 @@ func (c *client) exchange(ctx context.Context, w *wire, method string, message [
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	w.left, w.read, w.used = maxHeadBytes, 0, true
+	w.left, w.read = maxHeadBytes, 0
 	// A server may answer and close before it has read everything, so an error of writing
 	// counts only when there is no answer.
 	_, writeErr := w.Write(message)
@@ -145,6 +166,7 @@ func (c *client) exchange(ctx context.Context, w *wire, method string, message [
 	if err != nil {
 		return out, false, fmt.Errorf("read body: %w", err)
 	}
+	w.used = time.Now()
 	return out, writeErr == nil && !response.Close && w.buffer.Buffered() == 0, nil
 }
 

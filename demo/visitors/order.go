@@ -85,7 +85,7 @@ func (b *browser) place(ctx context.Context, key string) Order {
 		"address":         {fmt.Sprintf("%d Harbour Street, Port %d", n%200+1, n%97)},
 	}
 	r := request{
-		method: "POST", target: "/checkout", kind: submission, referer: "/checkout",
+		method: "POST", target: "/checkout", kind: submission, referer: "/checkout", once: true,
 		form: form.Encode(), media: "application/x-www-form-urlencoded",
 	}
 	page, _ := b.g.client.pools.pages.Get().(*bytes.Buffer)

@@ -142,6 +142,7 @@ type request struct {
 	form    string // body
 	media   string // its type
 	reload  bool
+	once    bool // every sending is the caller's own try
 
 	etag, modified string // of the copy in the browser's cache
 	extra          [][2]string

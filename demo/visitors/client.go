@@ -142,12 +142,12 @@ type reply struct {
 // page is not nil. keep says that the connection can be used again. When it fails before
 // any byte of an answer arrived, w.read is 0.
 func (c *client) exchange(ctx context.Context, w *wire, method string, message []byte, page *bytes.Buffer) (out reply, keep bool, err error) {
+	w.left, w.read = maxHeadBytes, 0
 	if err := w.SetDeadline(time.Now().Add(c.timeout)); err != nil {
 		return out, false, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = w.SetDeadline(time.Unix(1, 0)) })
 	defer stop()
-	w.left, w.read = maxHeadBytes, 0
 	// A server may answer and close before it has read everything, so an error of writing
 	// counts only when there is no answer.
 	_, writeErr := w.Write(message)

@@ -254,6 +254,17 @@ func TestClosedKeepAliveConnectionIsNoError(t *testing.T) {
 			t.Errorf("errors %v, %d gave up; %s", report.Errors, report.GaveUp, verdict)
 		}
 	})
+	// Too short a time to look before use: the request is sent again, but that of an order
+	// counts as a try.
+	synctest.Test(t, func(t *testing.T) {
+		cfg := buyers(1, 20)
+		cfg.Funnel.Think, cfg.Funnel.Spread = 100*time.Millisecond, 1e-9
+		report, verdict := site{idle: 50 * time.Millisecond}.visit(t, cfg)
+		failed := int(report.Requests - report.Answers.Count)
+		if failed != len(report.Orders) || report.GaveUp > 0 || verdict.Kept == 0 || verdict.Kept != len(report.Orders) {
+			t.Errorf("%d failed requests, %d gave up; %s", failed, report.GaveUp, verdict)
+		}
+	})
 }
 
 func TestEncodedPagesAreRead(t *testing.T) {
@@ -341,7 +352,7 @@ func TestEndOfContextFinishesOrdersAndLeaves(t *testing.T) {
 		}
 		defer house.Close()
 		wire := newPipes()
-		server := &http.Server{Handler: slow(house.Handler())}
+		server := &http.Server{Handler: slow(plainImages(house.Handler()))}
 		go func() { _ = server.Serve(wire) }()
 		defer server.Close()
 		cfg := buyers(3, 3600)
@@ -379,7 +390,7 @@ func TestVisitorsComeFromManyAddressesOverTLS(t *testing.T) {
 		if r.Host != "example.com" || r.TLS == nil || r.TLS.ServerName != "example.com" {
 			t.Errorf("Host %q, TLS %v", r.Host, r.TLS)
 		}
-		house.Handler().ServeHTTP(w, r)
+		plainImages(house.Handler()).ServeHTTP(w, r)
 	}))
 	server.Config.ErrorLog = log.New(io.Discard, "", 0)
 	server.StartTLS()

@@ -1,0 +1,256 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/acme"
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/edge/access"
+	"github.com/relais-edge/relais/internal/edge/balance"
+	"github.com/relais-edge/relais/internal/edge/cache"
+	"github.com/relais-edge/relais/internal/edge/listen"
+	"github.com/relais-edge/relais/internal/edge/origin"
+	"github.com/relais-edge/relais/internal/edge/ratelimit"
+	"github.com/relais-edge/relais/internal/edge/record"
+	"github.com/relais-edge/relais/internal/edge/route"
+	"github.com/relais-edge/relais/internal/edge/visitor"
+	"github.com/relais-edge/relais/internal/edge/waf"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/snapshot"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// The slots of the stages.
+const (
+	slotRoute stage.Slot = iota
+	slotAccess
+	slotVisitor
+	slotRateLimit
+	slotWAF
+	slotCache
+	slotBalance
+	slotOrigin
+	slotRecord
+)
+
+// Config of an Edge.
+type Config struct {
+	// Data is a folder for keys; it is made when it is missing.
+	Data string
+	// AccessLog receives a JSON line for each request; nil for none.
+	AccessLog io.Writer
+	// CacheBytes is the memory for stored answers.
+	CacheBytes int64
+	// Explain is how many of the last requests can be explained.
+	Explain int
+	Logger  *slog.Logger
+	Metrics *observe.Registry
+}
+
+// Edge is the data plane of one place.
+type Edge struct {
+	current   snapshot.Current
+	listen    *listen.Manager
+	balance   *balance.Stage
+	origin    *origin.Handler
+	waf       *waf.Stage
+	cache     *cache.Stage
+	recorder  *record.Recorder
+	ring      *record.Ring
+	log       *record.Log
+	compilers []slotted
+	logger    *slog.Logger
+
+	apply sync.Mutex // one change at a time; readers never take it
+}
+
+// slotted is a stage that makes a part of each site.
+type slotted struct {
+	slot stage.Slot
+	name string
+	stage.Compiler
+}
+
+// New joins the stages. It opens no socket; Apply and Run do.
+func New(cfg Config) (*Edge, error) {
+	m := cfg.Metrics
+	e := &Edge{logger: cfg.Logger, ring: record.NewRing(cfg.Explain)}
+	if cfg.AccessLog != nil {
+		e.log = record.NewLog(cfg.AccessLog, cfg.Logger, m)
+	}
+	e.recorder = record.New(slotRecord, e.log, e.ring, m)
+	e.origin = origin.New(origin.Config{Slot: slotOrigin}, m)
+	e.balance = balance.New(balance.Config{Slot: slotBalance}, e.origin, m)
+	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Metrics: m})
+	e.waf = waf.New(slotWAF, m)
+	routes := route.New(slotRoute, e)
+	accesses := access.New(slotAccess, m)
+	visitors := visitor.New(slotVisitor, visitor.Config{}, visitor.Dir(filepath.Join(cfg.Data, "secrets")), m)
+	limits := ratelimit.New(slotRateLimit, ratelimit.Config{}, m)
+	e.compilers = []slotted{
+		{slotRoute, "route", routes},
+		{slotAccess, "access", accesses},
+		{slotVisitor, "visitor", visitors},
+		{slotRateLimit, "ratelimit", limits},
+		{slotWAF, "waf", e.waf},
+		{slotCache, "cache", e.cache},
+		{slotBalance, "balance", e.balance},
+		{slotRecord, "record", e.recorder},
+	}
+
+	// The order of the stages. It is written here and nowhere else.
+	chain := stage.Chain(e.origin, // last: it asks the origin
+		routes,                     // first: whose request is this; every rule after it is that tenant's
+		accesses,                   // cheapest and most certain refusal
+		visitors,                   // before any limit, so that a limit can spare who has a basket
+		limits,                     // before the firewall, so that a flood does not buy firewall time
+		e.waf,                      // before the cache, so that nothing an attack asked for is stored
+		e.cache,                    // before anything that costs an origin
+		route.NewForward(slotRoute), // only what the cache does not have is made into a request to send
+		e.balance,                  // which tier and origin, and once more when it failed
+	)
+	front := &front{
+		chain: chain, client: e.client, record: e.recorder,
+		panics: m.Counters("relais_panics_total", "Panics that ended a request.", 1).With(),
+		report: cfg.Logger.Error,
+	}
+	ca, err := acme.OpenCA(filepath.Join(cfg.Data, "ca"))
+	if err != nil {
+		return nil, err
+	}
+	e.listen = listen.New(listen.Config{Handler: front, CA: ca, Logger: cfg.Logger, Metrics: m})
+	return e, nil
+}
+
+// Run does the work beside requests (health checks, deadlines, logs) until ctx ends; then it
+// ends what is open.
+func (e *Edge) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return e.listen.Run(ctx) })
+	g.Go(func() error { return e.balance.Run(ctx) })
+	g.Go(func() error { return e.origin.Run(ctx) })
+	if e.log != nil {
+		g.Go(func() error { return e.log.Run(ctx) })
+	}
+	err := g.Wait()
+	e.cache.Close()
+	return err
+}
+
+// Drain takes no new connections, answers what is under way, and returns when that is done or
+// the listeners' time for it is over.
+func (e *Edge) Drain(ctx context.Context) { e.listen.Drain(ctx) }
+
+// Apply puts a bundle in service, whole or not at all.
+func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
+	e.apply.Lock()
+	defer e.apply.Unlock()
+	if b.Format != bundle.Format {
+		return fmt.Errorf("the bundle has format %d; this edge reads format %d", b.Format, bundle.Format)
+	}
+	if err := e.waf.Prepare(ctx, b); err != nil {
+		return err
+	}
+	old := e.current.Load()
+	next := snapshot.Build(b, old, e)
+	// The sites are there before the sockets, so that a new listener never answers 404, and a
+	// socket that cannot be opened takes the sites back.
+	e.current.Swap(next)
+	if err := e.listen.Apply(b.Listeners, b.Certificates); err != nil {
+		e.current.Swap(old)
+		return err
+	}
+	return e.balance.Sweep(pools(b))
+}
+
+// pools are the pools that a bundle names, by key.
+func pools(b *bundle.Bundle) iter.Seq2[bundle.Key, *v1.OriginPoolSpec] {
+	return func(yield func(bundle.Key, *v1.OriginPoolSpec) bool) {
+		for _, s := range b.Sites {
+			org, _ := s.Key.Split()
+			for name, spec := range s.Pools {
+				if !yield(bundle.NewKey(org, name), spec) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Materialise implements snapshot.Materialiser.
+func (e *Edge) Materialise(s, old *snapshot.Site) error {
+	s.Parts = make([]any, stage.Slots)
+	for _, c := range e.compilers {
+		var before stage.Part
+		if old != nil && old.Parts != nil {
+			before = old.Parts[c.slot]
+		}
+		p, err := c.Compile(s, before)
+		if err != nil {
+			return &stage.Error{
+				Code: "proxy_configuration_error", Side: stage.SideTenant, Status: 500,
+				Err: fmt.Errorf("site %s: %s: %w", s.Key, c.name, err),
+			}
+		}
+		s.Parts[c.slot] = p
+	}
+	return nil
+}
+
+// Site implements route.Table.
+func (e *Edge) Site(host []byte, listener string) (*snapshot.Site, error) {
+	t := e.current.Load()
+	if t == nil {
+		return nil, nil
+	}
+	entry := t.Lookup(host, listener)
+	if entry == nil {
+		return nil, nil
+	}
+	return entry.Site()
+}
+
+// client is the visitor's address, and whether a trusted proxy stands in between.
+func (e *Edge) client(req *message.Request) (addr netip.Addr, peerTrusted bool) {
+	return e.listen.Client(req)
+}
+
+// Addresses are those on which connections are accepted.
+func (e *Edge) Addresses() []string { return e.listen.Addresses() }
+
+// Explain implements admin.Explainer.
+func (e *Edge) Explain(id stage.RequestID) (any, bool) { return e.ring.Find(id) }
+
+// Recent implements admin.Explainer.
+func (e *Edge) Recent(n int) any { return e.ring.Last(n) }
+
+// Totals are counts since the start.
+type Totals struct{ Requests, Hits, Spilled, Blocked, Errors uint64 }
+
+// Since returns what was counted after an earlier reading.
+func (t Totals) Since(earlier Totals) Totals {
+	return Totals{
+		t.Requests - earlier.Requests, t.Hits - earlier.Hits, t.Spilled - earlier.Spilled,
+		t.Blocked - earlier.Blocked, t.Errors - earlier.Errors,
+	}
+}
+
+// Totals returns the counts of all sites together.
+func (e *Edge) Totals() Totals {
+	r := e.recorder
+	return Totals{r.Requests.Load(), r.Hits.Load(), r.Spilled.Load(), r.Blocked.Load(), r.Errors.Load()}
+}
+
+var _ = errors.Is

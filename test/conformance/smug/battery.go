@@ -54,7 +54,7 @@ func (o Options) timing() timing {
 // ends first or no lane is given.
 func Run(ctx context.Context, lanes []Lane, opt Options) (Report, error) {
 	if len(lanes) == 0 {
-		return Report{}, errors.New("smug: no proxy to test")
+		return Report{}, errors.New("no proxy to test")
 	}
 	var cases []Case
 	for _, c := range Cases() {
@@ -87,7 +87,7 @@ func Run(ctx context.Context, lanes []Lane, opt Options) (Report, error) {
 		report.Dead = report.Dead || d
 	}
 	if err := context.Cause(ctx); err != nil {
-		return Report{}, fmt.Errorf("smug: stopped: %w", err)
+		return Report{}, fmt.Errorf("battery stopped: %w", err)
 	}
 	return report, nil
 }

@@ -189,7 +189,7 @@ type CertificateSpec struct {
 
 // InternalCertificate is issued by the edge's own CA.
 type InternalCertificate struct {
-	// Hostnames of the certificate; absent means the name that a client asks for.
+	// Hostnames of the certificate.
 	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=100,format=hostname-pattern"`
 }
 

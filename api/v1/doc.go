@@ -10,6 +10,12 @@
 //	min=N max=N         bounds of a number, of a Duration (Go syntax) or of a Size
 //	minItems=N maxItems=N  bounds of a list or of a map
 //	maxLength=N         bytes of a string
-//	format=F            host-port, hostname, cidr, path, token, field-name, regexp, name, url
+//	format=F            host-port, listen (host-port whose host may be empty and whose port may be 0),
+//	                    hostname, hostname-pattern (a hostname, *.name or *), cidr, path, token,
+//	                    field-name, regexp, name
 //	ref=Kind            the name of a document of that kind in the same organization
+//
+// Of a list, maxItems and minItems bound the list and all the rest bounds its elements. A field whose
+// zero value differs from its default and is allowed is a pointer, so that a written zero survives;
+// after Default it is never nil.
 package v1

@@ -9,8 +9,8 @@ type Listener struct {
 
 // ListenerSpec is what a Listener does.
 type ListenerSpec struct {
-	// Address is host:port; an empty host means every address of the machine.
-	Address string `json:"address" schema:"required,format=host-port"`
+	// Address is host:port; an empty host means every address of the machine, port 0 any free port.
+	Address string `json:"address" schema:"required,format=listen"`
 	// Protocols are offered together on the address: http1 and h2c in clear, or http1, h2 and h3 over TLS.
 	// Absent means http1 and h2c in clear, and http1, h2 and h3 with tls.
 	Protocols []Protocol `json:"protocols,omitempty" schema:"maxItems=4,enum=http1|h2c|h2|h3"`
@@ -80,8 +80,8 @@ type ListenerLimits struct {
 	HeaderFields int `json:"headerFields,omitempty" schema:"default=128,min=8,max=1024"`
 	// TargetBytes of a request target.
 	TargetBytes Size `json:"targetBytes,omitempty" schema:"default=8KiB,min=256,max=256KiB"`
-	// BodyBytes of a request body.
-	BodyBytes Size `json:"bodyBytes,omitempty" schema:"default=1GiB,min=0,max=1TiB"`
+	// BodyBytes of a request body; 0 allows none.
+	BodyBytes *Size `json:"bodyBytes,omitempty" schema:"default=1GiB,min=0,max=1TiB"`
 	// Streams at once on one HTTP/2 or HTTP/3 connection.
 	Streams int `json:"streams,omitempty" schema:"default=128,min=1,max=10000"`
 	// Requests on one connection before it is closed in good order; 0 means no limit.
@@ -101,7 +101,7 @@ type ListenerTimeouts struct {
 	// Idle is the longest wait for the next request on a connection.
 	Idle Duration `json:"idle,omitempty" schema:"default=75s,min=1s,max=24h"`
 	// Drain is how long requests under way may go on when the process stops.
-	Drain Duration `json:"drain,omitempty" schema:"default=30s,min=0s,max=1h"`
+	Drain *Duration `json:"drain,omitempty" schema:"default=30s,min=0s,max=1h"`
 }
 
 // RequestIDSpec says who chooses the request id.

@@ -51,10 +51,10 @@ type WafPolicySpec struct {
 	// InboundThreshold is the anomaly score from which a request is blocked.
 	InboundThreshold int `json:"inboundThreshold,omitempty" schema:"default=5,min=1,max=10000"`
 	// BodyBytes of a request body are examined; what follows is judged by Oversize.
-	BodyBytes Size `json:"bodyBytes,omitempty" schema:"default=128KiB,min=0,max=16MiB"`
+	BodyBytes *Size `json:"bodyBytes,omitempty" schema:"default=128KiB,min=0,max=16MiB"`
 	// Oversize says what happens to a body beyond BodyBytes.
 	Oversize string `json:"oversize,omitempty" schema:"enum=pass|reject,default=pass"`
-	// Exclusions let requests pass that the rules misjudge.
+	// Exclusions let requests pass that the rules misjudge. Each names rules, tags or a target.
 	Exclusions []WafExclusion `json:"exclusions,omitempty" schema:"maxItems=200"`
 }
 
@@ -133,7 +133,7 @@ type RateLimitKey struct {
 	// On is client (an IPv4 address or an IPv6 /64), header, cookie or site (all visitors together).
 	On string `json:"on,omitempty" schema:"enum=client|header|cookie|site,default=client"`
 	// Name of the header or cookie. A request without it is counted by its client address.
-	Name string `json:"name,omitempty" schema:"maxLength=128"`
+	Name string `json:"name,omitempty" schema:"format=token,maxLength=128"`
 }
 
 // VisitorPolicy tells visitors apart by how near they are to an order, with a signed cookie.
@@ -159,7 +159,7 @@ type VisitorPolicySpec struct {
 	// Lifetime of a basket's protection after the last request.
 	Lifetime Duration `json:"lifetime,omitempty" schema:"default=2h,min=1m,max=720h"`
 	// Grace after an order.
-	Grace Duration `json:"grace,omitempty" schema:"default=5m,min=0s,max=24h"`
+	Grace *Duration `json:"grace,omitempty" schema:"default=5m,min=0s,max=24h"`
 }
 
 // StageMatch names requests by path and method.
@@ -190,7 +190,7 @@ type CertificateSpec struct {
 // InternalCertificate is issued by the edge's own CA.
 type InternalCertificate struct {
 	// Hostnames of the certificate.
-	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=100,format=hostname"`
+	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=100,format=hostname-pattern"`
 }
 
 // CertificateFiles are PEM files.
@@ -221,9 +221,9 @@ type ServiceSpec struct {
 	// Protocol is tcp, udp, or tls-passthrough (chosen by SNI, the TLS stays the origin's).
 	Protocol string `json:"protocol" schema:"required,enum=tcp|udp|tls-passthrough"`
 	// Address is host:port to receive on. Several tls-passthrough services may share one.
-	Address string `json:"address" schema:"required,format=host-port"`
+	Address string `json:"address" schema:"required,format=listen"`
 	// Hostnames that a tls-passthrough service takes, by SNI.
-	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=1000,format=hostname"`
+	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=1000,format=hostname-pattern"`
 	// Pool names the OriginPool.
 	Pool string `json:"pool" schema:"required,ref=OriginPool"`
 	// Idle ends a connection, or a UDP flow, on which nothing passes.

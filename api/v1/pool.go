@@ -42,12 +42,12 @@ type HashSpec struct {
 	// On is what is hashed.
 	On string `json:"on,omitempty" schema:"enum=client|path|header|cookie,default=client"`
 	// Name of the header or cookie.
-	Name string `json:"name,omitempty" schema:"maxLength=128"`
+	Name string `json:"name,omitempty" schema:"format=token,maxLength=128"`
 }
 
 // Tier is a cluster of origins with a capacity.
 type Tier struct {
-	// Name appears in logs, metrics and explanations.
+	// Name appears in logs, metrics and explanations; absent means tier-N.
 	Name string `json:"name,omitempty" schema:"format=name,maxLength=63"`
 	// Capacity of the whole tier.
 	Capacity Capacity `json:"capacity,omitempty"`
@@ -62,7 +62,7 @@ type Capacity struct {
 	// Reserve is the share kept for visitors with a basket.
 	Reserve Percent `json:"reserve,omitempty" schema:"default=0%"`
 	// SoftMark is the share of InFlight from which new anonymous visitors go to the next tier.
-	SoftMark Percent `json:"softMark,omitempty" schema:"default=85%"`
+	SoftMark *Percent `json:"softMark,omitempty" schema:"default=85%"`
 }
 
 // Origin is one server.
@@ -70,7 +70,7 @@ type Origin struct {
 	// Address is host:port.
 	Address string `json:"address" schema:"required,format=host-port"`
 	// Weight relative to the others of the tier.
-	Weight int `json:"weight,omitempty" schema:"default=1,min=0,max=1000"`
+	Weight *int `json:"weight,omitempty" schema:"default=1,min=0,max=1000"`
 }
 
 // HealthSpec finds out which origins are well.
@@ -94,19 +94,19 @@ type HealthSpec struct {
 // PassiveHealth ejects an origin by what visitors' requests show.
 type PassiveHealth struct {
 	// ConsecutiveFailures (connection errors, timeouts, 502, 503, 504) that eject an origin; 0 never does.
-	ConsecutiveFailures int `json:"consecutiveFailures,omitempty" schema:"default=5,min=0,max=1000"`
+	ConsecutiveFailures *int `json:"consecutiveFailures,omitempty" schema:"default=5,min=0,max=1000"`
 	// Ejection is the time of a first ejection; each further one lasts longer by as much, up to ten times.
 	Ejection Duration `json:"ejection,omitempty" schema:"default=10s,min=100ms,max=1h"`
 	// MaxEjected is the largest share of a tier's origins that may be ejected.
-	MaxEjected Percent `json:"maxEjected,omitempty" schema:"default=50%"`
+	MaxEjected *Percent `json:"maxEjected,omitempty" schema:"default=50%"`
 }
 
 // RetrySpec allows further tries, only of requests that are safe to repeat or never left.
 type RetrySpec struct {
 	// Attempts after the first.
-	Attempts int `json:"attempts,omitempty" schema:"default=2,min=0,max=10"`
+	Attempts *int `json:"attempts,omitempty" schema:"default=2,min=0,max=10"`
 	// Budget is the largest share of tries under way that may be retries.
-	Budget Percent `json:"budget,omitempty" schema:"default=20%"`
+	Budget *Percent `json:"budget,omitempty" schema:"default=20%"`
 	// Statuses of an origin that are tried again, for safe methods.
 	Statuses []int `json:"statuses,omitempty" schema:"maxItems=16,min=500,max=599"`
 }
@@ -124,7 +124,7 @@ type ConnectionSpec struct {
 	// MaxPerOrigin connections at once; more requests wait.
 	MaxPerOrigin int `json:"maxPerOrigin,omitempty" schema:"default=1024,min=1,max=100000"`
 	// MaxIdlePerOrigin connections are kept.
-	MaxIdlePerOrigin int `json:"maxIdlePerOrigin,omitempty" schema:"default=256,min=0,max=100000"`
+	MaxIdlePerOrigin *int `json:"maxIdlePerOrigin,omitempty" schema:"default=256,min=0,max=100000"`
 	// Allow lists networks that an origin's address may be in although they are not public
 	// (loopback, link-local, private and metadata addresses are refused otherwise when Public is true).
 	Allow []string `json:"allow,omitempty" schema:"maxItems=64,format=cidr"`

@@ -10,7 +10,7 @@ type Site struct {
 // SiteSpec is what a Site does. The policies named here hold for every route that names no other.
 type SiteSpec struct {
 	// Hostnames are exact names, names with one leading wildcard label (*.example.com, any depth), or * for all.
-	Hostnames []string `json:"hostnames" schema:"required,minItems=1,maxItems=1000,format=hostname"`
+	Hostnames []string `json:"hostnames" schema:"required,minItems=1,maxItems=1000,format=hostname-pattern"`
 	// Listeners that serve the site; absent means all.
 	Listeners []string `json:"listeners,omitempty" schema:"maxItems=64,ref=Listener"`
 	Policies  `json:",inline"`
@@ -95,7 +95,7 @@ type WeightedPool struct {
 	// Pool names an OriginPool.
 	Pool string `json:"pool" schema:"required,ref=OriginPool"`
 	// Weight relative to the others; 0 sends nothing.
-	Weight int `json:"weight,omitempty" schema:"default=1,min=0,max=1000000"`
+	Weight *int `json:"weight,omitempty" schema:"default=1,min=0,max=1000000"`
 	// Filters are applied after the route's, for this pool only.
 	Filters Filters `json:"filters,omitempty"`
 }
@@ -167,7 +167,7 @@ type Respond struct {
 // RouteTimeouts bound the work for one request.
 type RouteTimeouts struct {
 	// Request is the whole time until the head of the answer, all tries included; 0 means no limit.
-	Request Duration `json:"request,omitempty" schema:"default=60s,min=0s,max=24h"`
+	Request *Duration `json:"request,omitempty" schema:"default=60s,min=0s,max=24h"`
 	// Try is the time of one try until the head of its answer; 0 means no limit of its own.
 	Try Duration `json:"try,omitempty" schema:"default=0s,min=0s,max=24h"`
 }

@@ -1,0 +1,239 @@
+package v1
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// This file holds the rules that join several fields of the kinds beside Site.
+
+// distinct reports words that stand twice in a list.
+func (c *checker) distinct(name string, list []string) {
+	if len(list) < 2 || len(list) > 1000 {
+		return
+	}
+	for i, s := range list {
+		if slices.Index(list, s) < i {
+			c.add(name+"["+strconv.Itoa(i)+"]", quote(s)+" stands twice", "remove one")
+		}
+	}
+}
+
+func (c *checker) listener(s *ListenerSpec) {
+	for i, p := range s.Protocols {
+		at := "protocols[" + strconv.Itoa(i) + "]"
+		switch {
+		case slices.Index(s.Protocols, p) < i:
+			c.add(at, quote(string(p))+" stands twice", "remove one")
+		case s.TLS == nil && (p == ProtocolH2 || p == ProtocolH3):
+			fix := "add tls"
+			if p == ProtocolH2 {
+				fix += ", or write h2c for HTTP/2 in clear"
+			}
+			c.add(at, string(p)+" needs TLS", fix)
+		case s.TLS != nil && p == ProtocolH2C:
+			c.add(at, "h2c is HTTP/2 in clear, and the listener speaks TLS", "write h2, or remove tls")
+		}
+	}
+	if s.TLS != nil {
+		c.within("tls", func() { c.distinct("certificates", s.TLS.Certificates) })
+	}
+	a := s.ClientAddress
+	if a.ProxyProtocol != "off" && a.ProxyProtocol != "" {
+		if len(a.TrustedProxies) == 0 {
+			c.add("clientAddress.trustedProxies", "is empty, so that nobody may speak the PROXY protocol",
+				"list the networks of the proxies in front, or write proxyProtocol: off")
+		}
+		if a.ProxyProtocol == "required" && slices.Contains(s.Protocols, ProtocolH3) {
+			c.add("clientAddress.proxyProtocol", "cannot be required with h3, which has no PROXY protocol", "remove h3 from protocols, or write optional")
+		}
+	}
+	if s.RequestID.Trust && len(a.TrustedProxies) == 0 {
+		c.add("requestId.trust", "trusts nobody, as clientAddress.trustedProxies is empty", "list the networks of the proxies in front")
+	}
+}
+
+func (c *checker) certificate(s *CertificateSpec) {
+	n := 0
+	for _, given := range []bool{s.Internal != nil, s.Files != nil, s.Inline != nil} {
+		if given {
+			n++
+		}
+	}
+	if n != 1 {
+		c.add("", "gives "+strconv.Itoa(n)+" sources of the certificate", "give exactly one of internal, files and inline")
+	}
+	if s.Internal != nil {
+		c.distinct("internal.hostnames", s.Internal.Hostnames)
+		for i, h := range s.Internal.Hostnames {
+			if h == "*" {
+				c.add("internal.hostnames["+strconv.Itoa(i)+"]", "no certificate is valid for every host", "write the names, or *.example.com")
+			}
+		}
+	}
+	if s.Inline != nil && s.Inline.Certificate != "" && s.Inline.Key != "" {
+		// The error of X509KeyPair tells what it looked for, never what it saw of the key.
+		if _, err := tls.X509KeyPair([]byte(s.Inline.Certificate), []byte(s.Inline.Key)); err != nil {
+			c.add("inline", "is not a certificate with its key: "+strings.TrimPrefix(err.Error(), "tls: "), "give PEM: the chain with the leaf first, and the leaf's key")
+		}
+	}
+}
+
+func (c *checker) service(s *ServiceSpec) {
+	c.distinct("hostnames", s.Hostnames)
+	switch passthrough := s.Protocol == "tls-passthrough"; {
+	case passthrough && len(s.Hostnames) == 0:
+		c.add("hostnames", "is required, as tls-passthrough chooses by the name that the client asks for", "list the host names, or * for all")
+	case !passthrough && len(s.Hostnames) > 0:
+		c.add("hostnames", "has no meaning for "+s.Protocol+", which knows no host names", "remove it, or write protocol: tls-passthrough")
+	}
+}
+
+func (c *checker) originPool(s *OriginPoolSpec) {
+	c.within("hash", func() {
+		c.nameOn(s.Hash.On, s.Hash.Name)
+		if s.Hash.On != "client" && s.Hash.On != "" && s.Algorithm != ConsistentHash {
+			c.add("on", "has no effect with algorithm "+string(s.Algorithm), "write algorithm: consistent-hash, or remove hash")
+		}
+	})
+	c.each("tiers", len(s.Tiers), func(i int) { c.tier(&s.Tiers[i], s.Tiers[:i]) })
+	if t := s.Connection.TLS; t != nil && t.CA != "" {
+		c.authorities("connection.tls.ca", t.CA)
+	}
+}
+
+// nameOn holds the pair of On and Name that hashes and limits have.
+func (c *checker) nameOn(on, name string) {
+	byName := on == "header" || on == "cookie"
+	if byName && name == "" {
+		c.add("name", "is required with on: "+on, "name the "+on)
+	}
+	if !byName && name != "" {
+		c.add("name", "has no meaning with on: "+on, "write on: header or on: cookie, or remove it")
+	}
+}
+
+func (c *checker) tier(t *Tier, before []Tier) {
+	if slices.ContainsFunc(before, func(o Tier) bool { return o.Name == t.Name }) {
+		c.add("name", quote(t.Name)+" is the name of an earlier tier", "give each tier its own name")
+	}
+	if t.Capacity.InFlight == 0 && t.Capacity.Reserve > 0 {
+		c.add("capacity.reserve", "is a share of inFlight, which has no limit", "give capacity.inFlight")
+	}
+	if t.Capacity.Reserve >= 100 {
+		c.add("capacity.reserve", "leaves no room for visitors without a basket, who then cannot fill one", "write less than 100%")
+	}
+	seen := make(map[string]struct{}, len(t.Origins))
+	some := false
+	for i := range t.Origins {
+		o := &t.Origins[i]
+		some = some || o.Weight == nil || *o.Weight > 0
+		if _, twice := seen[o.Address]; twice && o.Address != "" {
+			c.add("origins["+strconv.Itoa(i)+"].address", quote(o.Address)+" stands twice in the tier", "remove one, or give one of them more weight")
+		}
+		seen[o.Address] = struct{}{}
+	}
+	if !some && len(t.Origins) > 0 {
+		c.add("origins", "have all weight 0, so that none is used", "give one of them a weight, or remove the tier")
+	}
+}
+
+func (c *checker) authorities(field, text string) {
+	rest, n := []byte(text), 0
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); block.Type != "CERTIFICATE" || err != nil {
+			c.add(field, fmt.Sprintf("has a PEM block %d that is not a certificate", n+1), "give the authorities' certificates in PEM")
+			return
+		}
+		n++
+	}
+	if n == 0 {
+		c.add(field, "holds no PEM certificate", "give the authorities' certificates, each between BEGIN CERTIFICATE and END CERTIFICATE")
+	}
+}
+
+func (c *checker) cachePolicy(s *CachePolicySpec) {
+	if s.MaxTTL > 0 && s.DefaultTTL > s.MaxTTL {
+		c.add("defaultTTL", s.DefaultTTL.String()+" is more than maxTTL, "+s.MaxTTL.String(), "write less, or raise maxTTL")
+	}
+	c.within("key", func() {
+		k := &s.Key
+		chosen := k.Query == "listed" || k.Query == "except"
+		if chosen && len(k.Parameters) == 0 {
+			c.add("parameters", "is required with query: "+k.Query, "list the parameters")
+		}
+		if !chosen && len(k.Parameters) > 0 {
+			c.add("parameters", "has no meaning with query: "+k.Query, "write query: listed or query: except, or remove it")
+		}
+		for i, p := range k.Parameters {
+			if j := strings.IndexByte(p, '*'); j >= 0 && j != len(p)-1 {
+				c.add("parameters["+strconv.Itoa(i)+"]", quote(p)+" has a * before its end", "write * only as the last character, such as utm_*")
+			}
+		}
+		c.distinct("parameters", k.Parameters)
+		c.distinct("headers", k.Headers)
+		c.distinct("cookies", k.Cookies)
+	})
+}
+
+var (
+	wafRule   = regexp.MustCompile(`^([0-9]{1,9})(?:-([0-9]{1,9}))?$`)
+	wafTarget = regexp.MustCompile(`^[A-Z][A-Z_]*(:.+)?$`)
+)
+
+func (c *checker) wafPolicy(s *WafPolicySpec) {
+	c.each("exclusions", len(s.Exclusions), func(i int) {
+		e := &s.Exclusions[i]
+		if len(e.Rules) == 0 && len(e.Tags) == 0 && e.Target == "" {
+			c.add("", "would take every rule out of force", "name rules, tags or a target; to look at nothing, write mode: off in a policy for that route")
+		}
+		for j, r := range e.Rules {
+			m := wafRule.FindStringSubmatch(r)
+			at := "rules[" + strconv.Itoa(j) + "]"
+			if m == nil {
+				c.add(at, quote(r)+" is not a rule", "write an id such as 942100, or a range such as 942100-942199")
+				continue
+			}
+			first, _ := strconv.Atoi(m[1])
+			last, _ := strconv.Atoi(m[2])
+			if m[2] != "" && last < first {
+				c.add(at, quote(r)+" ends before it begins", "write "+m[2]+"-"+m[1])
+			}
+		}
+		if e.Target != "" && !wafTarget.MatchString(e.Target) {
+			c.add("target", quote(e.Target)+" is not a variable", "write one such as ARGS:description or REQUEST_COOKIES:prefs")
+		}
+	})
+}
+
+func (c *checker) accessPolicy(s *AccessPolicySpec) {
+	c.each("rules", len(s.Rules), func(i int) {
+		if r := &s.Rules[i]; len(r.Addresses) == 0 && r.Path == "" && len(r.Methods) == 0 {
+			c.add("", "matches every request", "give addresses, path or methods; what happens to all others is said by default")
+		}
+	})
+}
+
+func (c *checker) rateLimit(s *RateLimitSpec) {
+	c.within("key", func() { c.nameOn(s.Key.On, s.Key.Name) })
+	c.distinct("methods", s.Methods)
+}
+
+func (c *checker) visitorPolicy(s *VisitorPolicySpec) {
+	if n := len(s.Secret); n > 0 && n < 16 {
+		c.add("secret", fmt.Sprintf("has only %d bytes", n), "write at least 16 random bytes, or remove it to let the edge make one")
+	}
+	if len(s.Ordered) > 0 && len(s.Basket) == 0 {
+		c.add("basket", "is empty, so that nobody is protected until an order", "name the requests that put something into a basket")
+	}
+}

@@ -1,0 +1,107 @@
+package compile
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/bundle"
+)
+
+// siteCompiler gathers what one site needs.
+type siteCompiler struct {
+	*compiler
+	doc *v1.Site
+	out *bundle.Site
+}
+
+// site compiles a site. Its routes are copies; what they point to is shared with the document.
+func (c *compiler) site(d *v1.Site) *bundle.Site {
+	s := siteCompiler{c, d, &bundle.Site{
+		Key:       keyOf(d),
+		Hostnames: d.Spec.Hostnames,
+		Routes:    slices.Clone(d.Spec.Routes),
+	}}
+	s.out.Listeners = s.listenerKeys(whole, d.Spec.Listeners)
+	s.policies(whole, &d.Spec.Policies)
+	for i := range s.out.Routes {
+		s.route(i, &s.out.Routes[i])
+	}
+	return s.out
+}
+
+func (s *siteCompiler) route(i int, r *v1.Route) {
+	if r.Name == "" {
+		r.Name = "route-" + strconv.Itoa(i+1)
+	}
+	s.policies(i, &r.Policies)
+	inherit(&r.Policies, &s.doc.Spec.Policies)
+	if keys := s.listenerKeys(i, r.Listeners); len(keys) > 0 {
+		r.Listeners = make([]string, len(keys))
+		for j, k := range keys {
+			r.Listeners[j] = string(k)
+		}
+	}
+	pool := func(d *v1.OriginPool) *v1.OriginPoolSpec { return &d.Spec }
+	use(s, &s.out.Pools, s.pools, r.Pool, ref{i, "pool", alone, ""}, pool)
+	for j := range r.Pools {
+		use(s, &s.out.Pools, s.pools, r.Pools[j].Pool, ref{i, "pools", j, ".pool"}, pool)
+	}
+}
+
+// inherit gives a route the site's policies where it names none of its own. Rate limits add up.
+func inherit(r, site *v1.Policies) {
+	r.Access = cmp.Or(r.Access, site.Access)
+	r.WAF = cmp.Or(r.WAF, site.WAF)
+	r.Visitor = cmp.Or(r.Visitor, site.Visitor)
+	r.Cache = cmp.Or(r.Cache, site.Cache)
+	switch {
+	case len(site.RateLimits) == 0:
+	case len(r.RateLimits) == 0:
+		r.RateLimits = site.RateLimits
+	default:
+		all := slices.Clone(site.RateLimits)
+		for _, name := range r.RateLimits {
+			if !slices.Contains(all, name) {
+				all = append(all, name)
+			}
+		}
+		r.RateLimits = all
+	}
+}
+
+func (s *siteCompiler) policies(route int, p *v1.Policies) {
+	use(s, &s.out.Access, s.access, p.Access, ref{route, "access", alone, ""}, func(d *v1.AccessPolicy) *v1.AccessPolicySpec { return &d.Spec })
+	use(s, &s.out.WAF, s.wafs, p.WAF, ref{route, "waf", alone, ""}, func(d *v1.WafPolicy) *v1.WafPolicySpec { return &d.Spec })
+	use(s, &s.out.Visitors, s.visitors, p.Visitor, ref{route, "visitor", alone, ""}, func(d *v1.VisitorPolicy) *v1.VisitorPolicySpec { return &d.Spec })
+	use(s, &s.out.Caches, s.caches, p.Cache, ref{route, "cache", alone, ""}, func(d *v1.CachePolicy) *v1.CachePolicySpec { return &d.Spec })
+	for j, name := range p.RateLimits {
+		use(s, &s.out.RateLimits, s.rateLimits, name, ref{route, "rateLimits", j, ""}, func(d *v1.RateLimit) *v1.RateLimitSpec { return &d.Spec })
+	}
+}
+
+// use puts the spec of a named document into one of the site's maps.
+func use[T v1.Document, S any](s *siteCompiler, into *map[string]*S, t table[T], name string, at ref, spec func(T) *S) {
+	if name == "" || (*into)[name] != nil {
+		return
+	}
+	d, _, ok := resolve(s.compiler, t, s.doc, name, at)
+	if !ok {
+		return
+	}
+	if *into == nil {
+		*into = make(map[string]*S, 1)
+	}
+	(*into)[name] = spec(d)
+}
+
+func (s *siteCompiler) listenerKeys(route int, names []string) []bundle.Key {
+	var keys []bundle.Key
+	for j, name := range names {
+		if _, key, ok := resolve(s.compiler, s.listenerDocs, s.doc, name, ref{route, "listeners", j, ""}); ok {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}

@@ -1,0 +1,226 @@
+package document
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/compile"
+)
+
+// The limits of what is read.
+const (
+	MaxFiles     = 10_000
+	MaxFileBytes = 256 << 20
+	// MaxDocuments of all files together.
+	MaxDocuments     = 1_000_000
+	MaxDocumentBytes = 4 << 20
+	// MaxProblems are told of all files together.
+	MaxProblems = 500
+)
+
+// File is a text with documents.
+type File struct {
+	// Name for problems.
+	Name string
+	// Text in YAML or JSON.
+	Text []byte
+}
+
+// Set is the documents of some files, with the places they came from.
+type Set struct {
+	// Documents in the order of the files, defaults filled in. Those with problems are among them, as
+	// far as their name is known, so that others that name them are not blamed for it.
+	Documents []v1.Document
+
+	origins []origin // of Documents
+	files   []source
+}
+
+// source is a file that was read.
+type source struct{ name, text string }
+
+// origin is the part of a file that holds a document, and which of the part's documents it is.
+type origin struct {
+	file, start, end int
+	nth              int
+}
+
+// Load reads documents from files, from directories (their *.yaml, *.yml and *.json files by name, not
+// deeper) and, for "-", from standard input. Env looks up variables, as os.LookupEnv does. It gives all
+// problems of all files at once; when there is one, the documents must not be put into service.
+func Load(paths []string, env func(string) (string, bool)) (*Set, []Problem) {
+	l := lister{stdin: os.Stdin}
+	for _, p := range paths {
+		l.path(p)
+	}
+	if len(l.files) == 0 && len(l.problems) == 0 {
+		l.problems = append(l.problems, Problem{File: strings.Join(paths, ", "), What: "holds no documents", Fix: "name a file, or a directory with *.yaml, *.yml or *.json files"})
+	}
+	set, problems := Read(l.files, env)
+	return set, bound(append(l.problems, problems...))
+}
+
+// Compile joins the documents of the set into a bundle. The problems are those between documents,
+// with their places; when there are any, there is no bundle.
+func (s *Set) Compile() (*bundle.Bundle, []Problem) {
+	b, found := compile.Compile(s.Documents)
+	if len(found) == 0 {
+		return b, nil
+	}
+	index := make(map[v1.Document]int, len(s.Documents))
+	for i, d := range s.Documents {
+		index[d] = i
+	}
+	problems := make([]Problem, 0, len(found))
+	for _, p := range found {
+		problems = append(problems, s.place(index[p.Document], p.Problem))
+	}
+	slices.SortStableFunc(problems, func(a, b Problem) int {
+		return cmp.Or(cmp.Compare(s.fileIndex(a.File), s.fileIndex(b.File)), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+	return nil, problems
+}
+
+func (s *Set) fileIndex(name string) int {
+	return slices.IndexFunc(s.files, func(f source) bool { return f.name == name })
+}
+
+// Place gives the problem of a document of the set its file and line.
+func (s *Set) Place(d v1.Document, p v1.Problem) Problem {
+	return s.place(slices.Index(s.Documents, d), p)
+}
+
+func (s *Set) place(i int, p v1.Problem) Problem {
+	out := Problem{Document: label(s.Documents[i]), Field: p.Field, What: p.What, Fix: p.Fix}
+	o := s.origins[i]
+	f := s.files[o.file]
+	out.File = f.name
+	trees, _ := new(reader).trees(f.text[o.start:o.end])
+	at := o.start
+	if o.nth < len(trees) {
+		at += int(trees[o.nth].find(p.Field))
+	}
+	out.Line, out.Column = position(f.text, at)
+	return out
+}
+
+// label names a document as problems do.
+func label(d v1.Document) string {
+	kind, m := d.Meta()
+	switch {
+	case m.Name == "":
+		return string(kind)
+	case m.Organization == "" || m.Organization == "default":
+		return string(kind) + " " + m.Name
+	}
+	return string(kind) + " " + m.Organization + "/" + m.Name
+}
+
+// lister finds the files of paths.
+type lister struct {
+	stdin    io.Reader
+	files    []File
+	problems []Problem
+}
+
+func (l *lister) problem(name, what, fix string) {
+	l.problems = append(l.problems, Problem{File: name, What: what, Fix: fix})
+}
+
+func (l *lister) path(p string) {
+	if p == "-" {
+		l.read("stdin", l.stdin)
+		return
+	}
+	info, err := os.Stat(p)
+	if err != nil {
+		l.failed(p, err)
+		return
+	}
+	if !info.IsDir() {
+		l.file(p)
+		return
+	}
+	entries, err := os.ReadDir(p)
+	if err != nil {
+		l.failed(p, err)
+		return
+	}
+	before := len(l.files) + len(l.problems)
+	for _, e := range entries {
+		switch filepath.Ext(e.Name()) {
+		case ".yaml", ".yml", ".json":
+		default:
+			continue
+		}
+		name := filepath.Join(p, e.Name())
+		if info, err := os.Stat(name); strings.HasPrefix(e.Name(), ".") || err == nil && info.IsDir() {
+			continue
+		}
+		l.file(name)
+	}
+	if len(l.files)+len(l.problems) == before {
+		l.problem(p, "the directory holds no documents", "put *.yaml, *.yml or *.json files into it")
+	}
+}
+
+func (l *lister) file(name string) {
+	if len(l.files) >= MaxFiles {
+		if len(l.files) == MaxFiles {
+			l.problem(name, fmt.Sprintf("there are more than %d files", MaxFiles), "put more documents into one file")
+		}
+		return
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		l.failed(name, err)
+		return
+	}
+	defer f.Close()
+	l.read(name, f)
+}
+
+func (l *lister) read(name string, r io.Reader) {
+	text, err := io.ReadAll(io.LimitReader(r, MaxFileBytes+1))
+	switch {
+	case err != nil:
+		l.failed(name, err)
+	case len(text) > MaxFileBytes:
+		l.problem(name, fmt.Sprintf("the file is larger than %d MiB", MaxFileBytes>>20), "split it")
+	default:
+		l.files = append(l.files, File{name, text})
+	}
+}
+
+func (l *lister) failed(name string, err error) {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		err = pe.Err
+	}
+	fix := ""
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		fix = "check the path"
+	case errors.Is(err, fs.ErrPermission):
+		fix = "allow the user of this process to read it"
+	}
+	l.problem(name, "cannot be read: "+err.Error(), fix)
+}
+
+// bound cuts a list of problems to what a person will read.
+func bound(problems []Problem) []Problem {
+	if n := len(problems) - MaxProblems; n > 0 {
+		last := problems[MaxProblems]
+		problems = append(problems[:MaxProblems:MaxProblems], Problem{File: last.File, What: fmt.Sprintf("and %d more problems", n), Fix: "mend those above first"})
+	}
+	return problems
+}

@@ -1,0 +1,197 @@
+package document
+
+import (
+	"bytes"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+)
+
+// batch is how many parts a worker takes at a time.
+const batch = 64
+
+// result is what was found in one part.
+type result struct {
+	documents []v1.Document
+	nths      []int
+	problems  []Problem
+}
+
+// Read reads the documents of texts. See Load.
+func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
+	set := &Set{}
+	var parts []origin
+	var problems []Problem
+	for i, f := range files {
+		text := string(bytes.TrimPrefix(f.Text, []byte("\ufeff")))
+		set.files = append(set.files, source{f.Name, text})
+		parts = split(parts, i, text)
+		if len(parts) > MaxDocuments {
+			problems = append(problems, Problem{File: f.Name, What: fmt.Sprintf("there are more than %d documents", MaxDocuments), Fix: "serve them from several edges"})
+			return set, problems
+		}
+	}
+	results := set.readParts(parts, env)
+	set.Documents = make([]v1.Document, 0, len(parts))
+	set.origins = make([]origin, 0, len(parts))
+	for i := range results {
+		r := &results[i]
+		problems = append(problems, r.problems...)
+		for j, d := range r.documents {
+			o := parts[i]
+			o.nth = r.nths[j]
+			set.Documents = append(set.Documents, d)
+			set.origins = append(set.origins, o)
+		}
+	}
+	problems = append(problems, set.twice()...)
+	return set, bound(problems)
+}
+
+// readParts reads the parts side by side, as many at a time as there are processors.
+func (s *Set) readParts(parts []origin, env func(string) (string, bool)) []result {
+	results := make([]result, len(parts))
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	workers := min(runtime.GOMAXPROCS(0), 1+len(parts)/batch)
+	for range workers {
+		wg.Go(func() {
+			r := &reader{decoder: decoder{env: env}}
+			for {
+				end := int(next.Add(batch))
+				if end-batch >= len(parts) {
+					return
+				}
+				for i := end - batch; i < min(end, len(parts)); i++ {
+					results[i] = r.part(&s.files[parts[i].file], parts[i])
+				}
+			}
+		})
+	}
+	wg.Wait()
+	return results
+}
+
+// split cuts a text at the lines that begin a document. A text with directives or end marks, which
+// belong to their neighbours, stays whole.
+func split(parts []origin, file int, text string) []origin {
+	if text == "" {
+		return parts
+	}
+	if text[0] == '%' || strings.Contains(text, "\n%") || strings.Contains(text, "\n...") {
+		return append(parts, origin{file: file, end: len(text)})
+	}
+	start := 0
+	for at := 0; ; {
+		n := strings.Index(text[at:], "\n---")
+		if n < 0 {
+			return append(parts, origin{file: file, start: start, end: len(text)})
+		}
+		at += n + 1
+		if after := at + 3; after == len(text) || strings.IndexByte(" \t\r\n", text[after]) >= 0 {
+			parts = append(parts, origin{file: file, start: start, end: at})
+			start = at
+		}
+	}
+}
+
+// reader reads parts, one after the other.
+type reader struct {
+	fast    fastReader
+	decoder decoder
+}
+
+// trees gives the documents of a text as trees, which hold until the next call.
+func (r *reader) trees(text string) ([]tree, *fault) {
+	if len(text) > MaxDocumentBytes {
+		return nil, &fault{what: fmt.Sprintf("the document is larger than %d MiB", MaxDocumentBytes>>20), fix: "split it"}
+	}
+	if r.fast.read(text) {
+		return []tree{r.fast.tree}, nil
+	}
+	return readLibrary(text)
+}
+
+func (r *reader) part(f *source, o origin) (out result) {
+	// The document's texts point into a copy, so that one that stays in service does not keep the
+	// file in memory.
+	text := strings.Clone(f.text[o.start:o.end])
+	trees, broken := r.trees(text)
+	for nth := range trees {
+		doc := r.decoder.document(&trees[nth])
+		faults := r.decoder.faults
+		name := ""
+		if doc != nil {
+			v1.Default(doc)
+			name = label(doc)
+			faults = append(faults, validate(doc, &trees[nth], faults)...)
+			if _, m := doc.Meta(); m.Name != "" {
+				out.documents = append(out.documents, doc)
+				out.nths = append(out.nths, nth)
+			}
+		}
+		if len(faults) > 0 {
+			out.problems = append(out.problems, tell(f, o, name, faults)...)
+		}
+	}
+	if broken != nil {
+		out.problems = append(out.problems, tell(f, o, "", []fault{*broken})...)
+	}
+	return out
+}
+
+func tell(f *source, o origin, name string, faults []fault) []Problem {
+	slices.SortStableFunc(faults, func(a, b fault) int { return int(a.at) - int(b.at) })
+	problems := make([]Problem, 0, len(faults))
+	for _, x := range faults {
+		line, column := position(f.text, o.start+int(x.at))
+		problems = append(problems, Problem{f.name, line, column, name, x.field, x.what, x.fix})
+	}
+	return problems
+}
+
+// validate gives what the rules find, without what only follows from the faults of decoding.
+func validate(doc v1.Document, t *tree, faults []fault) []fault {
+	var more []fault
+next:
+	for _, p := range v1.Validate(doc) {
+		for _, f := range faults {
+			if f.field == p.Field || strings.HasPrefix(f.field, p.Field+".") || f.meant == p.Field {
+				continue next
+			}
+		}
+		more = append(more, fault{at: t.find(p.Field), field: p.Field, what: p.What, fix: p.Fix})
+	}
+	return more
+}
+
+// twice finds documents with one kind, organization and name.
+func (s *Set) twice() []Problem {
+	type name struct {
+		kind               v1.Kind
+		organization, name string
+	}
+	var problems []Problem
+	first := make(map[name]int, len(s.Documents))
+	for i, d := range s.Documents {
+		kind, m := d.Meta()
+		k := name{kind, m.Organization, m.Name}
+		j, there := first[k]
+		if !there {
+			first[k] = i
+			continue
+		}
+		if len(problems) < MaxProblems {
+			p := s.place(i, v1.Problem{Field: "metadata.name", What: "the document is given twice", Fix: ""})
+			before := s.place(j, v1.Problem{Field: "metadata.name"})
+			p.Fix = fmt.Sprintf("remove one or rename it; the other is at %s:%d", before.File, before.Line)
+			problems = append(problems, p)
+		}
+	}
+	return problems
+}

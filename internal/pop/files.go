@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/relais-edge/relais/internal/bundle"
-	"github.com/relais-edge/relais/internal/compile"
 	"github.com/relais-edge/relais/internal/document"
 )
 
@@ -87,11 +86,7 @@ func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, [
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	b, bad := compile.Compile(set.Documents())
-	if len(bad) > 0 {
-		return nil, set.Locate(bad)
-	}
-	return b, nil
+	return set.Compile()
 }
 
 // Load reads the documents and puts them in service.

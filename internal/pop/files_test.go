@@ -1,0 +1,107 @@
+package pop
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relais-edge/relais/internal/bundle"
+)
+
+const good = `apiVersion: relais/v1
+kind: Site
+metadata: {name: s}
+spec:
+  hostnames: [HOST]
+  routes: [{respond: {body: hello}}]
+`
+
+type edge struct {
+	mu    sync.Mutex
+	hosts []string
+	err   error
+}
+
+func (e *edge) Apply(_ context.Context, b *bundle.Bundle) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.err != nil {
+		return e.err
+	}
+	e.hosts = b.Sites[0].Hostnames
+	return nil
+}
+
+func (e *edge) serves() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return strings.Join(e.hosts, " ")
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestTheLastGoodDocumentsStayInService(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		file := filepath.Join(t.TempDir(), "site.yaml")
+		write(t, file, strings.Replace(good, "HOST", "a.test", 1))
+		var e edge
+		var reports []Change
+		f := New(Config{Paths: []string{file}, Env: os.LookupEnv, Apply: &e, Report: func(c Change) { reports = append(reports, c) }})
+		ctx, cancel := context.WithCancel(t.Context())
+		if c := f.Load(ctx); c.Err != nil || len(c.Problems) > 0 || e.serves() != "a.test" || len(c.Revision) != 12 || c.Sites != 1 {
+			t.Fatalf("first: %+v", c)
+		}
+		wake := make(chan os.Signal)
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx, wake) }()
+		step := func(text string, applyErr error) Change {
+			t.Helper()
+			e.mu.Lock()
+			e.err = applyErr
+			e.mu.Unlock()
+			n := len(reports)
+			write(t, file, text)
+			time.Sleep(1500 * time.Millisecond)
+			synctest.Wait()
+			if len(reports) != n+1 {
+				t.Fatalf("%d reports for one change", len(reports)-n)
+			}
+			return reports[n]
+		}
+		if c := step(strings.Replace(good, "HOST", "b.test", 1), nil); len(c.Problems) > 0 || e.serves() != "b.test" {
+			t.Errorf("second: %+v, serves %s", c, e.serves())
+		}
+		if c := step(strings.Replace(good, "HOST", "c.test, bogus: [", 1), nil); len(c.Problems) == 0 || e.serves() != "b.test" || f.State().Problem == "" {
+			t.Errorf("bad: %+v, serves %s", c, e.serves())
+		}
+		if c := step(strings.Replace(good, "HOST", "d.test", 1), errors.New("port in use")); c.Err == nil || e.serves() != "b.test" || f.State().Problem != "port in use" {
+			t.Errorf("refused: %+v, serves %s", c, e.serves())
+		}
+		e.mu.Lock()
+		e.err = nil
+		e.mu.Unlock()
+		wake <- os.Interrupt // the same files, once more
+		synctest.Wait()
+		if e.serves() != "d.test" || f.State().Problem != "" || f.State().Sites != 1 {
+			t.Errorf("after a wake: serves %s, %+v", e.serves(), f.State())
+		}
+		n := len(reports)
+		time.Sleep(time.Minute)
+		if len(reports) != n {
+			t.Error("it loads files that did not change")
+		}
+		cancel()
+		<-done
+	})
+}

@@ -4,21 +4,28 @@ import (
 	"bytes"
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"image/jpeg"
 	"image/png"
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
-// painters is how many pictures are painted at once.
-const painters = 2
+// painters is how many pictures are painted at once, and maxWaiting how many requests may
+// wait for a painting.
+const (
+	painters   = 2
+	maxWaiting = 1024
+)
 
 // imageCache keeps ready images, the most recently used ones within a bound of bytes. Several
 // requests for one missing image paint it once.
 type imageCache struct {
-	gate chan struct{} // one token per picture being painted
+	gate    chan struct{} // one token per picture being painted
+	waiting atomic.Int64
 
 	mu      sync.Mutex
 	limit   int
@@ -55,7 +62,7 @@ func (c *imageCache) stats() (size int, made, evicted int64) {
 }
 
 // get returns the image of that name, and has it made when it is not there. One who waits
-// for another's painting stops when ctx ends.
+// for another's painting stops when ctx ends. It returns errBusy when too many wait.
 func (c *imageCache) get(ctx context.Context, name string, paint func() ([]byte, error)) ([]byte, error) {
 	c.mu.Lock()
 	if at, ok := c.ready[name]; ok {
@@ -64,6 +71,12 @@ func (c *imageCache) get(ctx context.Context, name string, paint func() ([]byte,
 		c.mu.Unlock()
 		return body, nil
 	}
+	if c.waiting.Load() >= maxWaiting {
+		c.mu.Unlock()
+		return nil, errBusy
+	}
+	c.waiting.Add(1)
+	defer c.waiting.Add(-1)
 	if m, ok := c.making[name]; ok {
 		c.mu.Unlock()
 		select {
@@ -129,6 +142,8 @@ func (s *Shop) imageFile(file string) (p *Product, size int, format string, ok b
 	return p, size, format, p != nil
 }
 
+// getImage serves a picture. Painting a new one is no part of the shop's capacity (a real
+// shop has its pictures ready), so only what follows it takes a slot.
 func (s *Shop) getImage(w http.ResponseWriter, r *http.Request) {
 	file := r.PathValue("file")
 	p, size, format, ok := s.imageFile(file)
@@ -153,12 +168,18 @@ func (s *Shop) getImage(w http.ResponseWriter, r *http.Request) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // nobody is there to read an answer
 	}
+	if errors.Is(err, errBusy) {
+		s.refuse(w, r)
+		return
+	}
 	if err != nil {
 		s.cfg.Logger.Error("shop: an image could not be made", "file", file, "error", err)
 		s.fail(w, r, http.StatusInternalServerError, "This picture is broken.")
 		return
 	}
-	http.ServeContent(w, r, "", firstDay(), bytes.NewReader(body))
+	s.admit(false, func(w http.ResponseWriter, r *http.Request) {
+		http.ServeContent(w, r, "", firstDay(), bytes.NewReader(body))
+	}).ServeHTTP(w, r)
 }
 
 // notModified decides by If-None-Match alone, with the weak comparison of RFC 9110 section

@@ -161,6 +161,8 @@ func (s shape) draw(img *image.RGBA, scale float64) {
 	size := img.Rect.Dx()
 	upper, lower := s.upper.rgb(), s.lower.rgb()
 	edge := max(s.soft, 1/scale)
+	outside, sharper := edge/2, 1/edge
+	step := 1 / scale
 	pixel := func(v float64) int { return min(size, max(0, int((v+1)*scale))) }
 	top, bottom := pixel(s.top-2/scale), pixel(s.bottom+2/scale)
 	left, right := pixel(s.left-2/scale), pixel(s.right+2/scale)
@@ -168,14 +170,19 @@ func (s shape) draw(img *image.RGBA, scale float64) {
 		y := (float64(py)+.5)/scale - 1
 		t := min(1, max(0, (y-s.top)/(s.bottom-s.top)))
 		r, g, b := upper[0]+(lower[0]-upper[0])*t, upper[1]+(lower[1]-upper[1])*t, upper[2]+(lower[2]-upper[2])*t
+		solid := [3]uint8{mix(r, r, 0), mix(g, g, 0), mix(b, b, 0)}
 		row := img.Pix[py*img.Stride:]
 		for px := left; px < right; px++ {
-			d := s.distance((float64(px)+.5)/scale-1, y)
-			cover := min(1, max(0, .5-d/edge)) * s.opacity
-			if cover == 0 {
+			d := s.distance((float64(px)+.5)*step-1, y)
+			if d >= outside {
 				continue
 			}
-			at := row[px*4 : px*4+3]
+			at := row[px*4 : px*4+3 : px*4+3]
+			if d <= -outside && s.opacity == 1 { // most pixels of most shapes
+				at[0], at[1], at[2] = solid[0], solid[1], solid[2]
+				continue
+			}
+			cover := min(1, .5-d*sharper) * s.opacity
 			at[0] = mix(float64(at[0]), r, cover)
 			at[1] = mix(float64(at[1]), g, cover)
 			at[2] = mix(float64(at[2]), b, cover)

@@ -48,7 +48,7 @@ func (s *Shop) routes() http.Handler {
 	dynamic("POST /api/orders", s.apiPostOrder)
 	dynamic("GET /api/orders/{id}", s.apiGetOrder)
 
-	static("GET /img/{file}", s.getImage)
+	mux.HandleFunc("GET /img/{file}", s.getImage) // takes its slot itself
 	static("GET /assets/style.css", s.style.serve)
 	static("GET /assets/icon.svg", s.icon.serve)
 	static("GET /robots.txt", getRobots)
@@ -94,8 +94,7 @@ func (s *Shop) outer(next http.Handler) http.Handler {
 func (s *Shop) admit(dynamic bool, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := s.slots.acquire(r.Context()); err != nil {
-			w.Header().Set("Retry-After", "2")
-			s.fail(w, r, http.StatusServiceUnavailable, "Every counter is busy just now. Please try again in a moment.")
+			s.refuse(w, r)
 			return
 		}
 		defer s.slots.release()
@@ -105,6 +104,12 @@ func (s *Shop) admit(dynamic bool, next http.HandlerFunc) http.Handler {
 		}
 		next(w, r)
 	})
+}
+
+// refuse says that the shop is full.
+func (s *Shop) refuse(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Retry-After", "2")
+	s.fail(w, r, http.StatusServiceUnavailable, "Every counter is busy just now. Please try again in a moment.")
 }
 
 // fail answers with an error as HTML or, under /api/, as a problem document (RFC 9457).

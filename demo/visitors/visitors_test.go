@@ -30,15 +30,15 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestFunnelsCompleteAndTheLedgerAgrees(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		cfg := visitors.Config{Rate: visitors.Constant(5), Duration: 2 * time.Minute, Drain: 10 * time.Minute, Seed: 1, BotShare: .1}
+		cfg := visitors.Config{Rate: visitors.Constant(5), Duration: time.Minute, Drain: 10 * time.Minute, Seed: 1, BotShare: .1}
 		report, verdict := site{}.visit(t, cfg)
 		t.Logf("\n%s%s", report, verdict)
-		// Poisson with mean 600: five standard deviations are 122.
-		if report.Arrivals < 478 || report.Arrivals > 722 {
-			t.Errorf("%d arrivals, want about 600", report.Arrivals)
+		// Poisson with mean 300: five standard deviations are 87.
+		if report.Arrivals < 213 || report.Arrivals > 387 {
+			t.Errorf("%d arrivals, want about 300", report.Arrivals)
 		}
-		if report.OrdersConfirmed < 30 || report.OrdersTried != report.OrdersConfirmed {
-			t.Errorf("%d of %d orders confirmed, want all of at least 30", report.OrdersConfirmed, report.OrdersTried)
+		if report.OrdersConfirmed < 15 || report.OrdersTried != report.OrdersConfirmed {
+			t.Errorf("%d of %d orders confirmed, want all of at least 15", report.OrdersConfirmed, report.OrdersTried)
 		}
 		if !verdict.OK() || verdict.Kept != int(report.OrdersConfirmed) || len(verdict.Phantoms) > 0 || verdict.Written > 0 {
 			t.Errorf("verdict: %s", verdict)
@@ -280,15 +280,17 @@ func TestEncodedPagesAreRead(t *testing.T) {
 						w.Header()[name] = values
 					}
 					var out bytes.Buffer
-					var z io.WriteCloser = gzip.NewWriter(&out)
-					if coding != "gzip" {
-						z = zlib.NewWriter(&out)
+					var z io.WriteCloser
+					if coding == "gzip" {
+						z, _ = gzip.NewWriterLevel(&out, gzip.NoCompression)
+					} else {
+						z, _ = zlib.NewWriterLevel(&out, zlib.NoCompression)
 					}
 					_, _ = z.Write(plain.Body.Bytes())
 					_ = z.Close()
 					w.Header().Del("Content-Length")
-					if plain.Body.Len() == 0 {
-						out.Reset()
+					if plain.Body.Len() == 0 || !strings.HasPrefix(plain.Header().Get("Content-Type"), "text/html") {
+						out = *plain.Body
 					} else {
 						w.Header().Set("Content-Encoding", coding)
 					}
@@ -297,7 +299,7 @@ func TestEncodedPagesAreRead(t *testing.T) {
 				})
 			}
 			synctest.Test(t, func(t *testing.T) {
-				cfg := buyers(1, 10)
+				cfg := buyers(1, 5)
 				want := "gzip, deflate"
 				if coding == "br" { // any decoder will do for this name
 					cfg.Decoders = map[string]func(io.Reader) (io.Reader, error){"br": func(r io.Reader) (io.Reader, error) { return zlib.NewReader(r) }}

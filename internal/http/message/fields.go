@@ -12,11 +12,12 @@ func (id ID) String() string { return names[id] }
 
 // KnownID finds the id of a field name, in any case; Other when it has none.
 func KnownID(name []byte) ID {
-	if len(name) < 2 {
+	if len(name) < 2 || len(name) > longest {
 		return Other
 	}
 	id := byHash[hash(name)]
-	if id != Other && EqualFold(name, names[id]) {
+	// Nearly all names come in their usual case or in lower case.
+	if string(name) == names[id] || string(name) == lower[id] || id != Other && EqualFold(name, names[id]) {
 		return id
 	}
 	return Other
@@ -42,8 +43,14 @@ type Fields struct {
 
 // Reset empties f and keeps its memory.
 func (f *Fields) Reset() {
+	if len(f.list) < 32 {
+		for i := range f.list {
+			f.first[f.list[i].id] = 0
+		}
+	} else {
+		clear(f.first[:])
+	}
 	f.arena, f.list = f.arena[:0], f.list[:0]
-	clear(f.first[:])
 }
 
 // CopyFrom makes f equal to src in memory of its own.

@@ -239,21 +239,24 @@ func (f *Fields) push(l field) {
 	}
 }
 
-// remove drops the lines for which drop is true and finds the first lines anew.
+// remove drops the lines for which drop is true and finds the first lines anew. It lends
+// drop a line in its place, for a copy would be allocated.
 func (f *Fields) remove(drop func(int, *field) bool) {
-	keep := f.list[:0]
-	for i := range f.list {
-		if l := f.list[i]; !drop(i, &l) {
-			keep = append(keep, l)
-		}
-	}
-	f.list = keep
 	clear(f.first[:])
+	n := 0
 	for i := range f.list {
-		if id := f.list[i].id; id != Other && f.first[id] == 0 {
-			f.first[id] = uint16(i + 1)
+		if drop(i, &f.list[i]) {
+			continue
+		}
+		if n != i {
+			f.list[n] = f.list[i]
+		}
+		n++
+		if id := f.list[n-1].id; id != Other && f.first[id] == 0 {
+			f.first[id] = uint16(n)
 		}
 	}
+	f.list = f.list[:n]
 }
 
 // EqualFold says whether a is s whatever the case of ASCII letters.

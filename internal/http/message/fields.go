@@ -12,11 +12,12 @@ func (id ID) String() string { return names[id] }
 
 // KnownID finds the id of a field name, in any case; Other when it has none.
 func KnownID(name []byte) ID {
-	if len(name) < 2 {
+	if len(name) < 2 || len(name) > longest {
 		return Other
 	}
 	id := byHash[hash(name)]
-	if id != Other && EqualFold(name, names[id]) {
+	// Nearly all names come in their usual case or in lower case.
+	if string(name) == names[id] || string(name) == lower[id] || id != Other && EqualFold(name, names[id]) {
 		return id
 	}
 	return Other
@@ -42,8 +43,14 @@ type Fields struct {
 
 // Reset empties f and keeps its memory.
 func (f *Fields) Reset() {
+	if len(f.list) < 32 {
+		for i := range f.list {
+			f.first[f.list[i].id] = 0
+		}
+	} else {
+		clear(f.first[:])
+	}
 	f.arena, f.list = f.arena[:0], f.list[:0]
-	clear(f.first[:])
 }
 
 // CopyFrom makes f equal to src in memory of its own.
@@ -183,7 +190,7 @@ func (f *Fields) Set(id ID, value []byte) {
 	}
 	f.setAt(i, value)
 	if f.Next(id, i+1) >= 0 {
-		f.remove(func(j int, l field) bool { return l.id == id && j > i })
+		f.remove(func(j int, l *field) bool { return l.id == id && j > i })
 	}
 }
 
@@ -196,7 +203,7 @@ func (f *Fields) SetLine(name string, value []byte) {
 	}
 	f.setAt(i, value)
 	if f.find(name, i+1) >= 0 {
-		f.remove(func(j int, l field) bool { return j > i && EqualFold(l.name.of(f.arena), name) })
+		f.remove(func(j int, l *field) bool { return j > i && EqualFold(l.name.of(f.arena), name) })
 	}
 }
 
@@ -211,7 +218,7 @@ func (f *Fields) Del(id ID) bool {
 	if f.first[id] == 0 {
 		return false
 	}
-	f.remove(func(_ int, l field) bool { return l.id == id })
+	f.remove(func(_ int, l *field) bool { return l.id == id })
 	return true
 }
 
@@ -220,7 +227,7 @@ func (f *Fields) DelLine(name string) bool {
 	if f.find(name, 0) < 0 {
 		return false
 	}
-	f.remove(func(_ int, l field) bool { return EqualFold(l.name.of(f.arena), name) })
+	f.remove(func(_ int, l *field) bool { return EqualFold(l.name.of(f.arena), name) })
 	return true
 }
 
@@ -229,7 +236,7 @@ func (f *Fields) ReplaceAt(i int, value []byte) { f.setAt(i, value) }
 
 // DelAt removes line i.
 func (f *Fields) DelAt(i int) {
-	f.remove(func(j int, _ field) bool { return j == i })
+	f.remove(func(j int, _ *field) bool { return j == i })
 }
 
 func (f *Fields) push(l field) {
@@ -239,21 +246,24 @@ func (f *Fields) push(l field) {
 	}
 }
 
-// remove drops the lines for which drop is true and finds the first lines anew.
-func (f *Fields) remove(drop func(int, field) bool) {
-	keep := f.list[:0]
-	for i := range f.list {
-		if l := f.list[i]; !drop(i, l) {
-			keep = append(keep, l)
-		}
-	}
-	f.list = keep
+// remove drops the lines for which drop is true and finds the first lines anew. It lends
+// drop a line in its place, for a copy would be allocated.
+func (f *Fields) remove(drop func(int, *field) bool) {
 	clear(f.first[:])
+	n := 0
 	for i := range f.list {
-		if id := f.list[i].id; id != Other && f.first[id] == 0 {
-			f.first[id] = uint16(i + 1)
+		if drop(i, &f.list[i]) {
+			continue
+		}
+		if n != i {
+			f.list[n] = f.list[i]
+		}
+		n++
+		if id := f.list[n-1].id; id != Other && f.first[id] == 0 {
+			f.first[id] = uint16(n)
 		}
 	}
+	f.list = f.list[:n]
 }
 
 // EqualFold says whether a is s whatever the case of ASCII letters.

@@ -43,7 +43,13 @@ func main() {
 	for _, n := range list {
 		fmt.Fprintf(&b, "\t%s: %q,\n", ident(n), n)
 	}
-	b.WriteString("}\n\n")
+	b.WriteString("}\n\n// lower holds the names in lower case, longest the length of the longest.\nvar lower = [numIDs]string{\n")
+	longest := 0
+	for _, n := range list {
+		fmt.Fprintf(&b, "\t%s: %q,\n", ident(n), strings.ToLower(n))
+		longest = max(longest, len(n))
+	}
+	fmt.Fprintf(&b, "}\n\nconst longest = %d\n\n", longest)
 	k1, k2, k3, table := search(list)
 	fmt.Fprintf(&b, "// hash maps a name of at least two bytes, whatever its case, to its only candidate.\n"+
 		"func hash(n []byte) uint32 {\n\tl := len(n)\n\treturn (uint32(l)*%d + uint32(n[0]|0x20)*%d + uint32(n[l-1]|0x20)*%d + uint32(n[l/2]|0x20)*7 + uint32(n[l*3/4]|0x20)*13) & %d\n}\n\n", k1, k2, k3, len(table)-1)

@@ -87,3 +87,48 @@ func TestCopyAndResetAllocateNothingOnceGrown(t *testing.T) {
 		t.Error("the copy shares memory with its source")
 	}
 }
+
+func TestRemovalAllocatesNothing(t *testing.T) {
+	var f Fields
+	n := testing.AllocsPerRun(100, func() {
+		f.Reset()
+		f.AddString(Via, "1.1 a")
+		f.AddLine([]byte("X-One"), []byte("1"))
+		f.AddString(Connection, "x-one")
+		f.AddString(Via, "1.1 b")
+		f.Del(Connection)
+		f.DelLine("x-one")
+		f.DelAt(0)
+	})
+	if got := dump(&f); n != 0 || got != "Via: 1.1 b" || string(f.Get(Via)) != "1.1 b" {
+		t.Errorf("%v allocations, left %s", n, got)
+	}
+}
+
+func TestResetForgetsEveryName(t *testing.T) {
+	for _, lines := range []int{1, 31, 32, 100} {
+		var f Fields
+		for i := range lines {
+			f.AddString(ID(1+i%(numIDs-1)), "v")
+		}
+		f.Reset()
+		for id := range ID(numIDs) {
+			if f.Has(id) {
+				t.Fatalf("after %d lines %v is still there", lines, id)
+			}
+		}
+	}
+}
+
+func TestPartsBecomeLines(t *testing.T) {
+	head := []byte("GET /a?b HTTP/1.1\r\nVia: 1.1 a\r\n\r\n")
+	var r Request
+	r.Method = GET
+	r.AddParts(Via, Part{19, 3}, Part{24, 5})
+	r.LoadHead(head, &Target{Method: Part{0, 3}, Path: Part{4, 2}, Query: Part{7, 1}, HasQuery: true})
+	copy(head, "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+	if string(r.MethodName()) != "GET" || string(r.Path()) != "/a" || string(r.Query()) != "b" || !r.HasQuery() ||
+		string(r.Get(Via)) != "1.1 a" || dump(&r.Fields) != "Via: 1.1 a" {
+		t.Errorf("%q %q %q %s", r.MethodName(), r.Path(), r.Query(), dump(&r.Fields))
+	}
+}

@@ -51,6 +51,14 @@ type Body interface {
 	Close(cause error)
 }
 
+// Prompt is a Body that knows whether it has bytes at hand. A protocol sends the head of an
+// answer before it waits for the body; with others it sends both together.
+type Prompt interface {
+	Body
+	// Ready says that Next will not wait.
+	Ready() bool
+}
+
 // Request is a request as it came, or as it is sent. Keep it for the next message with Reset.
 type Request struct {
 	Fields
@@ -69,11 +77,10 @@ type Request struct {
 
 // Reset empties r and keeps its memory.
 func (r *Request) Reset() {
-	f := r.Fields
-	f.arena, f.list = f.arena[:0], f.list[:0]
-	clear(f.first[:])
-	*r = Request{}
-	r.arena, r.list = f.arena, f.list
+	r.Fields.Reset()
+	r.Method, r.Proto, r.Secure, r.ContentLength = MethodOther, HTTP10, false, 0
+	r.Body, r.Trailer, r.Conn, r.Control = nil, nil, nil, nil
+	r.method, r.authority, r.path, r.query, r.hasQuery = span{}, span{}, span{}, span{}, false
 }
 
 // CopyFrom makes r equal to src in memory of its own. The body, the trailer, the connection
@@ -145,13 +152,25 @@ var methods = [...]string{"", "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT",
 
 // KnownMethod finds a method by its name; names are case-sensitive (RFC 9110 section 9.1).
 func KnownMethod(name []byte) Method {
-	if len(name) == 3 && name[0] == 'G' && name[1] == 'E' && name[2] == 'T' {
+	switch string(name) {
+	case "GET":
 		return GET
-	}
-	for m := HEAD; int(m) < len(methods); m++ {
-		if string(name) == methods[m] {
-			return m
-		}
+	case "HEAD":
+		return HEAD
+	case "POST":
+		return POST
+	case "PUT":
+		return PUT
+	case "DELETE":
+		return DELETE
+	case "CONNECT":
+		return CONNECT
+	case "OPTIONS":
+		return OPTIONS
+	case "TRACE":
+		return TRACE
+	case "PATCH":
+		return PATCH
 	}
 	return MethodOther
 }

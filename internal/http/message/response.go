@@ -27,9 +27,9 @@ type Outcome struct {
 
 // Reset empties r and keeps its memory.
 func (r *Response) Reset() {
-	arena, list := r.arena[:0], r.list[:0]
-	*r = Response{}
-	r.arena, r.list = arena, list
+	r.Fields.Reset()
+	r.Status, r.ContentLength = 0, 0
+	r.Bytes, r.Body, r.Trailer, r.Upgrade, r.Ender = nil, nil, nil, nil, nil
 }
 
 // SetBytes makes b the whole body.

@@ -1,0 +1,100 @@
+package http1
+
+import (
+	"context"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// Handler answers requests. It is called from the connection's goroutine, one request at a time.
+type Handler interface {
+	// Serve answers req; it never returns nil. What the answer lends is good until its Ender
+	// is told, and so are req and its body. Ctx ends with the connection: when it is
+	// closed or reset by the client, or when the context given to ServeConn ends. The end of
+	// the client's sending side alone does not end it.
+	//
+	// A field "Connection: close" of the answer ends the connection after it. Other
+	// connection-specific and framing fields of the answer are ignored and written anew.
+	Serve(ctx context.Context, req *message.Request) *message.Response
+	// Refuse gives the page for bytes that are no acceptable request; nil for the plain
+	// one. Status is one of 400, 408, 413, 414, 417, 431, 501, 505, or 500 after a
+	// panic of Serve. Code is a token for counters, detail is for logs. The connection is closed
+	// after the page.
+	Refuse(ctx context.Context, conn *message.Conn, status int, code, detail string) *message.Response
+}
+
+// Limits bound a head, in bytes and lines. Zero means the default.
+type Limits struct {
+	HeadBytes   int // start line and fields together; 64 KiB
+	Fields      int // field lines; 128
+	TargetBytes int // request target; 16 KiB
+}
+
+// ServerConfig bounds what a client may ask of a connection. Zero means the default.
+type ServerConfig struct {
+	Limits Limits
+	// BodyBytes is the most that a request body may hold; 0 is no limit here.
+	BodyBytes int64
+	// Requests is the most requests on one connection; 0 is no limit.
+	Requests int
+
+	HeaderTimeout time.Duration // from a head's first byte to its last; 15 s
+	BodyTimeout   time.Duration // longest wait for more of a body; 30 s
+	WriteTimeout  time.Duration // longest time in which nothing can be written (128 KiB at most); 30 s
+	IdleTimeout   time.Duration // between requests; 75 s
+	TunnelTimeout time.Duration // longest silence of both sides of a tunnel; 1 h
+}
+
+func orDefault[T int | int64 | time.Duration](v *T, d T) {
+	if *v <= 0 {
+		*v = d
+	}
+}
+
+func (l *Limits) fill(fields int) {
+	orDefault(&l.HeadBytes, 64<<10)
+	orDefault(&l.Fields, fields)
+	orDefault(&l.TargetBytes, 16<<10)
+	l.TargetBytes = min(l.TargetBytes, l.HeadBytes)
+}
+
+func (c *ServerConfig) fill() {
+	c.Limits.fill(128)
+	orDefault(&c.HeaderTimeout, 15*time.Second)
+	orDefault(&c.BodyTimeout, 30*time.Second)
+	orDefault(&c.WriteTimeout, 30*time.Second)
+	orDefault(&c.IdleTimeout, 75*time.Second)
+	orDefault(&c.TunnelTimeout, time.Hour)
+}
+
+// Stats are what a Server has counted since it was made.
+type Stats struct {
+	Requests uint64 // given to Serve
+	Refused  uint64 // given to Refuse
+	Panics   uint64 // of the Handler
+	Aborted  uint64 // answers that could not be sent whole
+	Slow     uint64 // connections ended because a limit of time was over, idle ones not counted
+	Gone     uint64 // connections reset by the client while a request was being answered
+	Tunnels  uint64
+}
+
+// BodyError is why a request body ended before its end. Errors.As finds it in what
+// Next returned and in what came of it, so that the right page can be given.
+type BodyError struct {
+	Status int    // 400 malformed or cut short, 408 slow, 413 too large
+	Code   string // a token, as for Refuse
+}
+
+// Error implements error.
+func (e *BodyError) Error() string { return "request body: " + e.Code }
+
+// The ends of a request body other than io.EOF.
+var (
+	ErrBodyTruncated = &BodyError{400, "body_truncated"}
+	ErrBodyMalformed = &BodyError{400, "body_malformed"}
+	ErrBodyTrailer   = &BodyError{400, "trailer_malformed"}
+	ErrBodySlow      = &BodyError{408, "body_timeout"}
+	ErrBodyTooLarge  = &BodyError{413, "body_too_large"}
+	ErrBodyClosed    = &BodyError{400, "body_closed"}
+)

@@ -1,0 +1,389 @@
+package http1
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// serverConn is one connection of a client. Its goroutine reads and writes; the sweeper
+// only looks at the guards. A request's body may be pulled in another goroutine.
+type serverConn struct {
+	s      *Server
+	nc     net.Conn
+	facts  *message.Conn
+	cancel context.CancelFunc
+	done   <-chan struct{}
+	index  int
+	src    source
+	rg, wg guard // limits of reading and of writing
+
+	tcp      *net.TCPConn // under nc; nil when there is none
+	peek     syscall.RawConn
+	peekStep func(fd uintptr)
+	peeked   int64
+	reset    bool
+
+	served   int
+	partial  int   // bytes of a head that were found not to be all of it
+	blank    bool  // the empty line before a request was passed over
+	last     bool  // no request is read after this one
+	abort    bool  // the other side must not take what it has for whole
+	linger   bool  // the client may still be sending
+	tunneled int64 // bytes that went back through a tunnel
+	x        *exchange
+
+	wmu  sync.Mutex // of what follows, as interim answers may come from another goroutine
+	out  []byte     // heads and small answers that are not written yet
+	obuf *buffer    // out's memory
+	pend []*exchange
+	vec  net.Buffers
+	vecs [3][]byte
+	werr error
+}
+
+// exchange is one request and what is kept of it until its answer has left.
+type exchange struct {
+	c        *serverConn
+	req      message.Request
+	trailer  message.Fields
+	head     requestHead
+	body     requestBody
+	ender    message.Ender
+	outcome  message.Outcome
+	answered bool // the final head was made; guarded by c.wmu
+	keep     bool
+}
+
+// Ends of answers, in an Outcome.
+var (
+	errTooLong  = errors.New("the body is longer than its Content-Length")
+	errTooShort = errors.New("the body is shorter than its Content-Length")
+	errNoNeed   = errors.New("the body is not needed")
+)
+
+func (c *serverConn) serve(ctx context.Context) {
+	for !c.last && c.readHead(ctx) {
+		c.one(ctx)
+	}
+	_ = c.flush()
+}
+
+// one answers the request that was read.
+func (c *serverConn) one(ctx context.Context) {
+	x := c.x
+	c.served++
+	c.s.requests.Add(1)
+	if x.req.Body != nil {
+		_ = c.flush()
+	}
+	resp := c.call(ctx, x)
+	if resp == nil {
+		c.refuse(ctx, x, faultPanic)
+		return
+	}
+	c.answer(ctx, x, resp)
+}
+
+// call asks the handler; nil when it panicked or gave nothing.
+func (c *serverConn) call(ctx context.Context, x *exchange) (resp *message.Response) {
+	defer func() {
+		if recover() != nil {
+			c.s.panics.Add(1)
+			resp = nil
+		}
+	}()
+	return c.s.handler.Serve(ctx, &x.req)
+}
+
+// readHead reads the next request into c.x; false when there is none.
+func (c *serverConn) readHead(ctx context.Context) bool {
+	c.partial, c.blank = 0, false
+	for {
+		if b := c.src.buffered(); len(b) > 0 {
+			done, flt := c.parse(b)
+			if flt != nil {
+				c.refuse(ctx, c.take(), flt)
+				return false
+			}
+			if done {
+				return true
+			}
+		}
+		if !c.more(ctx) {
+			return false
+		}
+	}
+}
+
+// parse reads a request from b, which is what is buffered.
+func (c *serverConn) parse(b []byte) (bool, *fault) {
+	if b[0] == '\r' && !c.blank { // RFC 9112 section 2.2
+		if len(b) < 2 {
+			return false, nil
+		}
+		if b[1] != '\n' {
+			return false, faultBareCR
+		}
+		c.blank = true
+		c.src.use(2)
+		if b = b[2:]; len(b) == 0 {
+			return false, nil
+		}
+	}
+	lim := &c.s.cfg.Limits
+	if c.partial > 0 {
+		// A head that drips in is not read anew for each drop.
+		tail := b[max(0, min(c.partial, len(b))-2):]
+		if len(b) <= lim.HeadBytes && !bytes.Contains(tail, []byte("\n\r\n")) && !bytes.Contains(tail, []byte("\n\n")) {
+			c.partial = len(b)
+			return false, nil
+		}
+	}
+	x := c.take()
+	n, flt := parseRequest(b, lim, &x.req, &x.head)
+	if flt != nil {
+		return false, flt
+	}
+	if n == 0 {
+		if len(b) > lim.TargetBytes+maxMethod && bytes.IndexByte(b, '\n') < 0 {
+			return false, faultTargetLong
+		}
+		if len(b) >= lim.HeadBytes {
+			return false, faultHeadLong
+		}
+		c.partial = len(b)
+		return false, nil
+	}
+	c.src.use(n)
+	return true, c.prepare(x)
+}
+
+// prepare makes the request ready for the handler.
+func (c *serverConn) prepare(x *exchange) *fault {
+	r := &x.req
+	r.Secure, r.Conn, r.Control = c.facts.TLS != nil, c.facts, x
+	x.keep = x.head.persistent(r.Proto) && (c.s.cfg.Requests <= 0 || c.served+1 < c.s.cfg.Requests)
+	x.body.open = false
+	if r.ContentLength != 0 {
+		if m := c.s.cfg.BodyBytes; m > 0 && r.ContentLength > m {
+			return faultBodyLong
+		}
+		x.body.start(x)
+		r.Body, r.Trailer = &x.body, &x.trailer
+	} else {
+		c.src.release()
+	}
+	if !c.rg.set(phaseBusy, c.s.watch.now.Load()) {
+		c.unkick()
+	}
+	return nil
+}
+
+// more reads more of a head; false when the connection is over.
+func (c *serverConn) more(ctx context.Context) bool {
+	if c.flush() != nil {
+		return false
+	}
+	c.src.release()
+	w, cfg := &c.s.watch, &c.s.cfg
+	idle := c.src.in == nil
+	switch {
+	case c.src.in != nil || c.blank:
+		if p, _, _ := c.rg.look(); p != phaseHead {
+			c.rg.set(phaseHead, w.limit(cfg.HeaderTimeout))
+		}
+	case c.served == 0:
+		c.giveBack()
+		c.rg.set(phaseFresh, w.limit(cfg.HeaderTimeout))
+	default:
+		c.giveBack()
+		c.rg.set(phaseIdle, w.limit(cfg.IdleTimeout))
+	}
+	if idle && c.s.draining.Load() {
+		c.rg.set(phaseIdle, 0) // Drain may have missed this phase: do not wait long
+	}
+	_, err := c.src.fill(sizeMid)
+	if err == nil {
+		return true
+	}
+	if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
+		return false
+	}
+	if c.src.in == nil || len(c.src.buffered()) == 0 {
+		return idle && c.lastLook()
+	}
+	c.unkick()
+	c.refuse(ctx, c.take(), faultSlow)
+	return false
+}
+
+// lastLook sees whether a request has come while an idle connection was being closed. It is
+// answered, so that a client that could not know loses nothing.
+func (c *serverConn) lastLook() bool {
+	c.unkick()
+	c.rg.set(phaseNone, 0)
+	_ = c.nc.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+	_, err := c.src.fill(sizeMid)
+	_ = c.nc.SetReadDeadline(time.Time{})
+	c.last = true
+	if err != nil {
+		return false
+	}
+	c.rg.set(phaseHead, c.s.watch.limit(c.s.cfg.HeaderTimeout))
+	return true
+}
+
+// unkick waits for the sweeper's kick of the read side and undoes it.
+func (c *serverConn) unkick() {
+	c.rg.mu.Lock()
+	defer c.rg.mu.Unlock()
+	_ = c.nc.SetReadDeadline(time.Time{})
+}
+
+// take returns the exchange to read into.
+func (c *serverConn) take() *exchange {
+	if c.x == nil {
+		c.x = c.s.spare.Get().(*exchange)
+		c.x.c = c
+	}
+	return c.x
+}
+
+// end tells the answer's Ender and frees the exchange.
+func (c *serverConn) end(x *exchange) {
+	e, o := x.ender, x.outcome
+	x.ender, x.outcome = nil, message.Outcome{}
+	if o.Err != nil {
+		c.s.aborted.Add(1)
+	}
+	if e != nil {
+		c.tell(e, o)
+	}
+	if x.body.open {
+		c.finishBody(x)
+	}
+	x.answered = false
+	x.req.Reset()
+	x.trailer.Reset()
+	if c.x == x {
+		c.x = nil
+	}
+	c.s.spare.Put(x)
+}
+
+func (c *serverConn) tell(e message.Ender, o message.Outcome) {
+	defer func() {
+		if recover() != nil {
+			c.s.panics.Add(1)
+		}
+	}()
+	e.End(o)
+}
+
+// refuse answers bytes that are no request, and ends the connection.
+func (c *serverConn) refuse(ctx context.Context, x *exchange, f *fault) {
+	if f != faultPanic {
+		c.s.refused.Add(1)
+	}
+	c.last, c.linger, x.keep = true, true, false
+	var resp *message.Response
+	func() {
+		defer func() {
+			if recover() != nil {
+				c.s.panics.Add(1)
+			}
+		}()
+		resp = c.s.handler.Refuse(ctx, c.facts, f.status, f.code, f.detail)
+	}()
+	if resp == nil {
+		resp = &message.Response{Status: f.status}
+		resp.AddString(message.ContentType, "text/plain; charset=utf-8")
+		resp.SetBytes([]byte(f.code + "\n"))
+	}
+	c.answer(ctx, x, resp)
+}
+
+// close ends the connection: with a reset when the client must not take what it has for
+// whole, gently when it may still be sending.
+func (c *serverConn) close() {
+	switch {
+	case c.abort:
+		reset(c.nc, c.tcp)
+	case c.linger:
+		c.wait()
+	}
+	_ = c.nc.Close()
+	c.src.drop()
+	c.giveBack()
+	if c.x != nil {
+		c.x.req.Reset()
+		c.x = nil
+	}
+}
+
+// reset closes nc so that the other side sees an error, and no TLS close_notify.
+func reset(nc net.Conn, tcp *net.TCPConn) {
+	if tcp != nil {
+		_ = tcp.SetLinger(0)
+		_ = tcp.Close()
+	}
+	_ = nc.Close()
+}
+
+// lingerTime and lingerBytes bound what is read from a client after the answer.
+const (
+	lingerTime  = time.Second
+	lingerBytes = 256 << 10
+)
+
+// wait lets a client that is still sending read its answer: closing with unread bytes would
+// reset the connection under it (RFC 9112 section 9.6).
+func (c *serverConn) wait() {
+	closeWrite(c.nc, c.tcp)
+	c.rg.set(phaseLinger, c.s.watch.limit(lingerTime))
+	c.src.drop()
+	for n := 0; n < lingerBytes; {
+		m, err := c.src.fill(sizeMid)
+		if err != nil {
+			return
+		}
+		n += m
+		c.src.drop()
+	}
+}
+
+func closeWrite(nc net.Conn, tcp *net.TCPConn) {
+	if w, ok := nc.(interface{ CloseWrite() error }); ok {
+		_ = w.CloseWrite()
+	}
+	if tcp != nil {
+		_ = tcp.CloseWrite()
+	}
+}
+
+// socketOf finds the TCP connection under nc.
+func socketOf(nc net.Conn) (*net.TCPConn, syscall.RawConn) {
+	for range 4 {
+		if t, ok := nc.(*net.TCPConn); ok {
+			raw, err := t.SyscallConn()
+			if err != nil {
+				return t, nil
+			}
+			return t, raw
+		}
+		u, ok := nc.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		nc = u.NetConn()
+	}
+	return nil, nil
+}

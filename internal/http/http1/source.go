@@ -1,0 +1,155 @@
+package http1
+
+import (
+	"io"
+	"net"
+	"sync"
+	"syscall"
+)
+
+// Sizes of the pooled buffers.
+const (
+	sizeSmall = 4 << 10
+	sizeMid   = 32 << 10
+	sizeLarge = 128 << 10
+)
+
+// buffer is pooled memory; b[r:w] is what was read and not used.
+type buffer struct {
+	b    []byte
+	r, w int
+}
+
+// buffers are the pools that the connections of a Server or a Client share. A pool's last
+// buffer is still in the processor's cache, so sharing few is faster than having own ones.
+type buffers struct{ small, mid, large sync.Pool }
+
+func (p *buffers) init() {
+	p.small.New = func() any { return &buffer{b: make([]byte, sizeSmall)} }
+	p.mid.New = func() any { return &buffer{b: make([]byte, sizeMid)} }
+	p.large.New = func() any { return &buffer{b: make([]byte, sizeLarge)} }
+}
+
+func (p *buffers) pool(size int) *sync.Pool {
+	switch size {
+	case sizeSmall:
+		return &p.small
+	case sizeMid:
+		return &p.mid
+	}
+	return &p.large
+}
+
+func (p *buffers) get(size int) *buffer { return p.pool(size).Get().(*buffer) }
+
+func (p *buffers) put(b *buffer) {
+	b.r, b.w = 0, 0
+	p.pool(len(b.b)).Put(b)
+}
+
+// source reads a connection into pooled buffers. A TCP connection holds none while it waits:
+// the buffer is taken when the socket has something.
+type source struct {
+	nc   net.Conn
+	raw  syscall.RawConn // nil when it is not plain TCP
+	pool *buffers
+	in   *buffer
+	step func(fd uintptr) bool // readStep, made once
+
+	size int // of the buffer that readStep takes
+	n    int
+	err  error
+}
+
+func (s *source) init(nc net.Conn, pool *buffers) {
+	s.nc, s.pool = nc, pool
+	if t, ok := nc.(*net.TCPConn); ok && rawReads {
+		if raw, err := t.SyscallConn(); err == nil {
+			s.raw, s.step = raw, s.readStep
+		}
+	}
+}
+
+// buffered lends what was read and not used.
+func (s *source) buffered() []byte {
+	if s.in == nil {
+		return nil
+	}
+	return s.in.b[s.in.r:s.in.w]
+}
+
+// use takes n bytes off what is buffered.
+func (s *source) use(n int) { s.in.r += n }
+
+// release gives the buffer back if it is empty. What was lent of it is lost.
+func (s *source) release() {
+	if s.in != nil && s.in.r == s.in.w {
+		s.pool.put(s.in)
+		s.in = nil
+	}
+}
+
+// drop gives the buffer back with all that is in it.
+func (s *source) drop() {
+	if s.in != nil {
+		s.pool.put(s.in)
+		s.in = nil
+	}
+}
+
+// fill reads once, after what is buffered, in a buffer of at least size. What was lent may
+// move. The error is io.EOF when the other side has ended.
+func (s *source) fill(size int) (int, error) {
+	s.room(size)
+	if s.in == nil {
+		if s.raw != nil {
+			s.size, s.n, s.err = size, 0, nil
+			if err := s.raw.Read(s.step); err != nil {
+				return 0, err
+			}
+			return s.n, s.err
+		}
+		if size == sizeMid {
+			size = sizeSmall // it waits with the buffer in hand
+		}
+		s.in = s.pool.get(size)
+	}
+	n, err := s.nc.Read(s.in.b[s.in.w:])
+	s.in.w += n
+	if n > 0 {
+		return n, nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return 0, err
+}
+
+// room sees to free space behind what is buffered: by moving it to the front, or to a larger
+// buffer. An empty buffer that is too small is given back.
+func (s *source) room(size int) {
+	b := s.in
+	switch {
+	case b == nil:
+		return
+	case b.r == b.w:
+		b.r, b.w = 0, 0
+		if len(b.b) < size || s.raw != nil {
+			s.drop()
+		}
+		return
+	case b.r > 0:
+		b.w = copy(b.b, b.b[b.r:b.w])
+		b.r = 0
+	}
+	if b.w == len(b.b) || len(b.b) < size && size == sizeLarge {
+		next := sizeMid
+		if len(b.b) >= sizeMid || size == sizeLarge {
+			next = sizeLarge
+		}
+		n := s.pool.get(next)
+		n.w = copy(n.b, b.b[:b.w])
+		s.pool.put(b)
+		s.in = n
+	}
+}

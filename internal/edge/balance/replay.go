@@ -77,7 +77,15 @@ func (r *replay) repeatable() bool {
 	return r.src == nil || !r.pulled || !r.lost && (r.err == nil || errors.Is(r.err, io.EOF))
 }
 
-func (r *replay) rewind() { r.pos = 0 }
+// Rewind has the next pull begin at the start again, and says whether that is possible. The last
+// handler asks it when a connection turned out to be dead.
+func (r *replay) Rewind() bool {
+	if !r.repeatable() {
+		return false
+	}
+	r.pos = 0
+	return true
+}
 
 // end gives the memory back.
 func (r *replay) end() {

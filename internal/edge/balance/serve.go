@@ -234,7 +234,7 @@ func (a *attempt) aim(x *stage.Exchange, now int64) {
 		x.Deadline = a.stage.at(until)
 	}
 	a.result = Abandoned
-	a.replay.rewind()
+	a.replay.Rewind()
 }
 
 // release gives the place back, once.

@@ -109,7 +109,9 @@ func (r *replay) Next(ctx context.Context) ([]byte, error) {
 		return nil, r.err
 	}
 	b, err := r.src.Next(ctx)
-	r.pulled, r.err = true, err
+	if r.pulled = true; err == nil || err == io.EOF || ctx.Err() == nil {
+		r.err = err // and not the end of a try, which is no end of the body
+	}
 	if !r.lost {
 		r.keep(b)
 	}

@@ -129,7 +129,8 @@ func (a *attempt) consider(ctx context.Context, x *stage.Exchange, v *Visitor, r
 	if resp.Status == 502 || resp.Status == 503 || resp.Status == 504 {
 		a.result = Failed
 	}
-	if resp.Status >= 500 && a.retryStatus(resp.Status) && x.Out.Method.Safe() && resp.Upgrade == nil &&
+	// A request with a body may still be being sent, so that what is kept of it is not known.
+	if resp.Status >= 500 && a.retryStatus(resp.Status) && x.Out.Method.Safe() && x.Out.Body == nil &&
 		a.again(ctx, x, "status", true) {
 		// The place at the next origin comes first: without one this answer is what there is.
 		old := a.slot
@@ -259,6 +260,12 @@ func (a *attempt) End(message.Outcome) {
 
 // answer is the body of an answer on its way: its end gives the place back.
 type answer attempt
+
+// Ready implements message.Prompt.
+func (b *answer) Ready() bool {
+	p, ok := b.inner.(message.Prompt)
+	return ok && p.Ready()
+}
 
 // Next implements message.Body.
 func (b *answer) Next(ctx context.Context) ([]byte, error) {

@@ -105,11 +105,15 @@ func exchangeFault(ctx context.Context, e *http1.Error) *stage.Error {
 		return gone(context.Cause(ctx))
 	case errors.As(e.Err, &clientBody):
 		return &stage.Error{Code: "http_request_error", Side: stage.SideClient, Status: clientBody.Status, Close: true, Err: e}
+	case errors.Is(e.Err, http1.ErrBodyLength):
+		return &stage.Error{Code: "http_request_error", Side: stage.SideClient, Status: 400, Close: true, Err: e}
+	case errors.Is(e.Err, http1.ErrRequest):
+		return &stage.Error{Code: "proxy_internal_error", Side: stage.SideEdge, Status: 500, Err: e}
 	case e.Timeout && e.Phase == http1.PhaseWrite:
 		return fault("connection_write_timeout", 504, e)
 	case e.Timeout:
 		return fault("http_response_timeout", 504, e)
-	case isClosed(e.Err):
+	case isClosed(e.Err) || errors.Is(e.Err, http1.ErrClosed):
 		return fault("connection_terminated", 502, e)
 	}
 	return fault("http_protocol_error", 502, e)
@@ -117,7 +121,7 @@ func exchangeFault(ctx context.Context, e *http1.Error) *stage.Error {
 
 // broke says why the body of an answer ended before its end.
 func (b *body) broke(ctx context.Context, err error) error {
-	if err == io.EOF || ctx.Err() != nil {
+	if ctx.Err() != nil {
 		return err
 	}
 	e := asError(err)

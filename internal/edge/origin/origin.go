@@ -4,6 +4,7 @@ package origin
 
 import (
 	"context"
+	"io"
 	"sync"
 	"time"
 
@@ -128,8 +129,9 @@ func (h *Handler) each(f func(*endpoint)) {
 
 // work is what an exchange keeps for this handler: the memory of the answer, and its body.
 type work struct {
-	resp message.Response
-	body body
+	resp    message.Response
+	body    body
+	trailer message.Fields
 }
 
 // Serve implements stage.Handler: it sends x.Out to x.Target.
@@ -153,8 +155,12 @@ func (h *Handler) Serve(ctx context.Context, x *stage.Exchange) (*message.Respon
 	}
 	x.MarkDetail(name, "answer", e.address)
 	if w.resp.Body != nil {
-		w.body = body{inner: w.resp.Body, x: x, stats: e.stats}
+		w.body = body{inner: w.resp.Body, x: x, stats: e.stats, w: w}
 		w.resp.Body = &w.body
+		if w.body.trailer = w.resp.Trailer; w.resp.Trailer != nil {
+			w.trailer.Reset()
+			w.resp.Trailer = &w.trailer
+		}
 	}
 	return &w.resp, nil
 }
@@ -169,7 +175,7 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		want.maxIdle = min(want.maxIdle, young)
 		want.sure = true
 	}
-	try := http1.Try{Inform: x, Head: x.Deadline, Upgrade: x.Out.Has(message.Upgrade)}
+	try := http1.Try{Inform: x, Head: x.Deadline, Body: e.spec.Read.Std(), Upgrade: x.Out.Has(message.Upgrade)}
 	for {
 		x.Sent = false
 		c, err := e.get(ctx, want)
@@ -222,6 +228,16 @@ type body struct {
 	inner message.Body
 	x     *stage.Exchange
 	stats *poolStats
+	w     *work
+	// trailer is the connection's; it is copied, since the connection may serve another
+	// request before this one's trailer has been sent.
+	trailer *message.Fields
+}
+
+// Ready implements message.Prompt.
+func (b *body) Ready() bool {
+	p, ok := b.inner.(message.Prompt)
+	return ok && p.Ready()
 }
 
 // Next implements message.Body. An error other than io.EOF is a *stage.Error, or ctx's own.
@@ -230,8 +246,13 @@ func (b *body) Next(ctx context.Context) ([]byte, error) {
 		return nil, errUnfinished
 	}
 	p, err := b.inner.Next(ctx)
-	if err != nil {
+	switch {
+	case err == nil:
+	case err != io.EOF:
 		err = b.broke(ctx, err)
+	case b.trailer != nil:
+		b.w.trailer.CopyFrom(b.trailer)
+		b.trailer = nil
 	}
 	return p, err
 }

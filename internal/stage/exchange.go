@@ -36,6 +36,10 @@ type Visitor struct {
 	Tier string
 }
 
+// Target is an origin as the chain's last handler knows it. That handler makes it and alone
+// looks inside; balance chooses one for each try.
+type Target interface{ Address() string }
+
 // Exchange is one request on its way through the stages. It is used again for the next
 // request, so nothing may keep it, or what it lends, after its end.
 type Exchange struct {
@@ -66,6 +70,13 @@ type Exchange struct {
 	Spilled bool
 	// Failure is the error that the answer is the page of; nil when there is none.
 	Failure *Error
+	// Target is where a try goes, and Deadline when the head of its answer must be there; zero
+	// means no limit. Balance sets both for each try.
+	Target   Target
+	Deadline time.Time
+	// Sent says that the last try's request may have reached the origin, so that only one
+	// whose repeat does no harm may be tried again. The last handler sets it.
+	Sent bool
 	// CacheStatus is what the cache says of itself, such as hit or miss.
 	CacheStatus string
 	Trail       Trail
@@ -89,6 +100,7 @@ func (x *Exchange) Reset() {
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.Spilled, x.Failure = false, nil
+	x.Target, x.Deadline, x.Sent = nil, time.Time{}, false
 	clear(x.enders)
 	x.enders = x.enders[:0]
 }

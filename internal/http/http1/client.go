@@ -81,9 +81,10 @@ type Informer interface {
 
 // Try says how one request is sent.
 type Try struct {
-	Inform  Informer  // takes 1xx other than 100 and 101; may be nil
-	Head    time.Time // latest time for the final answer's head; zero leaves ClientConfig.HeadTimeout alone
-	Upgrade bool      // ask for the protocols of the request's Upgrade field; CONNECT needs none
+	Inform  Informer      // takes 1xx other than 100 and 101; may be nil
+	Head    time.Time     // latest time for the final answer's head; zero leaves ClientConfig.HeadTimeout alone
+	Body    time.Duration // longest wait for more of the answer's body; zero is ClientConfig.BodyTimeout
+	Upgrade bool          // ask for the protocols of the request's Upgrade field; CONNECT needs none
 }
 
 // Phase is where an exchange was when it failed.

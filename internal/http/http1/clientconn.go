@@ -39,6 +39,7 @@ type ClientConn struct {
 	sent     bool // a byte of the request has left
 	partial  bool // the request was not sent whole
 	closed   atomic.Bool
+	bodyWait time.Duration // longest wait for more of the answer's body
 	trailer  message.Fields
 	sender   *sender
 	vec      net.Buffers
@@ -116,6 +117,9 @@ func (c *ClientConn) RoundTrip(ctx context.Context, req *message.Request, resp *
 	c.uses++
 	c.busy, c.sent, c.partial = true, false, false
 	resp.Reset()
+	if c.bodyWait = t.Body; t.Body <= 0 {
+		c.bodyWait = c.cl.cfg.BodyTimeout
+	}
 	c.arm(ctx)
 	if err := ctx.Err(); err != nil {
 		return c.fail(ctx, PhaseWrite, err)

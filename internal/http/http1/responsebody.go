@@ -42,7 +42,7 @@ func (b *responseBody) Next(ctx context.Context) ([]byte, error) {
 		if len(data) > 0 {
 			return data, nil
 		}
-		c.rg.set(phaseBody, c.cl.watch.limit(c.cl.cfg.BodyTimeout))
+		c.rg.set(phaseBody, c.cl.watch.limit(c.bodyWait))
 		size := sizeLarge
 		if c.src.raw == nil && b.dec.left <= sizeMid {
 			size = sizeMid

@@ -1,0 +1,212 @@
+// Package balance chooses where a request goes: the tier by what is in flight and by who asks,
+// the origin in it by the pool's algorithm, and another one when a try failed and may be
+// repeated. It knows who is well from active checks and from what requests show.
+package balance
+
+import (
+	"context"
+	"iter"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/snapshot"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// name of the stage, in trails.
+const name = "balance"
+
+// Origins is how origins are reached; package origin implements it.
+type Origins interface {
+	// Open makes a target for an address of a pool. It connects nothing yet. An error says what
+	// in spec cannot work.
+	Open(pool bundle.Key, address string, spec *v1.ConnectionSpec) (stage.Target, error)
+	// Close says that no new request will come; requests under way are not disturbed.
+	Close(t stage.Target)
+	// Probe asks for a path on a connection of its own and returns the status of the answer.
+	// It works on a closed target too.
+	Probe(ctx context.Context, t stage.Target, host, path string) (status int, err error)
+}
+
+// Config is what the stage must be told. Zero values other than Slot mean the default.
+type Config struct {
+	Slot stage.Slot
+	// ReplayMemory is how many bytes all kept request bodies may take together; 64 MiB.
+	ReplayMemory int64
+	// Grace is how long a pool is kept after a sweep found it unused; 1 minute.
+	Grace time.Duration
+}
+
+// Stage is the balance stage.
+type Stage struct {
+	cfg     Config
+	origins Origins
+	epoch   time.Time
+	metrics *metrics
+	checks  *checks
+	bodies  bodyMemory
+	full    [fullErrors]*stage.Error
+	turn    atomic.Uint32 // of full
+
+	mu    sync.Mutex
+	pools map[bundle.Key]*Pool
+}
+
+// New returns the stage. It starts nothing; health checks begin with Run.
+func New(cfg Config, origins Origins, reg *observe.Registry) *Stage {
+	if cfg.ReplayMemory <= 0 {
+		cfg.ReplayMemory = 64 << 20
+	}
+	if cfg.Grace <= 0 {
+		cfg.Grace = time.Minute
+	}
+	s := &Stage{cfg: cfg, origins: origins, epoch: time.Now(), metrics: newMetrics(reg), pools: map[bundle.Key]*Pool{}}
+	s.checks = newChecks(origins, s.metrics.checks)
+	s.bodies.limit, s.bodies.refused = cfg.ReplayMemory, s.metrics.unreplayable
+	for i := range s.full {
+		s.full[i] = &stage.Error{
+			Code: "destination_unavailable", Side: stage.SideEdge, Status: 503,
+			RetryAfter: time.Duration(i+1) * time.Second, Err: ErrFull,
+		}
+	}
+	return s
+}
+
+// Name implements stage.Stage.
+func (s *Stage) Name() string { return name }
+
+// clock is monotonic and counts nanoseconds since the stage was made. It starts at one second,
+// so that 0 is before everything.
+func (s *Stage) clock() int64 { return int64(time.Since(s.epoch) + time.Second) }
+
+// at turns a reading of the clock into a time.
+func (s *Stage) at(clock int64) time.Time { return s.epoch.Add(time.Duration(clock) - time.Second) }
+
+// part is what a site has of the stage: its pools, by name in order.
+type part struct{ pools []namedPool }
+
+type namedPool struct {
+	name string
+	pool *Pool
+}
+
+func (p *part) find(name string) *Pool {
+	lo, hi := 0, len(p.pools)
+	for lo < hi {
+		mid := (lo + hi) / 2
+		if p.pools[mid].name == name {
+			return p.pools[mid].pool
+		}
+		if p.pools[mid].name < name {
+			lo = mid + 1
+		} else {
+			hi = mid
+		}
+	}
+	return nil
+}
+
+// Compile implements stage.Compiler: it finds or makes the pools that the site names. A pool that
+// runs already takes the new spec in place. Old is not needed, since pools are held by key.
+func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
+	if len(site.Spec.Pools) == 0 {
+		return nil, nil
+	}
+	p := &part{pools: make([]namedPool, 0, len(site.Spec.Pools))}
+	for poolName, spec := range site.Spec.Pools {
+		pool, err := s.pool(bundle.NewKey(site.Organization, poolName), spec)
+		if err != nil {
+			return nil, err
+		}
+		p.pools = append(p.pools, namedPool{poolName, pool})
+	}
+	slices.SortFunc(p.pools, func(a, b namedPool) int { return strings.Compare(a.name, b.name) })
+	return p, nil
+}
+
+// pool finds or makes a pool and has it do what spec says.
+func (s *Stage) pool(key bundle.Key, spec *v1.OriginPoolSpec) (*Pool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.pools[key]
+	if p == nil {
+		p = newPool(key, s.clock, s.origins, s.metrics)
+		if err := p.update(spec, s.checks); err != nil {
+			return nil, err
+		}
+		p.counters = s.metrics.pool(key)
+		s.pools[key] = p
+		return p, nil
+	}
+	return p, p.update(spec, s.checks)
+}
+
+// Sweep tells the stage which pools the sites in service name, and their specs; call it after
+// each swap. A pool that runs takes the spec given here, so that a site that was built late
+// from an old snapshot cannot leave an old spec behind. A pool that is not named is dropped
+// when it has not been named or compiled for the time Config.Grace: with its health, its
+// checks and its idle connections. Requests under way end in peace.
+func (s *Stage) Sweep(live iter.Seq2[bundle.Key, *v1.OriginPoolSpec]) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var first error
+	named := make(map[bundle.Key]bool, len(s.pools))
+	for key, spec := range live {
+		p := s.pools[key]
+		if p == nil || named[key] {
+			continue
+		}
+		named[key] = true
+		if err := p.update(spec, s.checks); err != nil && first == nil {
+			first = err
+		}
+	}
+	now := s.clock()
+	for key, p := range s.pools {
+		if !named[key] {
+			p.leaveUnused(now)
+		}
+	}
+	s.drop(now)
+	return first
+}
+
+// drop forgets the pools whose time is over. The lock is held.
+func (s *Stage) drop(now int64) {
+	for key, p := range s.pools {
+		if p.unusedFor(now) >= s.cfg.Grace {
+			p.close(s.checks)
+			s.metrics.forgetPool(key)
+			delete(s.pools, key)
+		}
+	}
+}
+
+// Run makes active checks, and once a second looks for pools to drop and shows the gauges,
+// until ctx ends.
+func (s *Stage) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.checks.run(ctx) })
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.mu.Lock()
+			s.drop(s.clock())
+			for _, p := range s.pools {
+				p.show()
+			}
+			s.mu.Unlock()
+		}
+	}
+}

@@ -1,0 +1,54 @@
+package balance
+
+import (
+	"bytes"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// hashOf is what consistent-hash hashes of x; 0 for other algorithms. A header or cookie that is
+// absent makes way for the client.
+func hashOf(x *stage.Exchange, spec *v1.OriginPoolSpec) uint64 {
+	if spec.Algorithm != v1.ConsistentHash {
+		return 0
+	}
+	var b []byte
+	switch spec.Hash.On {
+	case "path":
+		b = x.Path
+	case "header":
+		b = x.In.Lookup(spec.Hash.Name)
+	case "cookie":
+		b = cookie(&x.In.Fields, spec.Hash.Name)
+	}
+	if len(b) > 0 {
+		return hashBytes(b)
+	}
+	if x.Visitor.Key != 0 {
+		return x.Visitor.Key
+	}
+	a := x.Client.As16()
+	return hashBytes(a[:])
+}
+
+// cookie lends the value of a request cookie (RFC 6265 section 4.2.1), or nil.
+func cookie(f *message.Fields, name string) []byte {
+	for i := f.Next(message.Cookie, 0); i >= 0; i = f.Next(message.Cookie, i+1) {
+		_, _, line := f.At(i)
+		for len(line) > 0 {
+			pair := line
+			if j := bytes.IndexByte(line, ';'); j >= 0 {
+				pair, line = line[:j], line[j+1:]
+			} else {
+				line = nil
+			}
+			pair = bytes.TrimLeft(pair, " \t")
+			if len(pair) > len(name) && pair[len(name)] == '=' && string(pair[:len(name)]) == name {
+				return pair[len(name)+1:]
+			}
+		}
+	}
+	return nil
+}

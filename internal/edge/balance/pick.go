@@ -1,0 +1,303 @@
+package balance
+
+import (
+	"errors"
+
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// Visitor is what Pick must know of who asks.
+type Visitor struct {
+	Class stage.Class
+	Key   uint64 // tells visitors apart; 0 when it is not known
+	Tier  string // holds the visitor's basket; empty when none does
+	Hash  uint64 // for consistent-hash
+	Now   int64  // the pool's clock, nanoseconds
+}
+
+// Reason says why a request went where it went, or why it did not go to a tier.
+type Reason uint8
+
+// The reasons.
+const (
+	ReasonNone      Reason = iota
+	ReasonSticky           // the visitor's basket is in this tier
+	ReasonReserve          // a place kept for visitors with a basket
+	ReasonStayed           // an anonymous visitor stays where it was sent lately
+	ReasonSoft             // the tier is at its soft mark, or its visitors are still returning
+	ReasonHard             // the tier is full for such a visitor
+	ReasonUnhealthy        // no origin of the tier is well
+	ReasonTried            // every origin of the tier that is well was tried
+)
+
+var reasonCodes = [...]string{
+	"tier", "sticky", "reserve", "stayed", "spill:soft", "spill:hard", "spill:unhealthy", "spill:tried",
+}
+
+// String returns the reason as a trail shows it.
+func (r Reason) String() string { return reasonCodes[r] }
+
+// Why Pick found nothing.
+var (
+	ErrFull  = errors.New("every tier of the pool is full")
+	ErrTried = errors.New("every origin that has room was tried")
+	ErrNone  = errors.New("the pool has no origin with a weight above 0")
+)
+
+// maxTried bounds what is remembered of one request's tries.
+const maxTried = 16
+
+// Tried is the set of origins that failed for one request. The zero Tried is empty.
+type Tried struct {
+	list [maxTried]*origin
+	n    int
+}
+
+func (t *Tried) add(o *origin) {
+	if t.n < maxTried && !t.has(o) {
+		t.list[t.n] = o
+		t.n++
+	}
+}
+
+func (t *Tried) has(o *origin) bool {
+	for i := range t.n {
+		if t.list[i] == o {
+			return true
+		}
+	}
+	return false
+}
+
+func (t *Tried) reset() {
+	clear(t.list[:t.n])
+	t.n = 0
+}
+
+// Slot is a place in a tier and at an origin, held by one try. Release gives it back.
+type Slot struct {
+	pool     *Pool
+	tier     *tier
+	origin   *origin
+	Reason   Reason
+	Panicked bool // nobody in the pool is well, and the origin was chosen all the same
+	// skipped says why the tiers before this one, or the one with the basket, were not chosen.
+	skipped [maxTiers]Reason
+	at      int // index of the tier
+}
+
+// Tier is the name of the tier.
+func (s *Slot) Tier() string { return s.tier.name }
+
+// Address is the origin's.
+func (s *Slot) Address() string { return s.origin.address }
+
+// Outcome says how a try ended.
+type Outcome uint8
+
+// The outcomes.
+const (
+	Succeeded Outcome = iota // the origin answered, and did not say that it cannot
+	Failed                   // connection error, timeout, broken answer, 502, 503, 504
+	Abandoned                // the visitor went away, or the fault was not the origin's
+)
+
+// Release gives the places back and lets the outcome count for the origin's health. It must be
+// called exactly once for each Slot that Pick gave.
+func (s *Slot) Release(o Outcome) {
+	s.tier.inFlight.Add(-1)
+	s.origin.inFlight.Add(-1)
+	s.pool.judge(s.tier, s.origin, o)
+}
+
+// judge counts failures in a row and ejects an origin that has too many.
+func (p *Pool) judge(t *tier, o *origin, out Outcome) {
+	switch out {
+	case Succeeded:
+		if o.fails.Load() != 0 {
+			o.fails.Store(0)
+		}
+	case Failed:
+		n := int64(o.fails.Add(1))
+		limit := int64(p.view.Load().spec.Health.Passive.ConsecutiveFailures)
+		// Beyond the limit the count goes on, so that an origin that comes back from an
+		// ejection and fails at once is ejected again at once.
+		if limit > 0 && n >= limit {
+			p.eject(t, o)
+		}
+	case Abandoned:
+	}
+}
+
+// Pick chooses a tier and an origin for one try and takes a place at both. It neither blocks
+// nor allocates. The error is ErrFull, ErrTried or ErrNone.
+func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
+	w := p.view.Load()
+	if v.Now >= w.changeAt {
+		w = p.refresh(v.Now)
+	}
+	s := Slot{pool: p, Panicked: w.panicked}
+	basket := -1
+	if w.sticky && v.Tier != "" {
+		basket = w.find(v.Tier)
+	}
+	if basket >= 0 {
+		t := &w.tiers[basket]
+		bound := t.general
+		if v.Class == stage.Protected {
+			bound = t.limit
+		}
+		if s.enter(w, basket, bound, &v, tried) {
+			if s.Reason == ReasonNone {
+				s.Reason = ReasonSticky
+			}
+			return s, nil
+		}
+	}
+	ok := false
+	if v.Class == stage.Anonymous && basket < 0 {
+		ok = p.pickAnonymous(&s, w, &v, tried)
+	} else {
+		ok = s.waterfall(w, basket, &v, tried)
+	}
+	if !ok {
+		return Slot{}, w.whyNot(&s)
+	}
+	if basket < s.at {
+		clear(s.skipped[s.at+1:]) // of a first round
+	}
+	return s, nil
+}
+
+// waterfall is for visitors that are known: the first tier that is not full for them.
+func (s *Slot) waterfall(w *view, except int, v *Visitor, tried *Tried) bool {
+	for i := range w.tiers {
+		if i == except {
+			continue
+		}
+		bound := w.tiers[i].general
+		if v.Class == stage.Protected {
+			bound = w.tiers[i].limit
+		}
+		if s.enter(w, i, bound, v, tried) {
+			return true
+		}
+	}
+	return false
+}
+
+// pickAnonymous is for visitors of whom nothing is known. One that came lately stays where it
+// was. A new one goes to the first tier below its soft mark, and only when there is none to the
+// first that is not full.
+func (p *Pool) pickAnonymous(s *Slot, w *view, v *Visitor, tried *Tried) bool {
+	mem, before := p.mem.Load(), -1
+	if mem != nil && w.remember {
+		before = mem.find(v.Key, v.Now)
+		if before >= len(w.tiers) {
+			before = -1
+		}
+	}
+	if before >= 0 && s.enter(w, before, w.tiers[before].general, v, tried) {
+		if before > 0 {
+			s.Reason = ReasonStayed
+		} else {
+			mem.keep(v.Key, before, v.Now)
+		}
+		return true
+	}
+	if before >= 0 && s.skipped[before] == ReasonUnhealthy {
+		before = -1 // it moves for good
+	}
+	for i := range w.tiers {
+		t := &w.tiers[i]
+		if s.enter(w, i, t.softBound(v.Now), v, tried) {
+			if before < 0 && w.remember {
+				p.remember(w, v, i, mem)
+			}
+			return true
+		}
+		if n := t.state.inFlight.Load(); s.skipped[i] == ReasonHard {
+			if n < t.general {
+				s.skipped[i] = ReasonSoft
+			}
+			if n >= t.soft {
+				t.spilled(v.Now)
+			}
+		}
+	}
+	return s.waterfall(w, -1, v, tried)
+}
+
+// remember notes where a new anonymous visitor went, once the first tier is half full: below
+// that there is no choice to remember.
+func (p *Pool) remember(w *view, v *Visitor, i int, mem *residents) {
+	t := &w.tiers[0]
+	if i == 0 && t.state.inFlight.Load() < t.soft/2 {
+		return
+	}
+	if mem == nil {
+		p.mem.CompareAndSwap(nil, newResidents())
+		mem = p.mem.Load()
+	}
+	mem.put(v.Key, i, v.Now)
+}
+
+// enter takes a place in tier i if fewer than bound are taken and an origin is left to try.
+// It notes why not.
+func (s *Slot) enter(w *view, i int, bound int64, v *Visitor, tried *Tried) bool {
+	t := &w.tiers[i]
+	if len(t.members) == 0 {
+		s.skipped[i] = ReasonUnhealthy
+		return false
+	}
+	if tried.n > 0 && !t.leaves(tried) {
+		s.skipped[i] = ReasonTried
+		return false
+	}
+	taken, ok := t.state.admit(bound)
+	if !ok {
+		s.skipped[i] = ReasonHard
+		return false
+	}
+	o := t.choose(t, v.Hash, tried)
+	o.inFlight.Add(1)
+	s.tier, s.origin, s.at = t.state, o, i
+	s.skipped[i] = ReasonNone
+	if taken >= t.general {
+		s.Reason = ReasonReserve
+	}
+	return true
+}
+
+// leaves says whether the tier has an origin that was not tried.
+func (v *tierView) leaves(tried *Tried) bool {
+	for i := range v.members {
+		if !tried.has(v.members[i].o) {
+			return true
+		}
+	}
+	return false
+}
+
+func (w *view) find(tier string) int {
+	for i := range w.tiers {
+		if w.tiers[i].state.name == tier {
+			return i
+		}
+	}
+	return -1
+}
+
+// whyNot makes an error of what Pick noted.
+func (w *view) whyNot(s *Slot) error {
+	err := ErrNone
+	for i := range w.tiers {
+		switch s.skipped[i] {
+		case ReasonTried:
+			return ErrTried
+		case ReasonHard, ReasonSoft:
+			err = ErrFull
+		}
+	}
+	return err
+}

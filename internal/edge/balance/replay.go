@@ -1,0 +1,160 @@
+package balance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+	"sync/atomic"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+)
+
+const (
+	smallBody = 4 << 10
+	// maxReplay is the largest request body that is kept for a further try.
+	maxReplay = 64 << 10
+)
+
+// bodyMemory is the memory in which request bodies are kept, bounded over the whole stage.
+type bodyMemory struct {
+	small, large sync.Pool // of *[]byte
+	limit        int64
+	used         atomic.Int64
+	refused      observe.Counter
+}
+
+// get lends size bytes, smallBody or maxReplay; nil when the limit is reached.
+func (m *bodyMemory) get(size int) *[]byte {
+	if m.used.Add(int64(size)) > m.limit {
+		m.used.Add(-int64(size))
+		m.refused.Inc()
+		return nil
+	}
+	p := &m.small
+	if size == maxReplay {
+		p = &m.large
+	}
+	if b, ok := p.Get().(*[]byte); ok {
+		return b
+	}
+	b := make([]byte, size)
+	return &b
+}
+
+func (m *bodyMemory) put(b *[]byte) {
+	m.used.Add(-int64(len(*b)))
+	if len(*b) == smallBody {
+		m.small.Put(b)
+	} else {
+		m.large.Put(b)
+	}
+}
+
+// replay is a request body that can be sent again: it keeps what was pulled, up to maxReplay.
+// The server owns the body, so replay never closes it.
+type replay struct {
+	src    message.Body
+	memory *bodyMemory
+	buf    *[]byte
+	n, pos int   // bytes kept; bytes of them sent in this try
+	err    error // the body's end, once it was seen
+	pulled bool
+	lost   bool // something was pulled and not kept
+}
+
+func (r *replay) begin(src message.Body, m *bodyMemory, length int64) {
+	*r = replay{src: src, memory: m, lost: false}
+	if length > maxReplay {
+		r.buf = nil
+		r.lost = true
+	}
+}
+
+// repeatable says whether a further try sends the same body.
+func (r *replay) repeatable() bool {
+	return r.src == nil || !r.pulled || !r.lost && (r.err == nil || errors.Is(r.err, io.EOF))
+}
+
+// Rewind has the next pull begin at the start again, and says whether that is possible. The last
+// handler asks it when a connection turned out to be dead.
+func (r *replay) Rewind() bool {
+	if !r.repeatable() {
+		return false
+	}
+	r.pos = 0
+	return true
+}
+
+// end gives the memory back.
+func (r *replay) end() {
+	if r.buf != nil {
+		r.memory.put(r.buf)
+	}
+	*r = replay{}
+}
+
+// Next implements message.Body.
+func (r *replay) Next(ctx context.Context) ([]byte, error) {
+	if r.src == nil {
+		return nil, errBodyOver
+	}
+	if r.pos < r.n {
+		b := (*r.buf)[r.pos:r.n]
+		r.pos = r.n
+		return b, r.err
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	b, err := r.src.Next(ctx)
+	if r.pulled = true; err == nil || err == io.EOF || ctx.Err() == nil {
+		r.err = err // and not the end of a try, which is no end of the body
+	}
+	if !r.lost {
+		r.keep(b)
+	}
+	return b, err
+}
+
+// keep copies b to what is kept, if there is room.
+func (r *replay) keep(b []byte) {
+	need := r.n + len(b)
+	if r.buf == nil || need > len(*r.buf) {
+		r.grow(need)
+	}
+	if !r.lost {
+		copy((*r.buf)[r.n:], b)
+		r.n, r.pos = need, need
+	}
+}
+
+func (r *replay) grow(need int) {
+	old := r.buf
+	size := smallBody
+	if need > smallBody {
+		size = maxReplay
+	}
+	r.buf = nil
+	if need <= maxReplay {
+		r.buf = r.memory.get(size)
+	}
+	if r.buf == nil {
+		r.lost = true
+		r.n, r.pos = 0, 0
+	} else if old != nil {
+		copy(*r.buf, (*old)[:r.n])
+	}
+	if old != nil {
+		r.memory.put(old)
+	}
+}
+
+// Close implements message.Body.
+func (r *replay) Close(error) {}
+
+var (
+	errBodyOver     = errors.New("balance: a request body was pulled after the request's end")
+	errAnswerClosed = errors.New("balance: an answer's body was pulled after it was closed")
+)

@@ -1,0 +1,76 @@
+package balance
+
+import (
+	"context"
+	"sync/atomic"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// retryFloor is the number of retries under way that a pool may always have, so that the
+// budget of a quiet pool is not 0.
+const retryFloor = 3
+
+// budget bounds the retries under way.
+type budget struct{ under atomic.Int64 }
+
+func (b *budget) take(limit int64) bool {
+	for {
+		n := b.under.Load()
+		if n >= limit {
+			return false
+		}
+		if b.under.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+}
+
+// mayRetry takes from the pool's budget: retries under way are a share of tries under way.
+func (p *Pool) mayRetry() bool {
+	w := p.view.Load()
+	var active int64
+	for i := range w.tiers {
+		active += w.tiers[i].state.inFlight.Load()
+	}
+	return p.retries.take(max(retryFloor, int64(float64(active)*w.spec.Retries.Budget.Fraction())))
+}
+
+// again says whether the request may be sent once more, and counts the retry if so. Answered
+// says that an origin gave an answer, if a bad one.
+func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answered bool) bool {
+	if ctx.Err() != nil || x.Tries > a.pool.view.Load().spec.Retries.Attempts {
+		return false
+	}
+	if a.deadline != 0 && a.stage.clock() >= a.deadline {
+		return false
+	}
+	key := len(x.Out.Get(message.IdempotencyKey)) > 0
+	if (x.Sent || answered) && !x.Out.Method.Idempotent() && !key || !a.replay.repeatable() {
+		return false
+	}
+	switch {
+	case a.pool.mayRetry():
+		a.counted = true
+	case key && x.Visitor.Class == stage.Protected && !a.extra:
+		// An order that names itself may be repeated without harm, and is worth more than the
+		// budget: one try above it.
+		a.extra = true
+	default:
+		a.pool.counters.denied.Inc()
+		x.MarkDetail(name, "retry-denied", why)
+		return false
+	}
+	a.pool.counters.retries.Inc()
+	x.MarkDetail(name, "retry", why)
+	return true
+}
+
+// endRetry gives back what a retry took from the budget.
+func (a *attempt) endRetry() {
+	if a.counted {
+		a.counted = false
+		a.pool.retries.under.Add(-1)
+	}
+}

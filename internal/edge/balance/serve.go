@@ -1,0 +1,300 @@
+package balance
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// fullErrors is how many values of Retry-After there are, from a second up: visitors that are
+// sent away together do not come back together.
+const fullErrors = 5
+
+var (
+	errNoPool = &stage.Error{
+		Code: "proxy_configuration_error", Side: stage.SideEdge, Status: 500,
+		Err: errors.New("the site has no pool of the name that its route chose"),
+	}
+	errNoOrigin = &stage.Error{
+		Code: "proxy_configuration_error", Side: stage.SideEdge, Status: 503, Err: ErrNone,
+	}
+	errRetried = errors.New("the request is tried at another origin")
+)
+
+// attempt is what the stage keeps of a request: the place of the try under way, and what a
+// further try needs. It stays in the exchange's Local for the next request.
+type attempt struct {
+	stage  *Stage
+	pool   *Pool
+	slot   Slot
+	held   bool    // slot is to be released
+	result Outcome // of the try, as far as it is known
+	inner  message.Body
+	whole  bool // inner came to its end
+	tried  Tried
+	replay replay
+
+	deadline int64 // the pool's clock; 0 is none
+	counted  bool  // the try is a retry that takes from the budget
+	extra    bool  // the one retry of an order outside the budget was used
+}
+
+// Serve implements stage.Stage. It sends x to an origin of the pool x.Pool, and to another one
+// when that fails and a repeat does no harm.
+func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
+	p, _ := x.Site.Parts[s.cfg.Slot].(*part)
+	if p == nil {
+		return nil, errNoPool
+	}
+	pool := p.find(x.Pool)
+	if pool == nil {
+		return nil, errNoPool
+	}
+	a, _ := x.Local[s.cfg.Slot].(*attempt)
+	if a == nil {
+		a = &attempt{stage: s}
+		x.Local[s.cfg.Slot] = a
+	}
+	a.End(message.Outcome{}) // a use of x before this one that is not over
+	a.begin(x, pool)
+	x.OnEnd(a)
+	return a.run(ctx, x, next)
+}
+
+func (a *attempt) begin(x *stage.Exchange, p *Pool) {
+	a.pool, a.deadline, a.extra = p, 0, false
+	body := x.Out.Body
+	if body == nil || body == message.Body(&a.replay) {
+		body = x.In.Body
+	}
+	if x.Out.Body = nil; body != nil {
+		a.replay.begin(body, &a.stage.bodies, x.Out.ContentLength)
+		x.Out.Body = &a.replay
+	}
+}
+
+// run tries until there is an answer, or no further try is allowed.
+func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
+	v := Visitor{
+		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier,
+		Hash: hashOf(x, a.pool.view.Load().spec), Now: a.stage.clock(),
+	}
+	if r := x.Route; r != nil && r.Spec.Timeouts.Request > 0 {
+		a.deadline = v.Now + int64(r.Spec.Timeouts.Request)
+	}
+	if err := a.place(ctx, x, &v); err != nil {
+		return nil, err
+	}
+	for {
+		a.aim(x, v.Now)
+		resp, err := next.Serve(ctx, x)
+		a.endRetry()
+		if err == nil {
+			if resp = a.consider(ctx, x, &v, resp); resp != nil {
+				return resp, nil
+			}
+			continue
+		}
+		failed := stage.AsError(err)
+		a.result = blame(ctx, failed)
+		a.tried.add(a.slot.origin)
+		a.release()
+		if !failed.Retry || !a.again(ctx, x, failed.Code, false) {
+			return nil, failed
+		}
+		v.Now = a.stage.clock()
+		if err := a.place(ctx, x, &v); err != nil {
+			return nil, failed
+		}
+	}
+}
+
+// blame says whether a failed try counts against the origin.
+func blame(ctx context.Context, e *stage.Error) Outcome {
+	if ctx.Err() != nil || e.Side != stage.SideOrigin || e.Code == "connection_limit_reached" {
+		return Abandoned
+	}
+	return Failed
+}
+
+// consider looks at an answer: nil means that it was dropped for a further try, for which a
+// place is held.
+func (a *attempt) consider(ctx context.Context, x *stage.Exchange, v *Visitor, resp *message.Response) *message.Response {
+	a.result = Succeeded
+	if resp.Status == 502 || resp.Status == 503 || resp.Status == 504 {
+		a.result = Failed
+	}
+	// A request with a body may still be being sent, so that what is kept of it is not known.
+	if resp.Status >= 500 && a.retryStatus(resp.Status) && x.Out.Method.Safe() && x.Out.Body == nil &&
+		a.again(ctx, x, "status", true) {
+		// The place at the next origin comes first: without one this answer is what there is.
+		old := a.slot
+		v.Now = a.stage.clock()
+		a.tried.add(old.origin)
+		slot, err := a.pool.Pick(*v, &a.tried)
+		if err == nil {
+			if resp.Body != nil {
+				resp.Body.Close(errRetried)
+			}
+			old.Release(Failed)
+			a.take(x, slot)
+			return nil
+		}
+		a.endRetry()
+	}
+	if resp.Body != nil {
+		a.inner, a.whole = resp.Body, false
+		resp.Body = (*answer)(a)
+	}
+	return resp
+}
+
+func (a *attempt) retryStatus(status int) bool {
+	for _, s := range a.pool.view.Load().spec.Retries.Statuses {
+		if s == status {
+			return true
+		}
+	}
+	return false
+}
+
+// place picks a slot. When all that has room was tried it waits a moment and forgets the tries.
+func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) error {
+	slot, err := a.pool.Pick(*v, &a.tried)
+	if errors.Is(err, ErrTried) {
+		a.tried.reset()
+		if !a.pause(ctx, x) {
+			a.endRetry()
+			return err
+		}
+		v.Now = a.stage.clock()
+		slot, err = a.pool.Pick(*v, &a.tried)
+	}
+	if err == nil {
+		a.take(x, slot)
+		return nil
+	}
+	a.endRetry()
+	if errors.Is(err, ErrNone) {
+		return errNoOrigin
+	}
+	a.pool.counters.refused.Inc()
+	x.Mark(name, "full")
+	return a.stage.full[a.stage.turn.Add(1)%fullErrors]
+}
+
+// pause waits before a try at an origin that failed this request before: longer each time.
+func (a *attempt) pause(ctx context.Context, x *stage.Exchange) bool {
+	x.MayBlock()
+	d := 10 * time.Millisecond << min(x.Tries, 4)
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// take holds a slot and says so in the trail.
+func (a *attempt) take(x *stage.Exchange, slot Slot) {
+	a.slot, a.held = slot, true
+	w := a.pool.view.Load()
+	for i := range slot.skipped {
+		if r := slot.skipped[i]; r != ReasonNone && i < len(w.tiers) {
+			t := w.tiers[i].state
+			t.counters.skipped(r)
+			x.MarkDetail(name, r.String(), t.name)
+		}
+	}
+	if slot.Panicked {
+		x.Mark(name, "panic")
+	}
+	slot.tier.counters.tries.Inc()
+	x.MarkDetail(name, slot.Reason.String(), slot.tier.name)
+}
+
+// aim tells the last handler where the try goes and until when.
+func (a *attempt) aim(x *stage.Exchange, now int64) {
+	x.Tries++
+	x.Tier, x.Origin, x.Target = a.slot.tier.name, a.slot.origin.address, a.slot.origin.target
+	x.Sent, x.Deadline = false, time.Time{}
+	until := a.deadline
+	if r := x.Route; r != nil && r.Spec.Timeouts.Try > 0 {
+		if t := now + int64(r.Spec.Timeouts.Try); until == 0 || t < until {
+			until = t
+		}
+	}
+	if until != 0 {
+		x.Deadline = a.stage.at(until)
+	}
+	a.result = Abandoned
+	a.replay.Rewind()
+}
+
+// release gives the place back, once.
+func (a *attempt) release() {
+	if a.held {
+		a.held = false
+		a.slot.Release(a.result)
+	}
+}
+
+// End implements message.Ender: the answer's last byte left, or it was given up.
+func (a *attempt) End(message.Outcome) {
+	if a.inner != nil && !a.whole && a.result == Succeeded {
+		a.result = Abandoned
+	}
+	a.release()
+	a.endRetry()
+	a.tried.reset()
+	a.replay.end()
+	a.pool, a.slot, a.inner = nil, Slot{}, nil
+}
+
+// answer is the body of an answer on its way: its end gives the place back.
+type answer attempt
+
+// Ready implements message.Prompt.
+func (b *answer) Ready() bool {
+	p, ok := b.inner.(message.Prompt)
+	return ok && p.Ready()
+}
+
+// Next implements message.Body.
+func (b *answer) Next(ctx context.Context) ([]byte, error) {
+	if b.inner == nil {
+		return nil, errAnswerClosed
+	}
+	p, err := b.inner.Next(ctx)
+	switch {
+	case err == nil:
+	case err == io.EOF:
+		b.whole = true
+	case b.result != Succeeded:
+	case ctx.Err() != nil:
+		b.result = Abandoned
+	default:
+		b.result = Failed
+	}
+	return p, err
+}
+
+// Close implements message.Body.
+func (b *answer) Close(cause error) {
+	if b.inner == nil {
+		return
+	}
+	b.inner.Close(cause)
+	b.inner = nil
+	if !b.whole && b.result == Succeeded {
+		b.result = Abandoned
+	}
+	(*attempt)(b).release()
+}

@@ -1,0 +1,107 @@
+package balance
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/relais-edge/relais/internal/bundle"
+)
+
+// PoolStatus is how a pool is, for a person.
+type PoolStatus struct {
+	Key      bundle.Key   `json:"key"`
+	Panicked bool         `json:"panicked,omitempty"` // nobody is well, so all are used
+	Tiers    []TierStatus `json:"tiers"`
+}
+
+// TierStatus is how a tier is.
+type TierStatus struct {
+	Name     string `json:"name"`
+	InFlight int64  `json:"inFlight"`
+	// Limit is the number of requests at once that the tier takes as it is now; 0 is no limit.
+	Limit   int64          `json:"limit,omitempty"`
+	Origins []OriginStatus `json:"origins"`
+}
+
+// OriginStatus is how an origin is.
+type OriginStatus struct {
+	Address  string `json:"address"`
+	InFlight int64  `json:"inFlight"`
+	// State is well, ejected (by what requests showed) or down (by its checks).
+	State string `json:"state"`
+}
+
+// Status lists the pools that run, by key.
+func (s *Stage) Status() []PoolStatus {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	list := make([]PoolStatus, 0, len(s.pools))
+	for _, p := range s.pools {
+		list = append(list, p.status())
+	}
+	slices.SortFunc(list, func(a, b PoolStatus) int { return strings.Compare(string(a.Key), string(b.Key)) })
+	return list
+}
+
+func (p *Pool) status() PoolStatus {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := p.clock()
+	v := p.look(now)
+	st := PoolStatus{Key: p.key, Panicked: v.panicked}
+	for i, pt := range p.plan {
+		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: v.tiers[i].limit}
+		if t.Limit == math.MaxInt64 {
+			t.Limit = 0
+		}
+		for _, m := range pt.members {
+			o := OriginStatus{Address: m.o.address, InFlight: m.o.inFlight.Load(), State: "well"}
+			switch {
+			case m.o.check != nil && !m.o.check.up.Load():
+				o.State = "down"
+			case now < m.o.ejectedUntil:
+				o.State = "ejected"
+			}
+			t.Origins = append(t.Origins, o)
+		}
+		st.Tiers = append(st.Tiers, t)
+	}
+	return st
+}
+
+// show sets the gauges.
+func (p *Pool) show() {
+	v := p.view.Load()
+	if now := p.clock(); now >= v.changeAt {
+		v = p.refresh(now)
+	}
+	for i := range v.tiers {
+		t := &v.tiers[i]
+		t.state.counters.inFlight.Set(float64(t.state.inFlight.Load()))
+		well := len(t.members)
+		if v.panicked {
+			well = 0
+		}
+		t.state.counters.well.Set(float64(well))
+	}
+}
+
+// leaveUnused notes that a sweep did not find the pool.
+func (p *Pool) leaveUnused(now int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.unused == 0 {
+		p.unused = now
+	}
+}
+
+func (p *Pool) unusedFor(now int64) time.Duration {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.unused == 0 {
+		return 0
+	}
+	return time.Duration(now - p.unused)
+}

@@ -1,0 +1,328 @@
+package origin
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+const (
+	// young is the longest idle time of a connection for a request that may not be repeated:
+	// origins close idle connections after some seconds, and a request that crosses with that is
+	// lost. Longer idle connections are for requests that can be sent again.
+	young = int64(2 * time.Second)
+	// look is the idle time from which a connection is looked at before it is used.
+	look = int64(time.Second)
+)
+
+type counter = atomic.Int64
+
+// endpoint is an origin's address and the connections to it. It implements stage.Target.
+type endpoint struct {
+	h       *Handler
+	address string
+	spec    v1.ConnectionSpec
+	guard   guard
+	dialer  net.Dialer
+	tls     *tls.Config // nil in clear; without ServerName when the request's host is sent
+	stats   *poolStats
+
+	mu      sync.Mutex
+	idle    []*conn // the last used is at the end and is used first
+	open    int     // idle, busy and being opened
+	waiting waitList
+	closed  bool
+}
+
+// conn is a connection to an endpoint.
+type conn struct {
+	e          *endpoint
+	hc         *http1.ClientConn
+	serverName string // of the request it was opened for, when that is sent as SNI
+	dies       int64  // the handler's clock
+	idleSince  int64
+	fresh      bool // not used before
+}
+
+func newEndpoint(h *Handler, _ bundle.Key, address string, spec *v1.ConnectionSpec) (*endpoint, error) {
+	e := &endpoint{h: h, address: address, spec: *spec}
+	if _, _, err := net.SplitHostPort(address); err != nil {
+		return nil, fmt.Errorf("origin %q is not host:port: %w", address, err)
+	}
+	var err error
+	if e.guard, err = newGuard(spec.Public, spec.Allow); err != nil {
+		return nil, err
+	}
+	e.dialer.ControlContext = e.guard.control
+	if t := spec.TLS; t != nil {
+		e.tls = &tls.Config{
+			MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
+			NextProtos: []string{"http/1.1"}, ClientSessionCache: tls.NewLRUClientSessionCache(32),
+		}
+		if t.CA != "" {
+			e.tls.RootCAs = x509.NewCertPool()
+			if !e.tls.RootCAs.AppendCertsFromPEM([]byte(t.CA)) {
+				return nil, errors.New("connection.tls.ca holds no certificate; it must be PEM, with BEGIN CERTIFICATE lines")
+			}
+		}
+	}
+	return e, nil
+}
+
+// Address implements stage.Target.
+func (e *endpoint) Address() string { return e.address }
+
+// hostOf lends the host to send as SNI, when it is the request's.
+func (e *endpoint) hostOf(x *stage.Exchange) []byte {
+	if e.tls == nil || e.tls.ServerName != "" {
+		return nil
+	}
+	return hostPart(x.Out.Authority())
+}
+
+// hostPart cuts the port, and the brackets of an IPv6 address.
+func hostPart(authority []byte) []byte {
+	if i := bytes.LastIndexByte(authority, ':'); i >= 0 && bytes.IndexByte(authority[i:], ']') < 0 {
+		authority = authority[:i]
+	}
+	if n := len(authority); n > 1 && authority[0] == '[' && authority[n-1] == ']' {
+		authority = authority[1 : n-1]
+	}
+	return authority
+}
+
+// wish is what a request asks of a connection.
+type wish struct {
+	host     []byte // to be sent as SNI; nil when all connections are alike
+	maxIdle  int64
+	deadline time.Time // zero is none
+	sure     bool      // look at the connection, however short it was idle
+	fresh    bool      // no idle one
+}
+
+// get takes an idle connection, opens one, or waits for one, in this order.
+func (e *endpoint) get(ctx context.Context, w wish) (*conn, error) {
+	for {
+		c, how := e.take(w)
+		switch how {
+		case takeIdle:
+			if (w.sure || e.h.clock()-c.idleSince >= look) && c.hc.Stale() {
+				e.stats.stale.Inc()
+				c.drop()
+				continue
+			}
+			return c, nil
+		case takePlace:
+			if c != nil {
+				_ = c.hc.Close()
+			}
+			return e.dial(ctx, w)
+		}
+		return e.queue(ctx, w)
+	}
+}
+
+// queue waits for a connection, or for the place to open one.
+func (e *endpoint) queue(ctx context.Context, w wish) (*conn, error) {
+	e.mu.Lock()
+	if e.waiting.n >= e.h.cfg.MaxWaiting {
+		e.mu.Unlock()
+		return nil, errQueue
+	}
+	waiter := e.waiting.push()
+	e.mu.Unlock()
+	e.stats.wait.Inc()
+	c, err := e.wait(ctx, waiter, w.deadline)
+	if err != nil {
+		return nil, err
+	}
+	if c != nil && (w.host == nil || string(w.host) == c.serverName) {
+		return c, nil
+	}
+	if c != nil {
+		_ = c.hc.Close() // it is for another host: its place is used for one that fits
+	}
+	return e.dial(ctx, w)
+}
+
+// taken says what take found.
+type taken uint8
+
+const (
+	takeNothing taken = iota
+	takeIdle          // an idle connection that fits
+	takePlace         // the leave to open one, counted; a connection that comes with it must be closed
+)
+
+// take takes what can be had at once.
+func (e *endpoint) take(w wish) (*conn, taken) {
+	now := e.h.clock()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for i := len(e.idle) - 1; i >= 0 && !w.fresh; i-- {
+		c := e.idle[i]
+		if now-c.idleSince >= w.maxIdle {
+			break // those below are older
+		}
+		if now >= c.dies || w.host != nil && string(w.host) != c.serverName {
+			continue
+		}
+		e.removeIdle(i)
+		return c, takeIdle
+	}
+	if e.open < e.spec.MaxPerOrigin {
+		e.open++
+		e.stats.open.Add(1)
+		return nil, takePlace
+	}
+	if len(e.idle) == 0 {
+		return nil, takeNothing
+	}
+	// None of the idle ones fits, so the oldest gives its place.
+	c := e.idle[0]
+	e.removeIdle(0)
+	return c, takePlace
+}
+
+func (e *endpoint) removeIdle(i int) {
+	last := len(e.idle) - 1
+	copy(e.idle[i:], e.idle[i+1:])
+	e.idle[last] = nil
+	e.idle = e.idle[:last]
+	e.stats.idle.Add(-1)
+}
+
+// dial opens a connection. Its place is counted already and is given back on failure.
+func (e *endpoint) dial(ctx context.Context, w wish) (*conn, error) {
+	e.stats.dials.Inc()
+	nc, err := e.connect(ctx, string(w.host), w.deadline)
+	if err != nil {
+		e.lost()
+		return nil, err
+	}
+	age := e.h.cfg.MaxAge
+	c := &conn{e: e, serverName: string(w.host), fresh: true}
+	c.dies = e.h.clock() + int64(age-rand.N(age/10+1))
+	c.hc = e.h.client.NewConn(nc, c)
+	return c, nil
+}
+
+// connect resolves, connects and speaks TLS, within the time for it.
+func (e *endpoint) connect(ctx context.Context, host string, deadline time.Time) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, e.spec.Connect.Std())
+	defer cancel()
+	if !deadline.IsZero() {
+		var cancel2 context.CancelFunc
+		ctx, cancel2 = context.WithDeadline(ctx, deadline)
+		defer cancel2()
+	}
+	nc, err := e.dialer.DialContext(ctx, "tcp", e.address)
+	if err != nil || e.tls == nil {
+		return nc, err
+	}
+	cfg := e.tls
+	if cfg.ServerName == "" {
+		cfg = cfg.Clone()
+		cfg.ServerName = host
+	}
+	tc := tls.Client(nc, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		_ = nc.Close()
+		return nil, handshakeError{err}
+	}
+	return tc, nil
+}
+
+// Release implements http1.Releaser.
+func (c *conn) Release(_ *http1.ClientConn, reusable bool) {
+	if !reusable {
+		c.e.lost()
+		return
+	}
+	c.fresh = false
+	c.idleSince = c.e.h.clock()
+	if !c.e.put(c) {
+		c.drop()
+	}
+}
+
+// drop closes a connection that is not among the idle ones.
+func (c *conn) drop() {
+	_ = c.hc.Close()
+	c.e.lost()
+}
+
+// put keeps a connection for the next request, or hands it to the one that waits longest.
+func (e *endpoint) put(c *conn) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed || c.idleSince >= c.dies {
+		return false
+	}
+	if w := e.waiting.pop(); w != nil {
+		w.got <- c
+		return true
+	}
+	if len(e.idle) >= e.spec.MaxIdlePerOrigin {
+		return false
+	}
+	e.idle = append(e.idle, c)
+	e.stats.idle.Add(1)
+	return true
+}
+
+// lost gives a place back, to the request that waits longest if there is one.
+func (e *endpoint) lost() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if w := e.waiting.pop(); w != nil {
+		w.got <- nil
+		return
+	}
+	e.open--
+	e.stats.open.Add(-1)
+}
+
+// expire closes connections that were idle for too long or are too old.
+func (e *endpoint) expire(now int64) {
+	e.mu.Lock()
+	var old []*conn
+	for i := 0; i < len(e.idle); {
+		if c := e.idle[i]; now-c.idleSince >= int64(e.spec.Idle) || now >= c.dies {
+			old = append(old, c)
+			e.removeIdle(i)
+		} else {
+			i++
+		}
+	}
+	e.mu.Unlock()
+	for _, c := range old {
+		c.drop()
+	}
+}
+
+// close closes the idle connections and keeps none from now on.
+func (e *endpoint) close() {
+	e.mu.Lock()
+	e.closed = true
+	idle := e.idle
+	e.idle = nil
+	e.stats.idle.Add(-int64(len(idle)))
+	e.mu.Unlock()
+	for _, c := range idle {
+		c.drop()
+	}
+}

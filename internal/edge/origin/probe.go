@@ -1,0 +1,47 @@
+package origin
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// Probe asks an origin for a path on a connection of its own and returns the status of the
+// answer. It takes no place among the pool's connections. Ctx must end in time.
+func (h *Handler) Probe(ctx context.Context, t stage.Target, host, path string) (int, error) {
+	e, ok := t.(*endpoint)
+	if !ok {
+		return 0, errors.New("the target is not one of this handler")
+	}
+	deadline, _ := ctx.Deadline()
+	nc, err := e.connect(ctx, string(hostPart([]byte(host))), deadline)
+	if err != nil {
+		return 0, connectFault(ctx, err)
+	}
+	hc := h.client.NewConn(nc, nil)
+	defer func() { _ = hc.Close() }()
+	var req message.Request
+	var resp message.Response
+	req.SetMethod([]byte("GET"))
+	req.Proto = message.HTTP11
+	req.Secure = e.tls != nil
+	req.SetAuthority([]byte(host))
+	path, query, found := strings.Cut(path, "?")
+	req.SetPath([]byte(path))
+	if found {
+		req.SetQuery([]byte(query))
+	}
+	req.AddString(message.UserAgent, "relais-health")
+	req.AddString(message.Accept, "*/*")
+	if err := hc.RoundTrip(ctx, &req, &resp, http1.Try{Head: deadline}); err != nil {
+		return 0, exchangeFault(ctx, asError(err))
+	}
+	if resp.Body != nil {
+		resp.Body.Close(errUnfinished)
+	}
+	return resp.Status, nil
+}

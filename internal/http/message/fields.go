@@ -236,8 +236,9 @@ func (f *Fields) push(l field) {
 func (f *Fields) remove(drop func(int, *field) bool) {
 	keep := f.list[:0]
 	for i := range f.list {
-		if l := f.list[i]; !drop(i, &l) {
-			keep = append(keep, l)
+		// A pointer into the list, not to a copy: a copy would be allocated.
+		if !drop(i, &f.list[i]) {
+			keep = append(keep, f.list[i])
 		}
 	}
 	f.list = keep

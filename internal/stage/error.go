@@ -3,6 +3,8 @@ package stage
 import (
 	"errors"
 	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // Side says whose fault an error is.
@@ -32,6 +34,9 @@ type Error struct {
 	Retry bool
 	// RetryAfter, when not 0, is told to the visitor.
 	RetryAfter time.Duration
+	// Fields are put on the page beside its own; nil when there are none. They may be lent by
+	// the exchange, so they are good until its end.
+	Fields *message.Fields
 	// Close ends the connection after the page.
 	Close bool
 	// Err is the cause, for logs and explanations; visitors do not see it.

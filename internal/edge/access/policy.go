@@ -1,0 +1,128 @@
+package access
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// maxRules is more than a document may have.
+const maxRules = 1 << 14
+
+// policy is a compiled AccessPolicy. It does not change.
+type policy struct {
+	gate stage.Gate
+	// deny says of each rule what it decides; the last is the default.
+	deny []bool
+	// details say of each rule, and of the default, what a trail shows.
+	details []string
+	// plain holds the rules with neither path nor method; its values are indexes of them.
+	plain      *table
+	plainRules []int
+	// scoped are the other rules, in order.
+	scoped []scoped
+}
+
+// scoped is a rule with a path or methods.
+type scoped struct {
+	index int
+	scope stage.Scope
+	any   bool // no addresses: every address
+	table *table
+}
+
+func compile(name string, spec *v1.AccessPolicySpec) (*policy, error) {
+	if len(spec.Rules) > maxRules {
+		return nil, fmt.Errorf("AccessPolicy %s has %d rules; at most %d can be compiled", name, len(spec.Rules), maxRules)
+	}
+	p := &policy{gate: stage.NewGate(spec.Protection)}
+	var lists [][]netip.Prefix
+	end := len(spec.Rules) // the first rule that matches all, or the default
+	for i := range spec.Rules {
+		r := &spec.Rules[i]
+		p.add(r.Action == "deny", fmt.Sprintf("rule %d of %s", i+1, name))
+		nets, err := networks(r.Addresses)
+		if err != nil {
+			return nil, fmt.Errorf("AccessPolicy %s, rules[%d].addresses: %w", name, i, err)
+		}
+		s := stage.NewScope(r.Path, r.Methods)
+		switch {
+		case i > end:
+		case !s.All():
+			c := scoped{index: i, scope: s, any: len(nets) == 0}
+			if !c.any {
+				c.table = newTable([][]netip.Prefix{nets})
+			}
+			p.scoped = append(p.scoped, c)
+		case len(nets) == 0:
+			end = i
+		default:
+			lists = append(lists, nets)
+			p.plainRules = append(p.plainRules, i)
+		}
+	}
+	p.add(spec.Default == "deny", "default of "+name)
+	p.plain = newTable(lists)
+	p.plainRules = append(p.plainRules, end)
+	return p, nil
+}
+
+func (p *policy) add(deny bool, detail string) {
+	p.deny, p.details = append(p.deny, deny), append(p.details, detail)
+}
+
+// decide returns the index of the rule that decides.
+func (p *policy) decide(x *stage.Exchange) int {
+	v := p.plain.find(x.Client)
+	if v == none {
+		v = int16(len(p.plainRules) - 1)
+	}
+	best := p.plainRules[v]
+	for i := range p.scoped {
+		s := &p.scoped[i]
+		if s.index > best {
+			break
+		}
+		if s.scope.Holds(x) && (s.any || s.table.find(x.Client) != none) {
+			return s.index
+		}
+	}
+	return best
+}
+
+// networks reads networks and single addresses; IPv4 in IPv6 form becomes IPv4.
+func networks(list []string) ([]netip.Prefix, error) {
+	out := make([]netip.Prefix, 0, len(list))
+	for i, s := range list {
+		p, err := network(s)
+		if err != nil {
+			return nil, fmt.Errorf("item %d: %w", i, err)
+		}
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func network(s string) (netip.Prefix, error) {
+	host, length, has := strings.Cut(s, "/")
+	a, err := netip.ParseAddr(host)
+	if err != nil || a.Zone() != "" {
+		return netip.Prefix{}, fmt.Errorf("%q is not a network; write one such as 192.0.2.0/24 or 2001:db8::/32", s)
+	}
+	bits := a.BitLen()
+	if has {
+		n, err := strconv.ParseUint(length, 10, 8)
+		if err != nil || int(n) > bits {
+			return netip.Prefix{}, fmt.Errorf("%q has a length that is not a number from 0 to %d", s, bits)
+		}
+		bits = int(n)
+	}
+	if a.Is4In6() && bits >= 96 {
+		a, bits = a.Unmap(), bits-96
+	}
+	return netip.PrefixFrom(a, bits), nil
+}

@@ -1,0 +1,50 @@
+// Package ratelimit limits how many requests come in a time, counted apart by client, header,
+// cookie or for the whole site: the RateLimit document.
+//
+// # The algorithm
+//
+// It is the generic cell rate algorithm: a limit of R requests in a time P with a burst of B
+// takes a request when the theoretical arrival time of its key lies at most (B-1)·P/R in the
+// future, and moves that time by P/R. Times are nanoseconds and a fraction with the denominator
+// R, so that nothing is rounded, for any R and P. A request that is refused does not count.
+// The clock is the monotonic one of the exchange's start. Requests that are judged in another
+// order than they came in, and a clock that goes back, make a key wait longer, never shorter.
+//
+// All limits of a route hold; they are asked in order and the first that refuses ends it. What
+// the ones before it took stays taken.
+//
+// # What is counted apart
+//
+// The site, the limit's name and the key. Two sites of an organization that name the same limit
+// count apart. Client is an IPv4 address or an IPv6 /64. A request without the header or cookie
+// is counted by its client. Of several lines of a header, and of several cookies of a name, the
+// first counts.
+//
+// # Memory
+//
+// One table of a fixed size holds the keys of all sites, 24 bytes each. A key is known by 64
+// bits of a hash whose seed is drawn at the start. An idle key, one whose burst is whole again,
+// says nothing and gives its place away. When a set of eight is full of busy keys the one
+// nearest to being idle goes, and its visitor may start a new burst: a limit under an attack
+// from more sources than there is room for lets more pass, and never refuses the wrong visitor.
+// relais_ratelimit_evictions_total counts both. The table is the process's, so a reload keeps
+// what was counted. A limit whose numbers changed is another limit and counts from nothing.
+//
+// # What the visitor sees
+//
+// 429 with Retry-After, and on every answer under a limit in mode enforce the fields
+// RateLimit-Policy and RateLimit of draft-ietf-httpapi-ratelimit-headers-10: q and w are the
+// document's, r is how many requests could come now, t the seconds until the whole burst is
+// there again. They are not sent to a visitor that is spared.
+//
+// # A visitor with a basket
+//
+// Is spared, unless the document says spareBaskets: false. Its requests are counted all the
+// same, so that they are seen, and so that they are limited as others are once the basket is
+// gone. A basket is the visitor stage's signed cookie: whoever copies one is spared as its owner
+// is, until it expires.
+//
+// # What it does not do
+//
+// Count across edges: each edge counts what it sees. Count bytes or answers. Survive a restart.
+package ratelimit

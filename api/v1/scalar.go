@@ -116,3 +116,13 @@ func (t *Time) UnmarshalText(b []byte) error {
 	t.Time = v
 	return nil
 }
+
+// Value returns what p points to; zero for nil, which no field with a default is once Default
+// has seen the document.
+func Value[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -85,6 +86,7 @@ type instance struct {
 	logger  *slog.Logger
 	flags   *serveFlags
 	close   []io.Closer
+	serving atomic.Bool // the first documents are in service
 }
 
 func serve(cmd *cobra.Command, f *serveFlags) error {
@@ -165,9 +167,10 @@ func openAccessLog(name string, out io.Writer, in *instance) (io.Writer, error) 
 	return file, nil
 }
 
-// report says what came of a change of the documents.
+// report says what came of a change of the documents; of the first ones, run speaks.
 func (in *instance) report(c pop.Change) {
 	switch {
+	case !in.serving.Load():
 	case len(c.Problems) > 0:
 		in.logger.Error("documents are wrong; what was served is still served", "problems", len(c.Problems), "first", c.Problems[0].String())
 	case c.Err != nil:
@@ -192,6 +195,7 @@ func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Chan
 		_ = g.Wait()
 		return err
 	}
+	in.serving.Store(true)
 	started := time.Now()
 	g.Go(func() error { return in.files.Run(life, hup) })
 	g.Go(func() error {
@@ -207,7 +211,9 @@ func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Chan
 	select {
 	case <-ctx.Done():
 		in.logger.Info("draining")
-		in.edge.Drain()
+		if err := in.edge.Drain(life); err != nil {
+			in.logger.Warn("drained", "err", err)
+		}
 	case <-life.Done():
 	}
 	end()

@@ -2,13 +2,13 @@ package edge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"iter"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -18,14 +18,12 @@ import (
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/edge/access"
 	"github.com/relais-edge/relais/internal/edge/balance"
-	"github.com/relais-edge/relais/internal/edge/cache"
 	"github.com/relais-edge/relais/internal/edge/listen"
 	"github.com/relais-edge/relais/internal/edge/origin"
 	"github.com/relais-edge/relais/internal/edge/ratelimit"
 	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/edge/route"
 	"github.com/relais-edge/relais/internal/edge/visitor"
-	"github.com/relais-edge/relais/internal/edge/waf"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
@@ -65,8 +63,6 @@ type Edge struct {
 	listen    *listen.Manager
 	balance   *balance.Stage
 	origin    *origin.Handler
-	waf       *waf.Stage
-	cache     *cache.Stage
 	recorder  *record.Recorder
 	ring      *record.Ring
 	log       *record.Log
@@ -93,8 +89,6 @@ func New(cfg Config) (*Edge, error) {
 	e.recorder = record.New(slotRecord, e.log, e.ring, m)
 	e.origin = origin.New(origin.Config{Slot: slotOrigin}, m)
 	e.balance = balance.New(balance.Config{Slot: slotBalance}, e.origin, m)
-	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Metrics: m})
-	e.waf = waf.New(slotWAF, m)
 	routes := route.New(slotRoute, e)
 	accesses := access.New(slotAccess, m)
 	visitors := visitor.New(slotVisitor, visitor.Config{}, visitor.Dir(filepath.Join(cfg.Data, "secrets")), m)
@@ -104,22 +98,18 @@ func New(cfg Config) (*Edge, error) {
 		{slotAccess, "access", accesses},
 		{slotVisitor, "visitor", visitors},
 		{slotRateLimit, "ratelimit", limits},
-		{slotWAF, "waf", e.waf},
-		{slotCache, "cache", e.cache},
 		{slotBalance, "balance", e.balance},
 		{slotRecord, "record", e.recorder},
 	}
 
 	// The order of the stages. It is written here and nowhere else.
 	chain := stage.Chain(e.origin, // last: it asks the origin
-		routes,                     // first: whose request is this; every rule after it is that tenant's
-		accesses,                   // cheapest and most certain refusal
-		visitors,                   // before any limit, so that a limit can spare who has a basket
-		limits,                     // before the firewall, so that a flood does not buy firewall time
-		e.waf,                      // before the cache, so that nothing an attack asked for is stored
-		e.cache,                    // before anything that costs an origin
+		routes,                      // first: whose request is this; every rule after it is that tenant's
+		accesses,                    // cheapest and most certain refusal
+		visitors,                    // before any limit, so that a limit can spare who has a basket
+		limits,                      // before the firewall, so that a flood does not buy firewall time
 		route.NewForward(slotRoute), // only what the cache does not have is made into a request to send
-		e.balance,                  // which tier and origin, and once more when it failed
+		e.balance,                   // which tier and origin, and once more when it failed
 	)
 	front := &front{
 		chain: chain, client: e.client, record: e.recorder,
@@ -130,7 +120,7 @@ func New(cfg Config) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.listen = listen.New(listen.Config{Handler: front, CA: ca, Logger: cfg.Logger, Metrics: m})
+	e.listen = listen.New(listen.Config{Handler: front, Authority: ca, Logger: cfg.Logger, Metrics: m})
 	return e, nil
 }
 
@@ -145,13 +135,12 @@ func (e *Edge) Run(ctx context.Context) error {
 		g.Go(func() error { return e.log.Run(ctx) })
 	}
 	err := g.Wait()
-	e.cache.Close()
 	return err
 }
 
 // Drain takes no new connections, answers what is under way, and returns when that is done or
 // the listeners' time for it is over.
-func (e *Edge) Drain(ctx context.Context) { e.listen.Drain(ctx) }
+func (e *Edge) Drain(ctx context.Context) error { return e.listen.Drain(ctx) }
 
 // Apply puts a bundle in service, whole or not at all.
 func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
@@ -159,9 +148,6 @@ func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 	defer e.apply.Unlock()
 	if b.Format != bundle.Format {
 		return fmt.Errorf("the bundle has format %d; this edge reads format %d", b.Format, bundle.Format)
-	}
-	if err := e.waf.Prepare(ctx, b); err != nil {
-		return err
 	}
 	old := e.current.Load()
 	next := snapshot.Build(b, old, e)
@@ -215,7 +201,7 @@ func (e *Edge) Site(host []byte, listener string) (*snapshot.Site, error) {
 	if t == nil {
 		return nil, nil
 	}
-	entry := t.Lookup(host, listener)
+	entry := t.Lookup(host, bundle.Key(listener))
 	if entry == nil {
 		return nil, nil
 	}
@@ -224,11 +210,22 @@ func (e *Edge) Site(host []byte, listener string) (*snapshot.Site, error) {
 
 // client is the visitor's address, and whether a trusted proxy stands in between.
 func (e *Edge) client(req *message.Request) (addr netip.Addr, peerTrusted bool) {
-	return e.listen.Client(req)
+	l := e.listen.Listener(req.Conn.Listener)
+	if l == nil {
+		return req.Conn.Client, false
+	}
+	return l.Client(req), l.Trusts(req.Conn)
 }
 
 // Addresses are those on which connections are accepted.
-func (e *Edge) Addresses() []string { return e.listen.Addresses() }
+func (e *Edge) Addresses() []string {
+	var out []string
+	for _, a := range e.listen.Addrs() {
+		out = append(out, a.String())
+	}
+	slices.Sort(out)
+	return out
+}
 
 // Explain implements admin.Explainer.
 func (e *Edge) Explain(id stage.RequestID) (any, bool) { return e.ring.Find(id) }
@@ -252,5 +249,3 @@ func (e *Edge) Totals() Totals {
 	r := e.recorder
 	return Totals{r.Requests.Load(), r.Hits.Load(), r.Spilled.Load(), r.Blocked.Load(), r.Errors.Load()}
 }
-
-var _ = errors.Is

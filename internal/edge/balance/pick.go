@@ -2,6 +2,7 @@ package balance
 
 import (
 	"errors"
+	v1 "github.com/relais-edge/relais/api/v1"
 
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -119,7 +120,7 @@ func (p *Pool) judge(t *tier, o *origin, out Outcome) {
 		}
 	case Failed:
 		n := int64(o.fails.Add(1))
-		limit := int64(p.view.Load().spec.Health.Passive.ConsecutiveFailures)
+		limit := int64(v1.Value(p.view.Load().spec.Health.Passive.ConsecutiveFailures))
 		// Beyond the limit the count goes on, so that an origin that comes back from an
 		// ejection and fails at once is ejected again at once.
 		if limit > 0 && n >= limit {

@@ -175,9 +175,9 @@ func (p *Pool) makePlan() {
 		for _, so := range st.Origins {
 			o := p.byAddr[so.Address]
 			o.marked = true
-			if so.Weight > 0 {
-				pt.members = append(pt.members, member{o, int64(so.Weight)})
-				pt.weight += int64(so.Weight)
+			if w := int64(v1.Value(so.Weight)); w > 0 {
+				pt.members = append(pt.members, member{o, w})
+				pt.weight += w
 			}
 		}
 		if p.spec.Algorithm == v1.ConsistentHash {
@@ -262,7 +262,7 @@ func (p *Pool) mayEject(t *tier, now int64) bool {
 		if p.plan[i].state != t {
 			continue
 		}
-		share := p.spec.Health.Passive.MaxEjected.Fraction()
+		share := v1.Value(p.spec.Health.Passive.MaxEjected).Fraction()
 		if share <= 0 {
 			return false
 		}

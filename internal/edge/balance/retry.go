@@ -2,6 +2,7 @@ package balance
 
 import (
 	"context"
+	v1 "github.com/relais-edge/relais/api/v1"
 	"sync/atomic"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -34,13 +35,13 @@ func (p *Pool) mayRetry() bool {
 	for i := range w.tiers {
 		active += w.tiers[i].state.inFlight.Load()
 	}
-	return p.retries.take(max(retryFloor, int64(float64(active)*w.spec.Retries.Budget.Fraction())))
+	return p.retries.take(max(retryFloor, int64(float64(active)*v1.Value(w.spec.Retries.Budget).Fraction())))
 }
 
 // again says whether the request may be sent once more, and counts the retry if so. Answered
 // says that an origin gave an answer, if a bad one.
 func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answered bool) bool {
-	if ctx.Err() != nil || x.Tries > a.pool.view.Load().spec.Retries.Attempts {
+	if ctx.Err() != nil || x.Tries > v1.Value(a.pool.view.Load().spec.Retries.Attempts) {
 		return false
 	}
 	if a.deadline != 0 && a.stage.clock() >= a.deadline {

@@ -3,6 +3,7 @@ package balance
 import (
 	"context"
 	"errors"
+	v1 "github.com/relais-edge/relais/api/v1"
 	"io"
 	"math/rand/v2"
 	"time"
@@ -84,8 +85,10 @@ func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler
 		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier,
 		Hash: hashOf(x, a.pool.view.Load().spec), Now: a.stage.clock(),
 	}
-	if r := x.Route; r != nil && r.Spec.Timeouts.Request > 0 {
-		a.deadline = v.Now + int64(r.Spec.Timeouts.Request)
+	if r := x.Route; r != nil {
+		if limit := v1.Value(r.Spec.Timeouts.Request); limit > 0 {
+			a.deadline = v.Now + int64(limit)
+		}
 	}
 	if err := a.place(ctx, x, &v); err != nil {
 		return nil, err

@@ -83,7 +83,7 @@ func bounds(c v1.Capacity, part, all int64) (limit, general, soft int64) {
 	if general == 0 && c.Reserve < 100 {
 		general = 1
 	}
-	soft = min(general, max(1, ceil(float64(limit)*c.SoftMark.Fraction())))
+	soft = min(general, max(1, ceil(float64(limit)*v1.Value(c.SoftMark).Fraction())))
 	return limit, general, soft
 }
 

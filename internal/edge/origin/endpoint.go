@@ -276,7 +276,7 @@ func (e *endpoint) put(c *conn) bool {
 		w.got <- c
 		return true
 	}
-	if len(e.idle) >= e.spec.MaxIdlePerOrigin {
+	if len(e.idle) >= v1.Value(e.spec.MaxIdlePerOrigin) {
 		return false
 	}
 	e.idle = append(e.idle, c)

@@ -86,10 +86,11 @@ func (w *rewrite) changes() bool { return w.path != "" || w.prefix != nil }
 func compilePools(c *compiled, spec *v1.Route) {
 	pools := spec.Pools
 	if spec.Pool != "" {
-		pools = []v1.WeightedPool{{Pool: spec.Pool, Weight: 1}}
+		one := 1
+		pools = []v1.WeightedPool{{Pool: spec.Pool, Weight: &one}}
 	}
 	for i := range pools {
-		f := forwardPool{name: pools[i].Pool, weight: uint64(pools[i].Weight)}
+		f := forwardPool{name: pools[i].Pool, weight: uint64(v1.Value(pools[i].Weight))}
 		f.response = compileHeaders(pools[i].Filters.ResponseHeaders)
 		for _, filters := range []*v1.Filters{&spec.Filters, &pools[i].Filters} {
 			if h := compileHeaders(filters.RequestHeaders); h != nil {

@@ -228,7 +228,7 @@ func TestRedirect(t *testing.T) {
 }
 
 func TestWeightsHoldAndABasketKeepsItsPool(t *testing.T) {
-	h := chain(t, v1.Route{Name: "w", Pools: []v1.WeightedPool{{Pool: "a", Weight: 3}, {Pool: "none", Weight: 0}, {Pool: "b", Weight: 1}}})
+	h := chain(t, v1.Route{Name: "w", Pools: []v1.WeightedPool{{Pool: "a", Weight: ptr(3)}, {Pool: "none", Weight: ptr(0)}, {Pool: "b", Weight: ptr(1)}}})
 	count := map[string]int{}
 	for range 4000 {
 		x := exchange("GET http://h/")

@@ -39,7 +39,8 @@
 // score, the first rules and variables, and a sample of at most 64 bytes with numbers and
 // secrets hidden. In mode shadow the same is marked as would-deny.
 //
-// An evaluation takes milliseconds of CPU. At most four for each CPU run at a time, since more
+// An evaluation takes about 4 ms of CPU for a browser's GET, and up to a second for a body of
+// 128 KiB made for that: there is no budget of CPU yet but bodyBytes and the places. At most four for each CPU run at a time, since more
 // would only share the CPU and need memory. A request waits for its turn for at most 5 s, then gets 503.
 //
 // # A visitor with a basket

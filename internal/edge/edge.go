@@ -24,6 +24,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/edge/route"
 	"github.com/relais-edge/relais/internal/edge/visitor"
+	"github.com/relais-edge/relais/internal/edge/waf"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
@@ -63,6 +64,7 @@ type Edge struct {
 	listen    *listen.Manager
 	balance   *balance.Stage
 	origin    *origin.Handler
+	waf       *waf.Stage
 	recorder  *record.Recorder
 	ring      *record.Ring
 	log       *record.Log
@@ -89,6 +91,7 @@ func New(cfg Config) (*Edge, error) {
 	e.recorder = record.New(slotRecord, e.log, e.ring, m)
 	e.origin = origin.New(origin.Config{Slot: slotOrigin}, m)
 	e.balance = balance.New(balance.Config{Slot: slotBalance}, e.origin, m)
+	e.waf = waf.New(slotWAF, waf.Config{}, m)
 	routes := route.New(slotRoute, e)
 	accesses := access.New(slotAccess, m)
 	visitors := visitor.New(slotVisitor, visitor.Config{}, visitor.Dir(filepath.Join(cfg.Data, "secrets")), m)
@@ -98,18 +101,20 @@ func New(cfg Config) (*Edge, error) {
 		{slotAccess, "access", accesses},
 		{slotVisitor, "visitor", visitors},
 		{slotRateLimit, "ratelimit", limits},
+		{slotWAF, "waf", e.waf},
 		{slotBalance, "balance", e.balance},
 		{slotRecord, "record", e.recorder},
 	}
 
 	// The order of the stages. It is written here and nowhere else.
 	chain := stage.Chain(e.origin, // last: it asks the origin
-		routes,                      // first: whose request is this; every rule after it is that tenant's
-		accesses,                    // cheapest and most certain refusal
-		visitors,                    // before any limit, so that a limit can spare who has a basket
-		limits,                      // before the firewall, so that a flood does not buy firewall time
-		route.NewForward(slotRoute), // only what the cache does not have is made into a request to send
-		e.balance,                   // which tier and origin, and once more when it failed
+		routes,                                // first: whose request is this; every rule after it is that tenant's
+		accesses,                              // cheapest and most certain refusal
+		visitors,                              // before any limit, so that a limit can spare who has a basket
+		limits,                                // before the firewall, so that a flood does not buy firewall time
+		e.waf,                                 // before the cache, so that nothing an attack asked for is stored
+		route.NewForward(slotRoute, visitors), // only what the cache does not have is made into a request to send
+		e.balance,                             // which tier and origin, and once more when it failed
 	)
 	front := &front{
 		chain: chain, client: e.client, record: e.recorder,
@@ -148,6 +153,9 @@ func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 	defer e.apply.Unlock()
 	if b.Format != bundle.Format {
 		return fmt.Errorf("the bundle has format %d; this edge reads format %d", b.Format, bundle.Format)
+	}
+	if err := e.waf.Prepare(ctx, b); err != nil {
+		return err
 	}
 	old := e.current.Load()
 	next := snapshot.Build(b, old, e)

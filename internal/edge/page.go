@@ -41,6 +41,12 @@ func fill(resp *message.Response, in *message.Request, e *stage.Error, id stage.
 	if e.Close {
 		resp.AddString(message.Connection, "close")
 	}
+	if e.Fields != nil {
+		for i := range e.Fields.Len() {
+			_, name, value := e.Fields.At(i)
+			resp.AddLine(name, value)
+		}
+	}
 	words := wordsFor(in, e)
 	var accept []byte
 	if in != nil {

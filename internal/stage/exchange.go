@@ -2,6 +2,7 @@ package stage
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -68,6 +69,9 @@ type Exchange struct {
 	Tries              int
 	// Spilled says that the request went to a tier that was not its first choice.
 	Spilled bool
+	// Noted says that a stage decided something that a person may ask about, such as what a
+	// rule in shadow would have done.
+	Noted bool
 	// Failure is the error that the answer is the page of; nil when there is none.
 	Failure *Error
 	// Target is where a try goes, and Deadline when the head of its answer must be there; zero
@@ -99,7 +103,7 @@ func (x *Exchange) Reset() {
 	x.ID, x.Start, x.In, x.Forwarding, x.Client, x.PeerTrusted = RequestID{}, time.Time{}, nil, false, netip.Addr{}, false
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
-	x.Spilled, x.Failure = false, nil
+	x.Spilled, x.Noted, x.Failure = false, false, nil
 	x.Target, x.Deadline, x.Sent = nil, time.Time{}, false
 	clear(x.enders)
 	x.enders = x.enders[:0]
@@ -200,4 +204,7 @@ func (x *Exchange) MarkDetail(stage, code, detail string) {
 	}
 	t.marks[t.n] = Mark{stage, code, detail, time.Since(x.Start)}
 	t.n++
+	if strings.HasPrefix(code, "would-") {
+		x.Noted = true
+	}
 }

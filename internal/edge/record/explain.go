@@ -2,6 +2,7 @@ package record
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/relais-edge/relais/internal/stage"
@@ -44,25 +45,33 @@ type Decision struct {
 
 // Find explains the request with that id, if it is still in the ring.
 func (r *Ring) Find(id stage.RequestID) (Explanation, bool) {
-	for i := range r.slots {
-		s := &r.slots[i]
-		s.mu.Lock()
-		if s.used && s.id == id {
-			e := s.explain()
+	for _, t := range []*track{&r.notable, &r.ordinary} {
+		for i := range t.slots {
+			s := &t.slots[i]
+			s.mu.Lock()
+			if s.used && s.id == id {
+				e := s.explain()
+				s.mu.Unlock()
+				return e, true
+			}
 			s.mu.Unlock()
-			return e, true
 		}
-		s.mu.Unlock()
 	}
 	return Explanation{}, false
 }
 
 // Last explains up to n requests, the newest first.
 func (r *Ring) Last(n int) []Explanation {
-	end := r.next.Load()
-	out := make([]Explanation, 0, min(n, len(r.slots)))
-	for i := uint64(1); i <= uint64(len(r.slots)) && i <= end && len(out) < n; i++ {
-		s := &r.slots[(end-i)%uint64(len(r.slots))]
+	out := append(r.notable.last(n), r.ordinary.last(n)...)
+	slices.SortStableFunc(out, func(a, b Explanation) int { return b.Time.Compare(a.Time) })
+	return out[:min(n, len(out))]
+}
+
+func (t *track) last(n int) []Explanation {
+	end := t.next.Load()
+	out := make([]Explanation, 0, min(n, len(t.slots)))
+	for i := uint64(1); i <= uint64(len(t.slots)) && i <= end && len(out) < n; i++ {
+		s := &t.slots[(end-i)%uint64(len(t.slots))]
 		s.mu.Lock()
 		if s.used {
 			out = append(out, s.explain())

@@ -139,7 +139,7 @@ func grep(s, word string) string {
 }
 
 func TestTheLastRequestsAreExplained(t *testing.T) {
-	r := New(0, nil, NewRing(2), observe.New())
+	r := New(0, nil, NewRing(16), observe.New())
 	for i := range 3 {
 		x := exchange(t, r)
 		x.ID = stage.RequestID{byte(i)}
@@ -155,7 +155,13 @@ func TestTheLastRequestsAreExplained(t *testing.T) {
 	if b, _ := json.Marshal(e); bytes.Contains(b, []byte("secret")) {
 		t.Error("the query is kept")
 	}
-	if l := r.ring.Last(10); len(l) != 2 || l[0].Status != 202 || l[1].Status != 201 {
+	x := exchange(t, r)
+	x.ID, x.Start = stage.RequestID{9}, time.Now().Add(time.Hour)
+	r.Record(x, message.Outcome{Status: 403})
+	for range 10 { // a flood of good answers does not wash it away
+		r.Record(exchange(t, r), message.Outcome{Status: 200})
+	}
+	if l := r.ring.Last(2); len(l) != 2 || l[0].Status != 403 || l[1].Status != 200 {
 		t.Errorf("%+v", l)
 	}
 }

@@ -9,9 +9,13 @@ import (
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-// Ring keeps the last requests so that they can be explained. Its memory is bounded: texts
-// are cut and query strings are not kept.
-type Ring struct {
+// Ring keeps the last requests so that they can be explained. Those that somebody may ask
+// about (refused, failed, spilled, tried again, or judged by a rule in shadow) have a place of
+// their own, so that a flood of good answers does not wash them away. Its memory is bounded:
+// texts are cut and query strings are not kept.
+type Ring struct{ notable, ordinary track }
+
+type track struct {
 	slots []slot
 	next  atomic.Uint64
 }
@@ -43,13 +47,24 @@ type slot struct {
 // maxText bounds each text of a slot.
 const maxText = 512
 
-// NewRing returns a ring of n requests.
-func NewRing(n int) *Ring { return &Ring{slots: make([]slot, n)} }
+// NewRing returns a ring of n notable requests and an eighth as many others. The latter are
+// few so that writing them stays in the processor's cache.
+func NewRing(n int) *Ring {
+	return &Ring{track{slots: make([]slot, n)}, track{slots: make([]slot, max(1, n/8))}}
+}
 
 func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
-	s := &r.slots[(r.next.Add(1)-1)%uint64(len(r.slots))]
+	t := &r.ordinary
+	if x.Failure != nil || x.Spilled || x.Tries > 1 || x.Noted || o.Status >= 400 || o.Err != nil {
+		t = &r.notable
+	}
+	s := &t.slots[(t.next.Add(1)-1)%uint64(len(t.slots))]
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.keep(x, o, took)
+	s.mu.Unlock()
+}
+
+func (s *slot) keep(x *stage.Exchange, o message.Outcome, took time.Duration) {
 	s.used, s.id, s.start, s.took, s.proto, s.end, s.err = true, x.ID, x.Start, took, x.In.Proto, o, x.Failure
 	s.client, s.is4 = x.Client.As16(), x.Client.Is4()
 	s.text = s.text[:0]

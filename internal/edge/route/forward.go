@@ -12,12 +12,20 @@ import (
 )
 
 // Forward makes the request that is sent to the origin.
-type Forward struct{ slot stage.Slot }
+type Forward struct {
+	slot    stage.Slot
+	cookies Cookies
+}
+
+// Cookies takes out of a request what is between the visitor and us.
+type Cookies interface {
+	Strip(x *stage.Exchange, f *message.Fields)
+}
 
 var _ stage.Stage = (*Forward)(nil)
 
 // NewForward returns the stage; slot is that of Stage.
-func NewForward(slot stage.Slot) *Forward { return &Forward{slot} }
+func NewForward(slot stage.Slot, cookies Cookies) *Forward { return &Forward{slot, cookies} }
 
 // Name implements stage.Stage.
 func (f *Forward) Name() string { return "forward" }
@@ -38,7 +46,7 @@ func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handl
 		return nil, errNoWeight
 	}
 	x.Pool = p.name
-	c.build(x, p)
+	f.build(x, c, p)
 	resp, err := next.Serve(ctx, x)
 	if err == nil && p.response != nil {
 		p.response.apply(&resp.Fields)
@@ -82,7 +90,7 @@ func (c *compiled) choose(x *stage.Exchange) *forwardPool {
 }
 
 // build makes x.Out from x.In.
-func (c *compiled) build(x *stage.Exchange, p *forwardPool) {
+func (f *Forward) build(x *stage.Exchange, c *compiled, p *forwardPool) {
 	out := &x.Out
 	out.CopyFrom(x.In)
 	if p.path.changes() {
@@ -94,9 +102,7 @@ func (c *compiled) build(x *stage.Exchange, p *forwardPool) {
 		out.SetAuthority(p.host)
 	}
 	removeHopByHop(out)
-	if c.cookie != "" && out.Has(message.Cookie) {
-		removeCookie(out, c.cookie)
-	}
+	f.cookies.Strip(x, &out.Fields)
 	addForwarded(x, out)
 	for _, h := range p.request {
 		h.apply(&out.Fields)
@@ -147,36 +153,6 @@ func removeHopByHop(out *message.Request) {
 	}
 	if te := out.Get(message.TE); te != nil && !message.EqualFold(te, "trailers") {
 		out.Del(message.TE)
-	}
-}
-
-// removeCookie removes the pairs of that name from every Cookie line, so that the origin
-// does not see what is between the visitor and us.
-func removeCookie(out *message.Request, name string) {
-	for i := out.Next(message.Cookie, 0); i >= 0; i = out.Next(message.Cookie, i+1) {
-		_, _, v := out.At(i)
-		if !bytes.Contains(v, []byte(name)) {
-			continue
-		}
-		kept := make([]byte, 0, len(v))
-		for len(v) > 0 {
-			var pair []byte
-			pair, v, _ = bytes.Cut(v, []byte{';'})
-			pair = bytes.Trim(pair, " \t")
-			if k, _, ok := bytes.Cut(pair, []byte{'='}); ok && string(k) == name || len(pair) == 0 {
-				continue
-			}
-			if len(kept) > 0 {
-				kept = append(kept, "; "...)
-			}
-			kept = append(kept, pair...)
-		}
-		if len(kept) == 0 {
-			out.DelAt(i)
-			i--
-			continue
-		}
-		out.ReplaceAt(i, kept)
 	}
 }
 

@@ -51,7 +51,6 @@ type compiled struct {
 	weights   uint64 // sum
 	redirect  *redirect
 	respond   *v1.Respond
-	cookie    string // the visitor policy's, not for the origin
 }
 
 // Compile implements stage.Compiler.
@@ -72,9 +71,6 @@ func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 		c.respond = spec.Respond
 		c.redirect = compileRedirect(spec)
 		compilePools(c, spec)
-		if v := site.Spec.Visitors[spec.Visitor]; v != nil && v.Mode != v1.ModeOff {
-			c.cookie = v.Cookie
-		}
 	}
 	return p, nil
 }

@@ -138,7 +138,7 @@ func (s *Stage) compile(site *snapshot.Site, name string, spec *v1.VisitorPolicy
 		basket:   scopes(spec.Basket),
 		ordered:  scopes(spec.Ordered),
 		lifetime: int64(spec.Lifetime.Std().Seconds()),
-		grace:    int64(spec.Grace.Std().Seconds()),
+		grace:    int64(v1.Value(spec.Grace).Std().Seconds()),
 		tiers:    tiers(site.Spec),
 	}
 	if p.cookie == "" {

@@ -52,7 +52,7 @@ func policySpec() *v1.VisitorPolicySpec {
 		Cookie: "rv", Secret: secret,
 		Basket:   []v1.StageMatch{{Path: "/cart"}, {Path: "/add", Methods: []string{"GET"}}},
 		Ordered:  []v1.StageMatch{{Path: "/cart/checkout"}},
-		Lifetime: v1.Duration(2 * time.Hour), Grace: v1.Duration(5 * time.Minute),
+		Lifetime: v1.Duration(2 * time.Hour), Grace: new(v1.Duration(5 * time.Minute)),
 	}
 }
 

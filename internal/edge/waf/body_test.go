@@ -51,7 +51,7 @@ func TestLargeUploadsPassByteForByte(t *testing.T) {
 }
 
 func TestAttackWithinTheExaminedPartOfALongBody(t *testing.T) {
-	g := newRig(t, Config{}, v1.WafPolicySpec{BodyBytes: 1 << 10})
+	g := newRig(t, Config{}, v1.WafPolicySpec{BodyBytes: new(v1.Size(1 << 10))})
 	attack := "x' UNION SELECT a FROM users-- -"
 	pad := strings.Repeat("un joli mot ", 1000)
 	for _, c := range []struct{ name, contentType, body string }{
@@ -68,7 +68,7 @@ func TestAttackWithinTheExaminedPartOfALongBody(t *testing.T) {
 }
 
 func TestOversizeReject(t *testing.T) {
-	g := newRig(t, Config{}, v1.WafPolicySpec{BodyBytes: 10, Oversize: "reject"})
+	g := newRig(t, Config{}, v1.WafPolicySpec{BodyBytes: new(v1.Size(10)), Oversize: "reject"})
 	for _, c := range []struct {
 		body   []string
 		length int64
@@ -92,7 +92,7 @@ func TestOversizeReject(t *testing.T) {
 	if g.metric("oversize") != "2" || g.st.bodies.used.Load() != 0 {
 		t.Errorf("counted %s, %d bytes kept", g.metric("oversize"), g.st.bodies.used.Load())
 	}
-	g = newRig(t, Config{}, v1.WafPolicySpec{Protection: v1.Protection{Mode: v1.ModeShadow}, BodyBytes: 10, Oversize: "reject"})
+	g = newRig(t, Config{}, v1.WafPolicySpec{Protection: v1.Protection{Mode: v1.ModeShadow}, BodyBytes: new(v1.Size(10)), Oversize: "reject"})
 	err, m, o := g.do(request{method: "POST", target: "/", fields: []string{"Content-Type", form}, body: []string{"a=1234", "56789"}})
 	if err != nil || m.Code != "would-deny" || o.body.String() != "a=123456789" {
 		t.Errorf("shadow: %v %v %q", err, m, o.body.String())

@@ -42,7 +42,7 @@ type exclusion struct {
 const maxBody = 16 << 20
 
 func (e *engine) compile(spec *v1.WafPolicySpec) (*policy, error) {
-	paranoia, threshold := max(spec.Paranoia, 1), spec.InboundThreshold
+	paranoia, threshold, body := max(spec.Paranoia, 1), spec.InboundThreshold, v1.Value(spec.BodyBytes)
 	if threshold == 0 {
 		threshold = 5
 	}
@@ -51,14 +51,14 @@ func (e *engine) compile(spec *v1.WafPolicySpec) (*policy, error) {
 		return nil, fmt.Errorf("paranoia is %d; write a number from 1 to 4", paranoia)
 	case threshold < 1:
 		return nil, fmt.Errorf("inboundThreshold is %d; write at least 1", threshold)
-	case spec.BodyBytes < 0 || spec.BodyBytes > maxBody:
-		return nil, fmt.Errorf("bodyBytes is %s; write at most 16MiB", spec.BodyBytes)
+	case body < 0 || body > maxBody:
+		return nil, fmt.Errorf("bodyBytes is %s; write at most 16MiB", body)
 	}
 	p := &policy{
 		gate:      stage.NewGate(spec.Protection),
 		paranoia:  []string{strconv.Itoa(paranoia)},
 		threshold: []string{strconv.Itoa(threshold)},
-		bodyBytes: int(spec.BodyBytes),
+		bodyBytes: int(body),
 		reject:    spec.Oversize == "reject",
 	}
 	for i := range spec.Exclusions {

@@ -81,7 +81,7 @@ func TestCompileErrorsHelp(t *testing.T) {
 	}{
 		{v1.WafPolicySpec{Paranoia: 5}, "paranoia is 5"},
 		{v1.WafPolicySpec{InboundThreshold: -1}, "inboundThreshold is -1"},
-		{v1.WafPolicySpec{BodyBytes: 17 << 20}, "bodyBytes is 17MiB"},
+		{v1.WafPolicySpec{BodyBytes: new(v1.Size(17 << 20))}, "bodyBytes is 17MiB"},
 		{v1.WafPolicySpec{Exclusions: []v1.WafExclusion{{}, {Rules: []string{"1", "x"}}}}, `exclusions[1]: rules[1]: "x" is not a rule`},
 		{v1.WafPolicySpec{Exclusions: []v1.WafExclusion{{Rules: []string{"9-1"}}}}, "is not a rule"},
 		{v1.WafPolicySpec{Exclusions: []v1.WafExclusion{{Target: "ARG:x"}}}, "there is no variable ARG"},

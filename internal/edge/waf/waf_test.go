@@ -103,8 +103,8 @@ func newRig(t testing.TB, cfg Config, spec v1.WafPolicySpec) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if spec.BodyBytes == 0 {
-		spec.BodyBytes = 128 << 10
+	if spec.BodyBytes == nil {
+		spec.BodyBytes = new(v1.Size(128 << 10))
 	}
 	g := &rig{t: t, reg: observe.New()}
 	g.st = New(5, cfg, g.reg)

@@ -231,9 +231,6 @@ func (f *Fields) DelLine(name string) bool {
 	return true
 }
 
-// ReplaceAt gives line i another value.
-func (f *Fields) ReplaceAt(i int, value []byte) { f.setAt(i, value) }
-
 // DelAt removes line i.
 func (f *Fields) DelAt(i int) {
 	f.remove(func(j int, _ *field) bool { return j == i })

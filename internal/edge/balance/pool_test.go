@@ -149,13 +149,32 @@ func TestNeverAboveCapacityAndTheReserveIsKept(t *testing.T) {
 			}
 		}
 	}
+	// The pool is full when the race begins.
+	const racers = 64
+	var first [racers][]Slot
+	taken := 0
+	for {
+		s, err := b.pick(Visitor{Class: stage.Protected})
+		if err != nil {
+			break
+		}
+		raise(&counts[s.Tier()].most, counts[s.Tier()].all.Add(1))
+		first[taken%racers] = append(first[taken%racers], s)
+		taken++
+	}
+	if taken != 70 {
+		t.Errorf("%d places in all, want 70", taken)
+	}
 	var full atomic.Int64
 	var wg sync.WaitGroup
-	for g := range 64 {
+	for g := range racers {
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(1, uint64(g)))
-			var held []Slot
-			var class []stage.Class
+			held := first[g]
+			class := make([]stage.Class, len(held))
+			for i := range class {
+				class[i] = stage.Protected
+			}
 			for range 3000 {
 				if len(held) > 0 && r.IntN(9) < 4 {
 					c := counts[held[0].Tier()]
@@ -196,9 +215,6 @@ func TestNeverAboveCapacityAndTheReserveIsKept(t *testing.T) {
 		c := counts[name]
 		if c.most.Load() > want[0] || c.mostOthers.Load() > want[1] {
 			t.Errorf("%s: %d in flight, %d without basket; bounds %v", name, c.most.Load(), c.mostOthers.Load(), want)
-		}
-		if c.most.Load() < want[0]-2 {
-			t.Errorf("%s was never full (%d): the test does not test", name, c.most.Load())
 		}
 	}
 	if full.Load() == 0 {

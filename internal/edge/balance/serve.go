@@ -219,6 +219,7 @@ func (a *attempt) take(x *stage.Exchange, slot Slot) {
 	if slot.Panicked {
 		x.Mark(name, "panic")
 	}
+	x.Spilled = slot.Spilled
 	slot.tier.counters.tries.Inc()
 	x.MarkDetail(name, slot.Reason.String(), slot.tier.name)
 }

@@ -434,11 +434,11 @@ func TestAFullPoolSaysWhenToComeBack(t *testing.T) {
 		_, err := r.Serve(t.Context(), x, h)
 		switch i {
 		case 0:
-			if err != nil || !slices.Equal(codes(x), []string{"tier"}) || x.Tier != "home" || x.Origin != "home-0:80" || x.Target.Address() != x.Origin {
+			if err != nil || !slices.Equal(codes(x), []string{"tier"}) || x.Tier != "home" || x.Spilled || x.Origin != "home-0:80" || x.Target.Address() != x.Origin {
 				t.Errorf("%v %v %s", err, codes(x), x.Tier)
 			}
 		case 1:
-			if err != nil || !slices.Equal(codes(x), []string{"spill:hard", "tier"}) || x.Tier != "next" {
+			if err != nil || !slices.Equal(codes(x), []string{"spill:hard", "tier"}) || x.Tier != "next" || !x.Spilled {
 				t.Errorf("%v %v %s", err, codes(x), x.Tier)
 			}
 		default:

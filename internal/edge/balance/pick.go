@@ -2,8 +2,8 @@ package balance
 
 import (
 	"errors"
-	v1 "github.com/relais-edge/relais/api/v1"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/stage"
 )
 

@@ -311,7 +311,7 @@ func TestABodyThatBreaksCountsAgainstTheOrigin(t *testing.T) {
 
 func TestOnlySoManyRetriesAreUnderWayAndAnOrderHasOneMore(t *testing.T) {
 	spec := poolSpec(v1.LeastRequest, tierSpec("home", 4, 0, 0))
-	spec.Health.Passive.ConsecutiveFailures = 0
+	spec.Health.Passive.ConsecutiveFailures = new(0)
 	r := newRig(t, map[string]*v1.OriginPoolSpec{"shop": spec})
 	r.pools["org/shop"].retries.under.Store(retryFloor)
 	defer r.pools["org/shop"].retries.under.Store(0)
@@ -391,7 +391,7 @@ func TestTimeoutsOfTheRoute(t *testing.T) {
 	for _, c := range []struct{ request, try, first time.Duration }{
 		{time.Minute, 0, time.Minute}, {time.Minute, 10 * time.Second, 10 * time.Second}, {10 * time.Second, time.Minute, 10 * time.Second}, {0, 20 * time.Second, 20 * time.Second},
 	} {
-		r.route.Spec.Timeouts = v1.RouteTimeouts{Request: v1.Duration(c.request), Try: v1.Duration(c.try)}
+		r.route.Spec.Timeouts = v1.RouteTimeouts{Request: new(v1.Duration(c.request)), Try: v1.Duration(c.try)}
 		r.prepare(x, "GET", nil)
 		_, _ = r.Serve(t.Context(), x, next(func(_ context.Context, x *stage.Exchange) (*message.Response, error) {
 			near(t, x.Deadline, c.first)
@@ -408,7 +408,7 @@ func TestTimeoutsOfTheRoute(t *testing.T) {
 		return &message.Response{Status: 200}, nil
 	}))
 	x.End(message.Outcome{})
-	r.route.Spec.Timeouts.Request = v1.Duration(5 * time.Millisecond)
+	r.route.Spec.Timeouts.Request = new(v1.Duration(5 * time.Millisecond))
 	r.prepare(x, "GET", nil)
 	_, err := r.Serve(t.Context(), x, next(func(_ context.Context, x *stage.Exchange) (*message.Response, error) {
 		time.Sleep(time.Until(x.Deadline) + time.Millisecond)
@@ -474,34 +474,9 @@ func TestASiteWithoutThePoolIsTheEdgesFault(t *testing.T) {
 	}
 }
 
-func TestConsistentHashHashesWhatTheSpecSays(t *testing.T) {
-	x := &stage.Exchange{In: &message.Request{}}
-	x.Visitor.Key = 77
-	x.Path = []byte("/a")
-	x.In.AddString(message.UserAgent, "u")
-	x.In.AddString(message.Cookie, "sid2=no; sid=yes")
-	spec := poolSpec(v1.ConsistentHash, tierSpec("home", 1, 0, 0))
-	for _, c := range []struct {
-		on, name string
-		want     uint64
-	}{
-		{"client", "", 77},
-		{"path", "", hashString("/a")},
-		{"header", "user-agent", hashString("u")},
-		{"header", "absent", 77},
-		{"cookie", "sid", hashString("yes")},
-		{"cookie", "absent", 77},
-	} {
-		spec.Hash = v1.HashSpec{On: c.on, Name: c.name}
-		if got := hashOf(x, spec); got != c.want {
-			t.Errorf("%s %s: %d, want %d", c.on, c.name, got, c.want)
-		}
-	}
-}
-
 func TestServeAllocatesNothing(t *testing.T) {
 	r := newRig(t, map[string]*v1.OriginPoolSpec{"shop": poolSpec(v1.LeastRequest, tierSpec("home", 100, 1000, 20), tierSpec("next", 1, 0, 0))})
-	r.route.Spec.Timeouts.Request = v1.Duration(time.Minute)
+	r.route.Spec.Timeouts.Request = new(v1.Duration(time.Minute))
 	resp, body, in := &message.Response{}, &pieces{}, &message.Request{}
 	h := next(func(context.Context, *stage.Exchange) (*message.Response, error) {
 		resp.Status, resp.Body = 200, body

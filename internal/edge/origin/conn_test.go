@@ -227,7 +227,7 @@ func TestATrailerOutlivesItsConnection(t *testing.T) {
 func TestIdleConnectionsEnd(t *testing.T) {
 	h := newHandler(t)
 	spec := connection()
-	spec.MaxIdlePerOrigin = 2
+	spec.MaxIdlePerOrigin = new(2)
 	address := listen(t, answering(ok("hello")))
 	e := open(t, h, address, spec)
 	burst := func() {

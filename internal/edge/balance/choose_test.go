@@ -11,7 +11,7 @@ import (
 func weighted(a v1.Algorithm, weights ...int) *v1.OriginPoolSpec {
 	s := poolSpec(a, tierSpec("home", len(weights), 0, 0))
 	for i, w := range weights {
-		s.Tiers[0].Origins[i].Weight = w
+		s.Tiers[0].Origins[i].Weight = new(w)
 	}
 	return s
 }
@@ -168,7 +168,7 @@ func BenchmarkPick(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/1000/weight-%d", a, w), func(b *testing.B) {
 				spec := poolSpec(a, tierSpec("home", 1000, 100_000, 20), tierSpec("next", 10, 0, 0))
 				for i := range spec.Tiers[0].Origins {
-					spec.Tiers[0].Origins[i].Weight = 1 + i%w
+					spec.Tiers[0].Origins[i].Weight = new(1 + i%w)
 				}
 				bed := newBed(b, spec)
 				var tried Tried

@@ -2,8 +2,8 @@ package balance
 
 import (
 	"errors"
-	v1 "github.com/relais-edge/relais/api/v1"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -81,6 +81,7 @@ type Slot struct {
 	tier     *tier
 	origin   *origin
 	Reason   Reason
+	Spilled  bool // the tier is not the first choice
 	Panicked bool // nobody in the pool is well, and the origin was chosen all the same
 	// skipped says why the tiers before this one, or the one with the basket, were not chosen.
 	skipped [maxTiers]Reason
@@ -164,6 +165,7 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	if !ok {
 		return Slot{}, w.whyNot(&s)
 	}
+	s.Spilled = s.at != max(basket, 0)
 	if basket < s.at {
 		clear(s.skipped[s.at+1:]) // of a first round
 	}

@@ -2,9 +2,11 @@ package balance
 
 import (
 	"context"
-	v1 "github.com/relais-edge/relais/api/v1"
+	"math/rand/v2"
 	"sync/atomic"
+	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -12,6 +14,9 @@ import (
 // retryFloor is the number of retries under way that a pool may always have, so that the
 // budget of a quiet pool is not 0.
 const retryFloor = 3
+
+// maxBudgetStep is the longest step of the wait for the budget; the steps double from 5 ms.
+const maxBudgetStep = 160 * time.Millisecond
 
 // budget bounds the retries under way.
 type budget struct{ under atomic.Int64 }
@@ -58,6 +63,8 @@ func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answ
 		// An order that names itself may be repeated without harm, and is worth more than the
 		// budget: one try above it.
 		a.extra = true
+	case !answered && a.awaitBudget(ctx, x):
+		a.counted = true
 	default:
 		a.pool.counters.denied.Inc()
 		x.MarkDetail(name, "retry-denied", why)
@@ -66,6 +73,34 @@ func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answ
 	a.pool.counters.retries.Inc()
 	x.MarkDetail(name, "retry", why)
 	return true
+}
+
+// awaitBudget waits for the budget, a third of a second at most. When an origin dies, all that it
+// had in hand fails at once, which may be more than the budget allows at once; when everything
+// is down the wait is short enough to be honest.
+func (a *attempt) awaitBudget(ctx context.Context, x *stage.Exchange) bool {
+	x.MayBlock()
+	for d := 5 * time.Millisecond; d <= maxBudgetStep; d *= 2 {
+		if a.deadline != 0 && a.stage.clock()+int64(d) >= a.deadline || !sleep(ctx, d/2+rand.N(d)) {
+			return false
+		}
+		if a.pool.mayRetry() {
+			return true
+		}
+	}
+	return false
+}
+
+// sleep waits; false when ctx ended.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
 }
 
 // endRetry gives back what a retry took from the budget.

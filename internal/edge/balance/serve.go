@@ -3,11 +3,11 @@ package balance
 import (
 	"context"
 	"errors"
-	v1 "github.com/relais-edge/relais/api/v1"
 	"io"
 	"math/rand/v2"
 	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -195,14 +195,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 func (a *attempt) pause(ctx context.Context, x *stage.Exchange) bool {
 	x.MayBlock()
 	d := 10 * time.Millisecond << min(x.Tries, 4)
-	t := time.NewTimer(d/2 + rand.N(d))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	return sleep(ctx, d/2+rand.N(d))
 }
 
 // take holds a slot and says so in the trail.
@@ -219,6 +212,7 @@ func (a *attempt) take(x *stage.Exchange, slot Slot) {
 	if slot.Panicked {
 		x.Mark(name, "panic")
 	}
+	x.Spilled = slot.Spilled
 	slot.tier.counters.tries.Inc()
 	x.MarkDetail(name, slot.Reason.String(), slot.tier.name)
 }

@@ -178,6 +178,29 @@ func TestUpgradePassesThrough(t *testing.T) {
 	}
 }
 
+func TestH2CIsNotAskedFor(t *testing.T) {
+	for value, ok := range map[string]bool{"websocket": true, "h2c": false, "H2C": false, "websocket, h2c": false, "HTTP/2.0": false} {
+		if mayUpgrade([]byte(value)) != ok {
+			t.Errorf("%q: %v", value, !ok)
+		}
+	}
+	h := newHandler(t)
+	heads := make(chan string, 1)
+	x := request("GET", "/", open(t, h, listen(t, func(nc net.Conn, r *bufio.Reader) {
+		head, _ := readHead(r)
+		heads <- head
+		_, _ = io.WriteString(nc, ok("hello"))
+	}), connection()))
+	x.Out.AddString(message.Upgrade, "h2c")
+	if _, err := h.Serve(t.Context(), x); err != nil {
+		t.Fatal(err)
+	}
+	if head := <-heads; strings.Contains(strings.ToLower(head), "upgrade") {
+		t.Errorf("%q", head)
+	}
+	x.End(message.Outcome{})
+}
+
 func TestATrailerOutlivesItsConnection(t *testing.T) {
 	h := newHandler(t)
 	e := open(t, h, listen(t, answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: ETag\r\n\r\n5\r\nhello\r\n0\r\nETag: \"1\"\r\n\r\n")), connection())
@@ -204,7 +227,7 @@ func TestATrailerOutlivesItsConnection(t *testing.T) {
 func TestIdleConnectionsEnd(t *testing.T) {
 	h := newHandler(t)
 	spec := connection()
-	spec.MaxIdlePerOrigin = 2
+	spec.MaxIdlePerOrigin = new(2)
 	address := listen(t, answering(ok("hello")))
 	e := open(t, h, address, spec)
 	burst := func() {

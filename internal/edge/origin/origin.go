@@ -3,6 +3,7 @@
 package origin
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"sync"
@@ -175,7 +176,7 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		want.maxIdle = min(want.maxIdle, young)
 		want.sure = true
 	}
-	try := http1.Try{Inform: x, Head: x.Deadline, Body: e.spec.Read.Std(), Upgrade: x.Out.Has(message.Upgrade)}
+	try := http1.Try{Inform: x, Head: x.Deadline, Body: e.spec.Read.Std(), Upgrade: mayUpgrade(x.Out.Get(message.Upgrade))}
 	for {
 		x.Sent = false
 		c, err := e.get(ctx, want)
@@ -202,6 +203,19 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		e.stats.stale.Inc()
 		want.fresh = true
 	}
+}
+
+// mayUpgrade says whether a request may ask the origin for these protocols. A tunnel of HTTP/2
+// in clear (h2c) would carry requests past every stage, so it is not asked for.
+func mayUpgrade(protocols []byte) bool {
+	for rest := protocols; len(rest) > 0; {
+		var p []byte
+		p, rest, _ = bytes.Cut(rest, []byte{','})
+		if p = bytes.TrimSpace(p); message.EqualFold(p, "h2c") || message.EqualFold(p, "h2") || bytes.HasPrefix(p, []byte("HTTP/")) {
+			return false
+		}
+	}
+	return protocols != nil
 }
 
 // rewinder is a request body that can be sent again; balance's is one.

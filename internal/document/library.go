@@ -185,6 +185,8 @@ func syntaxFault(s string, lines []int, err error) *fault {
 		f.fix = `put it in quotation marks: "${NAME}"`
 	case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
 		f.what, f.fix = "the line is indented with a tab", "indent with spaces"
+	case strings.Contains(e.Message, "expected alphabetic or numeric") || strings.Contains(e.Message, "unknown anchor"):
+		f.what, f.fix = "a value that begins with * or & is an alias or an anchor in YAML", `put it in quotation marks, such as "*.example.com"`
 	case strings.Contains(e.Message, "mapping values are not allowed"):
 		f.what = "there is a colon where no key can be"
 		f.fix = "put the value in quotation marks if it holds a colon and a space, or mend the indentation"
@@ -197,8 +199,6 @@ func syntaxFault(s string, lines []int, err error) *fault {
 		f.fix = "put the value in quotation marks"
 	case strings.Contains(e.Message, "expected '-' indicator"), strings.Contains(e.Message, "did not find expected key"):
 		f.what, f.fix = "the indentation does not fit the lines before", "let the fields of a mapping, and the dashes of a list, stand in one column"
-	case strings.Contains(e.Message, "unknown anchor"):
-		f.what, f.fix = e.Message, "define it before with &, or put the value in quotation marks"
 	}
 	return f
 }

@@ -93,8 +93,15 @@ type sizeUnit struct {
 }
 
 var sizeUnits = [...]sizeUnit{
-	{"TiB", 1 << 40, true}, {"GiB", 1 << 30, true}, {"MiB", 1 << 20, true}, {"KiB", 1 << 10, true},
-	{"TB", 1e12, false}, {"GB", 1e9, false}, {"MB", 1e6, false}, {"kB", 1e3, false}, {"B", 1, true},
+	{"TiB", 1 << 40, true},
+	{"GiB", 1 << 30, true},
+	{"MiB", 1 << 20, true},
+	{"KiB", 1 << 10, true},
+	{"TB", 1e12, false},
+	{"GB", 1e9, false},
+	{"MB", 1e6, false},
+	{"kB", 1e3, false},
+	{"B", 1, true},
 }
 
 // Percent is a share, written 20% or 12.5%.

@@ -191,6 +191,8 @@ func (d *decoder) field(i int32, v reflect.Value, f *v1.Field) {
 	// A written zero that would be taken for absent.
 	if f.Shape.Form == v1.FormString {
 		d.fault(n.at, "is empty", "write a value, or leave the field out for "+quote(f.Default))
+	} else if len(f.Enum) > 0 {
+		d.fault(n.at, n.text+" is not possible here", "write "+join(f.Enum, "or"))
 	} else if f.Min != nil && *f.Min > 0 {
 		d.fault(n.at, n.text+" is out of bounds", f.Bounds())
 	}

@@ -192,7 +192,9 @@ func syntaxFault(s string, lines []int, err error) *fault {
 		f.fix = "put the value in quotation marks if it holds a colon and a space, or mend the indentation"
 	case strings.Contains(e.Message, "unexpected end of stream"):
 		f.what, f.fix = "a quotation mark is opened and not closed", "close it"
-	case strings.Contains(e.Message, "expected ',' or"):
+	case strings.Contains(e.Message, "incompatible YAML document"):
+		f.fix = "remove the %YAML line"
+	case strings.Contains(e.Message, "expected ',' or"), strings.Contains(e.Message, "expected node content"):
 		f.what, f.fix = "a bracket or brace is opened and not closed before this", "close it, and put a comma between entries"
 	case strings.Contains(e.Message, "cannot start any token"):
 		f.what = "a value cannot begin with " + firstOf(s, f.at)

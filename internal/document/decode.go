@@ -156,6 +156,9 @@ func (d *decoder) unknown(key *node, s *v1.Shape) {
 		d.fault(key.at, "has a key that is not a word", "write the name of a field")
 		return
 	}
+	if len(d.faults) >= maxFaults {
+		return
+	}
 	names := make([]string, len(s.Fields))
 	for i := range s.Fields {
 		names[i] = s.Fields[i].Name

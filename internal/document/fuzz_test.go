@@ -19,6 +19,7 @@ var seeds = []string{
 	"a: %b\n", "a: @b\n", "a: `b\n", "a: \n b:\n  c\n d: e\n", "a: 'b' # c\n", "a: 'b'c\n", "a: {b: c}d\n", "a: [b]: c\n", "a:\n b: c\n  d: e\n",
 	"a: ...\n", "...\n", "a: ---\n", "a: [a: b]\n", "a: {b}\n", "a: {b: }\n", "a: [?b]\n", "a: x ? y\n", "a: [x:]\n", "a: [\"b\":c]\n", "{a: b,\nc: d}\n",
 	"a: \"b\n c\"\n", "a: b\n---\nc: d\n", "a: = \n", "a: <<\n", "a: [-1, - b]\n", "- a: b\n  c: d\n-  e: f\n   g: h\n", "a:   \n   - b\n",
+	"a: ü # für\nb: [ß, \"日本\"]\n", "a: x\u00a0y\n", "a: x\u2028y\n", "a: \u0085\n", "\ufeffa: b\n", "a: \U0001f600: b\n", "ü:\n  - a\n", "a: x\ufffdy\n",
 }
 
 func addSeeds(f *testing.F) {

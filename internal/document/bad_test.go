@@ -46,7 +46,7 @@ func TestWhatIsSaidOfBadDocuments(t *testing.T) {
 		t.Errorf("only %d cases", len(cases))
 	}
 	for _, c := range cases {
-		text := strings.NewReplacer("␉", "\t", "␀", "\x00", "␇", "\a").Replace(c.text)
+		text := strings.NewReplacer("␉", "\t", "␇", "\a", "⍰", "\xfc").Replace(c.text)
 		set, problems := Read([]File{{"shop.yaml", []byte(text)}}, badEnv)
 		_, more := set.Compile()
 		var got strings.Builder

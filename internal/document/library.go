@@ -29,16 +29,13 @@ type fault struct {
 // readLibrary reads the documents of a part with the library. It stops at the first fault, which it
 // gives beside the documents before it.
 func readLibrary(s string) (trees []tree, f *fault) {
-	if !utf8.ValidString(s) {
-		at := 0
-		for at < len(s) {
-			c, n := utf8.DecodeRuneInString(s[at:])
-			if c == utf8.RuneError && n == 1 {
-				break
-			}
-			at += n
+	for at, c := range s {
+		switch {
+		case c == utf8.RuneError && !strings.HasPrefix(s[at:], "\ufffd"):
+			return nil, &fault{at: int32(at), what: "the text is not UTF-8", fix: "save the file as UTF-8"}
+		case c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f:
+			return nil, &fault{at: int32(at), what: fmt.Sprintf("the text holds the control character %q", c), fix: "remove it"}
 		}
-		return nil, &fault{at: int32(at), what: "the text is not UTF-8", fix: "save the file as UTF-8"}
 	}
 	dec := yaml.NewDecoder(strings.NewReader(s))
 	lines := lineStarts(s)

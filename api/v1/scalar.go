@@ -1,6 +1,7 @@
 package v1
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
 	"strconv"
@@ -14,8 +15,17 @@ type Duration time.Duration
 // Std returns d as a time.Duration.
 func (d Duration) Std() time.Duration { return time.Duration(d) }
 
-// String writes d as Go does.
-func (d Duration) String() string { return time.Duration(d).String() }
+// String writes d as Go does, without units that count nothing: 5m, not 5m0s.
+func (d Duration) String() string {
+	s := time.Duration(d).String()
+	if strings.HasSuffix(s, "m0s") {
+		s = s[:len(s)-2]
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = s[:len(s)-2]
+	}
+	return s
+}
 
 // MarshalText implements encoding.TextMarshaler.
 func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
@@ -47,8 +57,21 @@ func (s Size) String() string {
 func (s Size) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (s *Size) UnmarshalText(b []byte) error {
-	text, factor := string(b), int64(1)
+func (s *Size) UnmarshalText(b []byte) error { return s.parse(string(b)) }
+
+// UnmarshalJSON takes a text, or a number of bytes, as the schema allows.
+func (s *Size) UnmarshalJSON(b []byte) error {
+	var text string
+	if len(b) > 0 && b[0] != '"' {
+		text = string(b)
+	} else if err := json.Unmarshal(b, &text); err != nil {
+		return err
+	}
+	return s.parse(text)
+}
+
+func (s *Size) parse(b string) error {
+	text, factor := b, int64(1)
 	for _, u := range sizeUnits {
 		if n, ok := strings.CutSuffix(text, u.name); ok {
 			text, factor = strings.TrimSpace(n), u.bytes
@@ -97,7 +120,7 @@ func (p Percent) MarshalText() ([]byte, error) { return []byte(p.String()), nil 
 func (p *Percent) UnmarshalText(b []byte) error {
 	n, ok := strings.CutSuffix(string(b), "%")
 	v, err := strconv.ParseFloat(n, 64)
-	if !ok || err != nil || v < 0 || v > 100 || math.IsNaN(v) {
+	if !ok || err != nil || v < 0 || v > 100 || math.IsNaN(v) || math.Signbit(v) {
 		return fmt.Errorf("%q is not a share; write a number from 0 to 100 and a percent sign, such as 20%%", b)
 	}
 	*p = Percent(v)

@@ -33,7 +33,7 @@ type Shape struct {
 	// Fields of an object, those of inlined structs among them, in the order of the source.
 	Fields []Field
 	// Elem is the shape of an element of a list; nil for the others.
-	Elem *Shape
+	Elem     *Shape
 	defaults bool // there are defaults in it or below it
 }
 

@@ -11,7 +11,7 @@ type Site struct {
 type SiteSpec struct {
 	// Hostnames are exact names, names with one leading wildcard label (*.example.com, any depth), or * for all.
 	Hostnames []string `json:"hostnames" schema:"required,minItems=1,maxItems=1000,format=hostname-pattern"`
-	// Listeners that serve the site; absent means all.
+	// Listeners that serve the site, of its organization or else of the one named default; absent means all.
 	Listeners []string `json:"listeners,omitempty" schema:"maxItems=64,ref=Listener"`
 	Policies  `json:",inline"`
 	// Routes are tried in order; the first that matches serves the request.

@@ -136,7 +136,9 @@ func (c *checker) object(v reflect.Value, s *Shape) {
 		f := &s.Fields[i]
 		fv := f.Of(v)
 		if fv.IsZero() || f.Shape.Form == FormList && fv.Len() == 0 {
-			if f.Required {
+			if f.Required && f.Shape.Form == FormObject && !f.Pointer {
+				c.within(f.Name, func() { c.object(fv, f.Shape) }) // says which of its fields are required
+			} else if f.Required {
 				c.add(f.Name, "is required", f.missing())
 			}
 			continue
@@ -165,6 +167,8 @@ func (f *Field) missing() string {
 		return "write host:port, such as 127.0.0.1:8080 or :443"
 	case f.Format == "path":
 		return "write a path, such as /"
+	case f.Format == "name":
+		return "write a name, such as shop"
 	case f.MinItems > 0:
 		return fmt.Sprintf("give at least %d", f.MinItems)
 	}

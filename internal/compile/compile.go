@@ -90,8 +90,16 @@ type index struct {
 
 func newIndex(docs []v1.Document) index {
 	x := index{
-		table[*v1.Listener]{}, table[*v1.Certificate]{}, make(table[*v1.Site], len(docs)), table[*v1.Service]{}, table[*v1.OriginPool]{},
-		table[*v1.CachePolicy]{}, table[*v1.WafPolicy]{}, table[*v1.AccessPolicy]{}, table[*v1.RateLimit]{}, table[*v1.VisitorPolicy]{},
+		table[*v1.Listener]{},
+		table[*v1.Certificate]{},
+		make(table[*v1.Site], len(docs)),
+		table[*v1.Service]{},
+		table[*v1.OriginPool]{},
+		table[*v1.CachePolicy]{},
+		table[*v1.WafPolicy]{},
+		table[*v1.AccessPolicy]{},
+		table[*v1.RateLimit]{},
+		table[*v1.VisitorPolicy]{},
 	}
 	for _, d := range docs {
 		switch d := d.(type) {

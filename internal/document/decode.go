@@ -84,14 +84,14 @@ func (d *decoder) identify() v1.Document {
 	var what, fix string
 	at := start
 	if kk == 0 {
-		what, fix = "is missing", "write one of "+join(kindNames())
+		what, fix = "is missing", "write one of "+join(kindNames(), "or")
 	} else {
 		at = d.t.nodes[kk].at
 		n := &d.t.nodes[kind]
 		if doc := v1.New(v1.Kind(n.text)); doc != nil && n.kind.scalar() {
 			return doc
 		}
-		what, fix = quote(n.text)+" is not a kind that is known", "it is one of "+join(kindNames())
+		what, fix = quote(n.text)+" is not a kind that is known", "it is one of "+join(kindNames(), "and")
 		if near := v1.Suggest(n.text, slices.Values(kindNames())); near != "" {
 			fix = "did you mean " + quote(near) + "?"
 		}
@@ -116,7 +116,7 @@ func (d *decoder) object(i int32, v reflect.Value, s *v1.Shape) {
 		for j := range min(3, len(s.Fields)) {
 			names = append(names, s.Fields[j].Name)
 		}
-		d.fault(d.t.nodes[i].at, "is "+kindOf(&d.t.nodes[i])+" where fields are expected", "write fields such as "+join(names))
+		d.fault(d.t.nodes[i].at, "is "+kindOf(&d.t.nodes[i])+" where fields are expected", "write fields such as "+join(names, "and"))
 		return
 	}
 	var seen uint64
@@ -156,11 +156,14 @@ func (d *decoder) unknown(key *node, s *v1.Shape) {
 		d.fault(key.at, "has a key that is not a word", "write the name of a field")
 		return
 	}
+	if len(d.faults) >= maxFaults {
+		return
+	}
 	names := make([]string, len(s.Fields))
 	for i := range s.Fields {
 		names[i] = s.Fields[i].Name
 	}
-	fix, meant := "the fields here are "+join(names), ""
+	fix, meant := "the fields here are "+join(names, "and"), ""
 	if near := v1.Suggest(key.text, slices.Values(names)); near != "" {
 		fix = "did you mean " + quote(near) + "?"
 		meant = strings.TrimPrefix(d.path()+"."+near, ".")
@@ -191,6 +194,8 @@ func (d *decoder) field(i int32, v reflect.Value, f *v1.Field) {
 	// A written zero that would be taken for absent.
 	if f.Shape.Form == v1.FormString {
 		d.fault(n.at, "is empty", "write a value, or leave the field out for "+quote(f.Default))
+	} else if len(f.Enum) > 0 {
+		d.fault(n.at, n.text+" is not possible here", "write "+join(f.Enum, "or"))
 	} else if f.Min != nil && *f.Min > 0 {
 		d.fault(n.at, n.text+" is out of bounds", f.Bounds())
 	}
@@ -348,11 +353,11 @@ func formOf(s *v1.Shape) string {
 	return "a text"
 }
 
-func join(words []string) string {
+func join(words []string, last string) string {
 	if len(words) < 2 {
 		return strings.Join(words, "")
 	}
-	return strings.Join(words[:len(words)-1], ", ") + " and " + words[len(words)-1]
+	return strings.Join(words[:len(words)-1], ", ") + " " + last + " " + words[len(words)-1]
 }
 
 // quote puts quotation marks around s, cut to a length that a person can read.

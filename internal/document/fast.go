@@ -1,6 +1,9 @@
 package document
 
-import "strings"
+import (
+	"strings"
+	"unicode/utf8"
+)
 
 // maxDepth bounds how deep a document nests; the deepest field of the vocabulary is at 12.
 const maxDepth = 32
@@ -18,10 +21,8 @@ type fastReader struct {
 // is not in its part of YAML; there is then nothing to be said about the tree.
 func (r *fastReader) read(s string) bool {
 	r.nodes, r.s, r.i, r.depth = r.nodes[:0], s, 0, 0
-	for i := range len(s) {
-		if c := s[i]; c >= 0x7f || c < ' ' && c != '\n' {
-			return false
-		}
+	if !ordinary(s) {
+		return false
 	}
 	if rest, ok := strings.CutPrefix(s, "---"); ok {
 		if !strings.HasPrefix(rest, "\n") {
@@ -37,6 +38,26 @@ func (r *fastReader) read(s string) bool {
 		return false
 	}
 	return r.i == len(s)
+}
+
+// ordinary tells whether a text holds only line feeds and characters that are neither controls nor
+// line breaks of another kind nor marks.
+func ordinary(s string) bool {
+	for i := 0; i < len(s); i++ {
+		c := s[i]
+		if c < ' ' && c != '\n' || c == 0x7f {
+			return false
+		}
+		if c < utf8.RuneSelf {
+			continue
+		}
+		r, n := utf8.DecodeRuneInString(s[i:])
+		if r == utf8.RuneError || r < 0xa0 || r == 0x2028 || r == 0x2029 || r == 0xfeff || r >= 0xfffe {
+			return false
+		}
+		i += n - 1
+	}
+	return true
 }
 
 // nextLine goes over empty lines and comments, from the start of a line, to the first character of the

@@ -29,16 +29,13 @@ type fault struct {
 // readLibrary reads the documents of a part with the library. It stops at the first fault, which it
 // gives beside the documents before it.
 func readLibrary(s string) (trees []tree, f *fault) {
-	if !utf8.ValidString(s) {
-		at := 0
-		for at < len(s) {
-			c, n := utf8.DecodeRuneInString(s[at:])
-			if c == utf8.RuneError && n == 1 {
-				break
-			}
-			at += n
+	for at, c := range s {
+		switch {
+		case c == utf8.RuneError && !strings.HasPrefix(s[at:], "\ufffd"):
+			return nil, &fault{at: int32(at), what: "the text is not UTF-8", fix: "save the file as UTF-8"}
+		case c < ' ' && c != '\n' && c != '\r' && c != '\t' || c == 0x7f:
+			return nil, &fault{at: int32(at), what: fmt.Sprintf("the text holds the control character %q", c), fix: "remove it"}
 		}
-		return nil, &fault{at: int32(at), what: "the text is not UTF-8", fix: "save the file as UTF-8"}
 	}
 	dec := yaml.NewDecoder(strings.NewReader(s))
 	lines := lineStarts(s)
@@ -185,20 +182,22 @@ func syntaxFault(s string, lines []int, err error) *fault {
 		f.fix = `put it in quotation marks: "${NAME}"`
 	case strings.HasPrefix(strings.TrimLeft(line, " "), "\t"):
 		f.what, f.fix = "the line is indented with a tab", "indent with spaces"
+	case strings.Contains(e.Message, "expected alphabetic or numeric") || strings.Contains(e.Message, "unknown anchor"):
+		f.what, f.fix = "a value that begins with * or & is an alias or an anchor in YAML", `put it in quotation marks, such as "*.example.com"`
 	case strings.Contains(e.Message, "mapping values are not allowed"):
 		f.what = "there is a colon where no key can be"
 		f.fix = "put the value in quotation marks if it holds a colon and a space, or mend the indentation"
 	case strings.Contains(e.Message, "unexpected end of stream"):
 		f.what, f.fix = "a quotation mark is opened and not closed", "close it"
-	case strings.Contains(e.Message, "expected ',' or"):
+	case strings.Contains(e.Message, "incompatible YAML document"):
+		f.fix = "remove the %YAML line"
+	case strings.Contains(e.Message, "expected ',' or"), strings.Contains(e.Message, "expected node content"):
 		f.what, f.fix = "a bracket or brace is opened and not closed before this", "close it, and put a comma between entries"
 	case strings.Contains(e.Message, "cannot start any token"):
 		f.what = "a value cannot begin with " + firstOf(s, f.at)
 		f.fix = "put the value in quotation marks"
 	case strings.Contains(e.Message, "expected '-' indicator"), strings.Contains(e.Message, "did not find expected key"):
 		f.what, f.fix = "the indentation does not fit the lines before", "let the fields of a mapping, and the dashes of a list, stand in one column"
-	case strings.Contains(e.Message, "unknown anchor"):
-		f.what, f.fix = e.Message, "define it before with &, or put the value in quotation marks"
 	}
 	return f
 }

@@ -51,6 +51,7 @@ type source struct{ name, text string }
 // origin is the part of a file that holds a document, and which of the part's documents it is.
 type origin struct {
 	file, start, end int
+	line             int // of start, from 0
 	nth              int
 }
 
@@ -66,7 +67,7 @@ func Load(paths []string, env func(string) (string, bool)) (*Set, []Problem) {
 		l.problems = append(l.problems, Problem{File: strings.Join(paths, ", "), What: "holds no documents", Fix: "name a file, or a directory with *.yaml, *.yml or *.json files"})
 	}
 	set, problems := Read(l.files, env)
-	return set, bound(append(l.problems, problems...))
+	return set, append(l.problems, problems...)
 }
 
 // Compile joins the documents of the set into a bundle. The problems are those between documents,
@@ -104,12 +105,14 @@ func (s *Set) place(i int, p v1.Problem) Problem {
 	o := s.origins[i]
 	f := s.files[o.file]
 	out.File = f.name
-	trees, _ := new(reader).trees(f.text[o.start:o.end])
-	at := o.start
+	text := f.text[o.start:o.end]
+	trees, _ := new(reader).trees(text)
+	at := 0
 	if o.nth < len(trees) {
-		at += int(trees[o.nth].find(p.Field))
+		at = int(trees[o.nth].find(p.Field))
 	}
-	out.Line, out.Column = position(f.text, at)
+	out.Line, out.Column = position(text, at)
+	out.Line += o.line
 	return out
 }
 
@@ -214,13 +217,4 @@ func (l *lister) failed(name string, err error) {
 		fix = "allow the user of this process to read it"
 	}
 	l.problem(name, "cannot be read: "+err.Error(), fix)
-}
-
-// bound cuts a list of problems to what a person will read.
-func bound(problems []Problem) []Problem {
-	if n := len(problems) - MaxProblems; n > 0 {
-		last := problems[MaxProblems]
-		problems = append(problems[:MaxProblems:MaxProblems], Problem{File: last.File, What: fmt.Sprintf("and %d more problems", n), Fix: "mend those above first"})
-	}
-	return problems
 }

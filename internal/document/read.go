@@ -15,11 +15,12 @@ import (
 // batch is how many parts a worker takes at a time.
 const batch = 64
 
-// result is what was found in one part.
+// result is what was found in one part. Of problems only their number is kept: a part that has some is
+// read again to tell them, as long as there are few.
 type result struct {
 	documents []v1.Document
 	nths      []int
-	problems  []Problem
+	problems  int
 }
 
 // Read reads the documents of texts. See Load.
@@ -37,11 +38,18 @@ func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
 		}
 	}
 	results := set.readParts(parts, env)
+	teller := &reader{decoder: decoder{env: env}}
+	more := 0
 	set.Documents = make([]v1.Document, 0, len(parts))
 	set.origins = make([]origin, 0, len(parts))
 	for i := range results {
 		r := &results[i]
-		problems = append(problems, r.problems...)
+		if r.problems > 0 && len(problems) < MaxProblems {
+			teller.tell = func(p Problem) { problems = append(problems, p) }
+			teller.part(&set.files[parts[i].file], parts[i])
+		} else {
+			more += r.problems
+		}
 		for j, d := range r.documents {
 			o := parts[i]
 			o.nth = r.nths[j]
@@ -50,7 +58,12 @@ func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
 		}
 	}
 	problems = append(problems, set.twice()...)
-	return set, bound(problems)
+	if more += len(problems) - MaxProblems; more > 0 {
+		problems = append(problems[:MaxProblems], Problem{
+			File: problems[MaxProblems-1].File, What: fmt.Sprintf("and %d more problems", more), Fix: "mend those above first",
+		})
+	}
+	return set, problems
 }
 
 // readParts reads the parts side by side, as many at a time as there are processors.
@@ -86,15 +99,16 @@ func split(parts []origin, file int, text string) []origin {
 	if text[0] == '%' || strings.Contains(text, "\n%") || strings.Contains(text, "\n...") {
 		return append(parts, origin{file: file, end: len(text)})
 	}
-	start := 0
+	start, line := 0, 0
 	for at := 0; ; {
 		n := strings.Index(text[at:], "\n---")
 		if n < 0 {
-			return append(parts, origin{file: file, start: start, end: len(text)})
+			return append(parts, origin{file: file, start: start, end: len(text), line: line})
 		}
 		at += n + 1
 		if after := at + 3; after == len(text) || strings.IndexByte(" \t\r\n", text[after]) >= 0 {
-			parts = append(parts, origin{file: file, start: start, end: at})
+			parts = append(parts, origin{file: file, start: start, end: at, line: line})
+			line += strings.Count(text[start:at], "\n")
 			start = at
 		}
 	}
@@ -104,6 +118,7 @@ func split(parts []origin, file int, text string) []origin {
 type reader struct {
 	fast    fastReader
 	decoder decoder
+	tell    func(Problem) // nil when problems are only counted
 }
 
 // trees gives the documents of a text as trees, which hold until the next call.
@@ -135,24 +150,30 @@ func (r *reader) part(f *source, o origin) (out result) {
 				out.nths = append(out.nths, nth)
 			}
 		}
-		if len(faults) > 0 {
-			out.problems = append(out.problems, tell(f, o, name, faults)...)
-		}
+		r.report(&out, place{f.name, text, o.line}, name, faults)
 	}
 	if broken != nil {
-		out.problems = append(out.problems, tell(f, o, "", []fault{*broken})...)
+		r.report(&out, place{f.name, text, o.line}, "", []fault{*broken})
 	}
 	return out
 }
 
-func tell(f *source, o origin, name string, faults []fault) []Problem {
-	slices.SortStableFunc(faults, func(a, b fault) int { return int(a.at) - int(b.at) })
-	problems := make([]Problem, 0, len(faults))
-	for _, x := range faults {
-		line, column := position(f.text, o.start+int(x.at))
-		problems = append(problems, Problem{f.name, line, column, name, x.field, x.what, x.fix})
+// place is a part of a file, and the line before it.
+type place struct {
+	file, text string
+	line       int
+}
+
+func (r *reader) report(out *result, at place, name string, faults []fault) {
+	out.problems += len(faults)
+	if r.tell == nil {
+		return
 	}
-	return problems
+	slices.SortStableFunc(faults, func(a, b fault) int { return int(a.at) - int(b.at) })
+	for _, x := range faults {
+		line, column := position(at.text, int(x.at))
+		r.tell(Problem{at.file, at.line + line, column, name, x.field, x.what, x.fix})
+	}
 }
 
 // validate gives what the rules find, without what only follows from the faults of decoding.

@@ -114,10 +114,21 @@ func TestWithAndWithoutLeaveTheTableBeforeAsItWas(t *testing.T) {
 		host  string
 		want  string
 	}{
-		{t0, "a.test", "a"}, {t0, "x.a.test", "a"}, {t0, "else", "a"}, {t0, "a2.test", "a"}, {t0, "b.test", "b"},
-		{t1, "a.test", ""}, {t1, "x.a.test", ""}, {t1, "else", ""}, {t1, "a2.test", "a"}, {t1, "b.test", "b"},
-		{t2, "x.c.test", "c"}, {t2, "b.test", "b"},
-		{t3, "b.test", ""}, {t3, "c.test", "c"}, {t3, "a2.test", "a"},
+		{t0, "a.test", "a"},
+		{t0, "x.a.test", "a"},
+		{t0, "else", "a"},
+		{t0, "a2.test", "a"},
+		{t0, "b.test", "b"},
+		{t1, "a.test", ""},
+		{t1, "x.a.test", ""},
+		{t1, "else", ""},
+		{t1, "a2.test", "a"},
+		{t1, "b.test", "b"},
+		{t2, "x.c.test", "c"},
+		{t2, "b.test", "b"},
+		{t3, "b.test", ""},
+		{t3, "c.test", "c"},
+		{t3, "a2.test", "a"},
 	} {
 		if got := name(c.table.Lookup([]byte(c.host), "l")); got != c.want {
 			t.Errorf("%s: site %q, want %q", c.host, got, c.want)

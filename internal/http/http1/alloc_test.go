@@ -33,7 +33,9 @@ func (h *hit) Serve(context.Context, *message.Request) *message.Response {
 	return &h.resp
 }
 
-func (h *hit) Refuse(context.Context, *message.Conn, int, string, string) *message.Response { return nil }
+func (h *hit) Refuse(context.Context, *message.Conn, int, string, string) *message.Response {
+	return nil
+}
 
 const browserGet = "GET /img/logo.png?v=3 HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
 	"Accept: image/avif,image/webp,*/*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nReferer: https://shop.example.com/\r\n" +

@@ -164,6 +164,8 @@ func TestPipelinedAnswersLeaveTogetherInOrder(t *testing.T) {
 	if bodies.String() != want.String() {
 		t.Errorf("got %q", got)
 	}
+	mu.Lock()
+	defer mu.Unlock()
 	if len(ends) != 40 {
 		t.Errorf("%d ends", len(ends))
 	}

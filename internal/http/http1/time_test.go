@@ -75,7 +75,10 @@ func TestHeadMayNotDripForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, nc := pipe(t, ServerConfig{HeaderTimeout: 5 * time.Second}, handlerFunc(echo))
 		from := time.Now()
+		dripped := make(chan bool)
+		defer func() { _ = nc.Close(); <-dripped }()
 		go func() {
+			defer close(dripped)
 			for _, c := range []byte("GET /" + strings.Repeat("a", 1000)) {
 				if _, err := nc.Write([]byte{c}); err != nil {
 					return

@@ -484,3 +484,28 @@ func TestRequestsAreFramedAnew(t *testing.T) {
 		}
 	}
 }
+
+// bomb is a body that panics.
+type bomb struct{ parts }
+
+func (*bomb) Next(context.Context) ([]byte, error) { panic("bomb") }
+
+func TestPanicOfABodyAbortsItsAnswerOnly(t *testing.T) {
+	b := &bomb{}
+	out := make(chan message.Outcome, 2)
+	s, addr := listen(t, ServerConfig{}, handlerFunc(func(_ context.Context, r *message.Request) *message.Response {
+		if string(r.Path()) == "/" {
+			return text(200, "alive")
+		}
+		return &message.Response{Status: 200, ContentLength: -1, Body: b, Ender: enderFunc(func(o message.Outcome) { out <- o })}
+	}))
+	if got := talk(t, addr, "GET /bomb HTTP/1.1\r\nHost: h\r\n\r\n"); got != "" {
+		t.Errorf("%q", got)
+	}
+	if o := <-out; o.Err == nil || len(out) != 0 || len(b.closed) != 1 || s.Stats().Panics != 1 {
+		t.Errorf("%+v %v %+v", o, b.closed, s.Stats())
+	}
+	if got := talk(t, addr, "GET / HTTP/1.1\r\nHost: h\r\n\r\n"); !strings.HasSuffix(got, "alive") {
+		t.Errorf("%q", got)
+	}
+}

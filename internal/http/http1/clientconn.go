@@ -109,8 +109,9 @@ func (c *ClientConn) staleOther() bool {
 // is not nil; it returns io.EOF only for a whole body. With status 101 (when asked for) or
 // a 2xx to CONNECT, resp.Upgrade is the connection.
 //
-// When ctx ends, RoundTrip and Body.Next return within a tick (50 ms) of the Client's sweeper:
-// that costs no timer and no allocation. An error is always an *Error, and the connection is
+// Ctx counts until resp.Body or resp.Upgrade is closed; that of Body.Next is not looked at. When
+// it ends, whatever waits returns within a tick (50 ms) of the Client's sweeper, which costs
+// no timer and no allocation. An error is always an *Error, and the connection is
 // closed then.
 func (c *ClientConn) RoundTrip(ctx context.Context, req *message.Request, resp *message.Response, t Try) error {
 	c.uses++

@@ -3,7 +3,6 @@ package http1
 import (
 	"context"
 	"io"
-	"net"
 	"strconv"
 
 	"github.com/relais-edge/relais/internal/http/message"

@@ -113,8 +113,7 @@ func (c *serverConn) rescue(x *exchange) {
 			b.Close(errPanic)
 		}()
 	}
-	x.outcome.Err = errPanic
-	c.end(x)
+	c.finish(x, errPanic)
 }
 
 // call asks the handler; nil when it panicked or gave nothing.

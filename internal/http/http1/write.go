@@ -96,6 +96,9 @@ func (c *serverConn) finish(x *exchange, err error) {
 	if err != nil {
 		c.last, c.abort = true, true
 		x.outcome.Err = err
+		if len(c.pend) == 0 {
+			c.out = c.out[:0] // a head alone is of no use
+		}
 	}
 	_ = c.flush()
 	c.end(x)

@@ -33,7 +33,9 @@ func (h *hit) Serve(context.Context, *message.Request) *message.Response {
 	return &h.resp
 }
 
-func (h *hit) Refuse(context.Context, *message.Conn, int, string, string) *message.Response { return nil }
+func (h *hit) Refuse(context.Context, *message.Conn, int, string, string) *message.Response {
+	return nil
+}
 
 const browserGet = "GET /img/logo.png?v=3 HTTP/1.1\r\nHost: shop.example.com\r\nUser-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n" +
 	"Accept: image/avif,image/webp,*/*\r\nAccept-Language: en-US,en;q=0.5\r\nAccept-Encoding: gzip, deflate, br\r\nReferer: https://shop.example.com/\r\n" +
@@ -87,6 +89,9 @@ func answerLen(t testing.TB, nc net.Conn, buf []byte) int {
 }
 
 func TestHitAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under the race detector pools drop what they hold")
+	}
 	for _, size := range []int{0, 1 << 10, 64 << 10} {
 		_, addr := listen(t, ServerConfig{}, newHit(size))
 		once := exchanger(t, addr, browserGet)
@@ -98,6 +103,9 @@ func TestHitAllocatesNothing(t *testing.T) {
 }
 
 func TestProxiedRequestAllocatesNothing(t *testing.T) {
+	if raceEnabled {
+		t.Skip("under the race detector pools drop what they hold")
+	}
 	for _, size := range []int{0, 1 << 10, 64 << 10} {
 		_, origin := listen(t, ServerConfig{}, newHit(size))
 		_, addr := listen(t, ServerConfig{}, newProxy(t, origin))

@@ -60,7 +60,7 @@ func (c *Client) NewConn(nc net.Conn, rel Releaser) *ClientConn {
 	cc := &ClientConn{cl: c, nc: nc, rel: rel}
 	cc.src.init(nc, &c.pool)
 	cc.tcp, cc.raw = socketOf(nc)
-	cc.probe = cc.probeStep
+	cc.probe, cc.both = cc.probeStep, cc.bothSteps
 	cc.body.c = cc
 	c.watch.add(cc)
 	return cc
@@ -119,6 +119,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Causes of an Error.
 var (
+	ErrStale      = errors.New("the origin closed the idle connection, or sent what nobody asked for")
 	ErrTimeout    = errors.New("the origin took too long")
 	ErrInterim    = errors.New("too many interim answers")
 	ErrSwitched   = errors.New("101 without being asked")

@@ -30,6 +30,11 @@ type ClientConn struct {
 	probe func(fd uintptr) bool
 	fresh bool
 	one   [1]byte
+	both  func(fd uintptr) bool // bothSteps, made once
+	step  uint8
+	out   []byte
+	wrote int
+	early error // of the read that followed the write
 
 	uses     int
 	head     head
@@ -62,7 +67,8 @@ func (c *ClientConn) Close() error {
 }
 
 // Stale says whether an idle connection must not be used again: the origin closed it or sent
-// bytes that nobody asked for. It does not block and does not allocate on plain TCP.
+// bytes that nobody asked for. RoundTrip looks itself, so this is for a pool that wants to
+// know without a request. It does not block and does not allocate on plain TCP.
 func (c *ClientConn) Stale() bool {
 	if c.closed.Load() || len(c.src.buffered()) > 0 {
 		return true
@@ -106,15 +112,20 @@ func (c *ClientConn) staleOther() bool {
 // comes before the rest was sent is returned at once, and the rest is not sent any more once that
 // answer has ended.
 //
+// A connection that is stale is found before anything is sent and before the body is pulled:
+// the error is ErrStale, with Sent false, and the request may go to another connection.
+//
 // Resp comes without connection-specific fields. Resp.Body must be closed in any case when it
 // is not nil; it returns io.EOF only for a whole body. With status 101 (when asked for) or
 // a 2xx to CONNECT, resp.Upgrade is the connection.
 //
-// When ctx ends, RoundTrip and Body.Next return within a tick (50 ms) of the Client's sweeper:
-// that costs no timer and no allocation. An error is always an *Error, and the connection is
+// Ctx counts until resp.Body or resp.Upgrade is closed; that of Body.Next is not looked at. When
+// it ends, whatever waits returns within a tick (50 ms) of the Client's sweeper, which costs
+// no timer and no allocation. An error is always an *Error, and the connection is
 // closed then.
 func (c *ClientConn) RoundTrip(ctx context.Context, req *message.Request, resp *message.Response, t Try) error {
 	c.uses++
+	c.early = nil
 	c.busy, c.sent, c.partial = true, false, false
 	resp.Reset()
 	if c.bodyWait = t.Body; t.Body <= 0 {
@@ -235,6 +246,10 @@ func (c *ClientConn) readHead(resp *message.Response, t *Try) error {
 
 // oneHead reads one head.
 func (c *ClientConn) oneHead(resp *message.Response) error {
+	if err := c.early; err != nil {
+		c.early = nil
+		return err
+	}
 	lim := &c.cl.cfg.Limits
 	for {
 		if b := c.src.buffered(); len(b) > 0 {

@@ -28,6 +28,12 @@ func (c *ClientConn) send(ctx context.Context, req *message.Request, resp *messa
 	if !ok {
 		return false, ErrRequest
 	}
+	if req.Body == nil && c.src.raw != nil {
+		return false, c.writeAndWait(out, t)
+	}
+	if c.uses > 1 && c.Stale() {
+		return false, ErrStale // before the body is touched
+	}
 	if req.Body == nil {
 		return false, c.write(out, nil, nil)
 	}
@@ -76,6 +82,68 @@ func (c *ClientConn) awaitContinue(resp *message.Response, t *Try) (answered boo
 		}
 	}
 	return false, ErrInterim
+}
+
+// The steps of writeAndWait.
+const (
+	stepProbe uint8 = iota
+	stepStale
+	stepPartial // of the request some was written, or none
+	stepFailed
+	stepWait // for the answer
+)
+
+// writeAndWait looks whether the connection is quiet, writes a whole request and reads the
+// beginning of the answer, in one wait of the poller: three system calls where five would be
+// needed. The look comes after the poller was reset, so nothing that comes later is missed.
+func (c *ClientConn) writeAndWait(out []byte, t *Try) error {
+	c.waitHead(t)
+	s := &c.src
+	s.size, s.n, s.err = sizeLarge, 0, nil
+	c.step, c.out, c.wrote = stepProbe, out, 0
+	err := s.raw.Read(c.both)
+	c.out = nil
+	c.sent = c.wrote > 0
+	switch c.step {
+	case stepStale:
+		return ErrStale
+	case stepPartial:
+		c.rg.set(phaseNone, 0)
+		return c.write(out[c.wrote:], nil, nil)
+	case stepWait:
+		if err == nil {
+			err = s.err
+		}
+		c.early = err // readHead returns it
+		return nil
+	}
+	if err == nil {
+		err = s.err
+	}
+	return &writeError{err}
+}
+
+// bothSteps does the system calls of writeAndWait.
+func (c *ClientConn) bothSteps(fd uintptr) bool {
+	if c.step == stepWait {
+		return c.src.readStep(fd)
+	}
+	if !nothingToRead(fd, c.one[:]) {
+		c.step = stepStale
+		return true
+	}
+	n, again, err := writeOnce(fd, c.out)
+	c.wrote = n
+	switch {
+	case err != nil:
+		c.step, c.src.err = stepFailed, err
+	case again || n < len(c.out):
+		c.step = stepPartial
+	default:
+		c.step = stepWait
+		return false
+	}
+	return true
 }
 
 // write writes up to three pieces in one call.

@@ -26,8 +26,8 @@ type Handler interface {
 
 // Limits bound a head, in bytes and lines. Zero means the default.
 type Limits struct {
-	HeadBytes   int // start line and fields together; 64 KiB
-	Fields      int // field lines; 128
+	HeadBytes   int // start line and fields together; 64 KiB, at most 128 KiB
+	Fields      int // field lines; 128, at most 10,000
 	TargetBytes int // request target; 16 KiB
 }
 
@@ -46,6 +46,9 @@ type ServerConfig struct {
 	TunnelTimeout time.Duration // longest silence of both sides of a tunnel; 1 h
 }
 
+// maxFields is as many lines as a head may be allowed.
+const maxFields = 10_000
+
 func orDefault[T int | int64 | time.Duration](v *T, d T) {
 	if *v <= 0 {
 		*v = d
@@ -56,6 +59,8 @@ func (l *Limits) fill(fields int) {
 	orDefault(&l.HeadBytes, 64<<10)
 	orDefault(&l.Fields, fields)
 	orDefault(&l.TargetBytes, 16<<10)
+	l.HeadBytes = min(l.HeadBytes, sizeLarge)
+	l.Fields = min(l.Fields, maxFields)
 	l.TargetBytes = min(l.TargetBytes, l.HeadBytes)
 }
 
@@ -72,7 +77,7 @@ func (c *ServerConfig) fill() {
 type Stats struct {
 	Requests uint64 // given to Serve
 	Refused  uint64 // given to Refuse
-	Panics   uint64 // of the Handler
+	Panics   uint64 // of the Handler, of a Body or of an Ender
 	Aborted  uint64 // answers that could not be sent whole
 	Slow     uint64 // connections ended because a limit of time was over, idle ones not counted
 	Gone     uint64 // connections reset by the client while a request was being answered

@@ -15,7 +15,9 @@ import (
 // handlerFunc is a Handler of a function; refusals get the plain page.
 type handlerFunc func(ctx context.Context, r *message.Request) *message.Response
 
-func (f handlerFunc) Serve(ctx context.Context, r *message.Request) *message.Response { return f(ctx, r) }
+func (f handlerFunc) Serve(ctx context.Context, r *message.Request) *message.Response {
+	return f(ctx, r)
+}
 
 func (f handlerFunc) Refuse(_ context.Context, _ *message.Conn, status int, code, _ string) *message.Response {
 	return text(status, code)

@@ -46,6 +46,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	c := &serverConn{s: s, nc: nc, facts: facts, cancel: cancel, done: ctx.Done()}
 	c.src.init(nc, &s.pool)
 	c.tcp, c.peek = socketOf(nc)
+	c.plain, _ = nc.(*net.TCPConn)
 	c.peekStep = func(fd uintptr) { c.reset = socketError(fd) }
 	s.watch.add(c)
 	defer s.watch.remove(c)

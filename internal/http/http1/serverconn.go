@@ -26,6 +26,7 @@ type serverConn struct {
 	rg, wg guard // limits of reading and of writing
 
 	tcp      *net.TCPConn // under nc; nil when there is none
+	plain    *net.TCPConn // nc itself; nil when it is something else
 	peek     syscall.RawConn
 	peekStep func(fd uintptr)
 	peeked   int64
@@ -57,6 +58,7 @@ type exchange struct {
 	head     requestHead
 	body     requestBody
 	ender    message.Ender
+	sending  message.Body // of the answer, while it is being sent
 	outcome  message.Outcome
 	answered bool // the final head was made; guarded by c.wmu
 	keep     bool
@@ -66,6 +68,7 @@ type exchange struct {
 var (
 	errTooLong  = errors.New("the body is longer than its Content-Length")
 	errTooShort = errors.New("the body is shorter than its Content-Length")
+	errPanic    = errors.New("the answer's body panicked")
 	errNoNeed   = errors.New("the body is not needed")
 )
 
@@ -79,6 +82,7 @@ func (c *serverConn) serve(ctx context.Context) {
 // one answers the request that was read.
 func (c *serverConn) one(ctx context.Context) {
 	x := c.x
+	defer c.rescue(x)
 	c.served++
 	c.s.requests.Add(1)
 	if x.req.Body != nil {
@@ -90,6 +94,26 @@ func (c *serverConn) one(ctx context.Context) {
 		return
 	}
 	c.answer(ctx, x, resp)
+}
+
+// rescue ends an exchange whose answer panicked while it was being sent.
+func (c *serverConn) rescue(x *exchange) {
+	if recover() == nil {
+		return
+	}
+	c.s.panics.Add(1)
+	c.last, c.abort = true, true
+	if c.x != x {
+		return // it had ended
+	}
+	if b := x.sending; b != nil {
+		x.sending = nil
+		func() {
+			defer func() { _ = recover() }()
+			b.Close(errPanic)
+		}()
+	}
+	c.finish(x, errPanic)
 }
 
 // call asks the handler; nil when it panicked or gave nothing.

@@ -119,16 +119,21 @@ func (s *source) fill(size int) (int, error) {
 		}
 		s.in = s.pool.get(size)
 	}
-	n, err := s.nc.Read(s.in.b[s.in.w:])
-	s.in.w += n
-	if n > 0 {
-		return n, nil
+	for range maxEmptyReads {
+		n, err := s.nc.Read(s.in.b[s.in.w:])
+		s.in.w += n
+		if n > 0 {
+			return n, nil
+		}
+		if err != nil {
+			return 0, err
+		}
 	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return 0, err
+	return 0, io.ErrNoProgress
 }
+
+// maxEmptyReads is how often a connection may return neither bytes nor an error.
+const maxEmptyReads = 100
 
 // room sees to free space behind what is buffered: by moving it to the front, or to a larger
 // buffer. An empty buffer that is too small is given back.

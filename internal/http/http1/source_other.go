@@ -12,3 +12,5 @@ func socketError(uintptr) bool { return false }
 func nothingToRead(uintptr, []byte) bool { return false }
 
 func socketQuiet(uintptr) bool { return false }
+
+func writeOnce(uintptr, []byte) (int, bool, error) { return 0, true, nil }

@@ -61,3 +61,19 @@ func socketQuiet(fd uintptr) bool {
 	_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
 	return err == syscall.EAGAIN
 }
+
+// writeOnce writes to a socket that does not block; again says that it has no room.
+func writeOnce(fd uintptr, b []byte) (n int, again bool, err error) {
+	for {
+		n, err := syscall.Write(int(fd), b)
+		switch err {
+		case nil:
+			return n, false, nil
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return 0, true, nil
+		}
+		return 0, false, err
+	}
+}

@@ -3,7 +3,6 @@ package http1
 import (
 	"context"
 	"io"
-	"net"
 	"strconv"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -59,12 +58,10 @@ func (c *serverConn) answer(ctx context.Context, x *exchange, resp *message.Resp
 		c.finish(x, c.flush())
 		return
 	}
+	x.sending = resp.Body
 	err := c.stream(ctx, x, resp, frame, length)
-	if err == nil {
-		resp.Body.Close(nil)
-	} else {
-		resp.Body.Close(err)
-	}
+	resp.Body.Close(err)
+	x.sending = nil
 	c.finish(x, err)
 }
 
@@ -99,6 +96,9 @@ func (c *serverConn) finish(x *exchange, err error) {
 	if err != nil {
 		c.last, c.abort = true, true
 		x.outcome.Err = err
+		if len(c.pend) == 0 {
+			c.out = c.out[:0] // a head alone is of no use
+		}
 	}
 	_ = c.flush()
 	c.end(x)
@@ -344,6 +344,10 @@ func (c *serverConn) write(b, tail []byte) error {
 		c.out = append(append(c.out, b...), tail...)
 		b, tail = nil, nil
 	}
+	if k := min(len(b), maxInline); c.plain == nil && k > 0 {
+		// TLS makes a record of each write: the head goes into the first of the body.
+		c.out, b = append(c.out, b[:k]...), b[k:]
+	}
 	for c.werr == nil && len(c.out)+len(b)+len(tail) > 0 {
 		n := min(len(b), maxPiece)
 		c.wg.set(phaseWrite, c.s.watch.limit(c.s.cfg.WriteTimeout))
@@ -353,8 +357,7 @@ func (c *serverConn) write(b, tail []byte) error {
 		}
 		c.werr = c.vector(c.out, b[:n], last)
 		c.out = c.out[:0]
-		b = b[n:]
-		if len(b) == 0 {
+		if b = b[n:]; len(b) == 0 {
 			break
 		}
 	}
@@ -371,7 +374,7 @@ func (c *serverConn) vector(a, b, d []byte) (err error) {
 		_, err = c.nc.Write(a)
 		return err
 	}
-	if t, ok := c.nc.(*net.TCPConn); ok {
+	if t := c.plain; t != nil {
 		c.vecs = [3][]byte{a, b, d}
 		c.vec = c.vecs[:]
 		_, err = c.vec.WriteTo(t)

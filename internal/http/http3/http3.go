@@ -39,9 +39,6 @@ type Acceptor interface {
 	// Accept is told of a connection whose handshake is done. It returns the handler of its
 	// requests and what is called when the connection has ended; nil refuses it.
 	Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func())
-	// Failed is told of a handshake that failed before a connection was there, as far as
-	// that can be known.
-	Failed(reason string)
 }
 
 // unverifiedConns is the number of connections from which on a new client must prove its
@@ -51,7 +48,6 @@ const unverifiedConns = 1000
 // Server serves one UDP socket.
 type Server struct {
 	accept    Acceptor
-	log       *slog.Logger
 	transport quic.Transport
 	listener  *quic.Listener
 	n         atomic.Int64
@@ -72,17 +68,25 @@ type conn struct {
 }
 
 // New returns a server for pc, which it closes in the end. Serve starts it.
-func New(pc net.PacketConn, a Acceptor, log *slog.Logger) (*Server, error) {
-	s := &Server{accept: a, log: log, conns: map[*conn]struct{}{}}
+func New(pc net.PacketConn, a Acceptor) *Server {
+	s := &Server{accept: a, conns: map[*conn]struct{}{}}
+	s.transport.Conn = pc
+	s.transport.VerifySourceAddress = func(net.Addr) bool { return s.n.Load() >= unverifiedConns }
+	return s
+}
+
+// listen has quic-go begin with the socket.
+func (s *Server) listen() (*quic.Listener, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining {
+		return nil, quic.ErrServerClosed
+	}
 	var key quic.StatelessResetKey
 	if _, err := rand.Read(key[:]); err != nil {
 		return nil, err
 	}
-	s.transport = quic.Transport{
-		Conn:                pc,
-		StatelessResetKey:   &key,
-		VerifySourceAddress: func(net.Addr) bool { return s.n.Load() >= unverifiedConns },
-	}
+	s.transport.StatelessResetKey = &key
 	base := &tls.Config{
 		MinVersion: tls.VersionTLS13,
 		NextProtos: []string{http3.NextProtoH3},
@@ -93,11 +97,8 @@ func New(pc net.PacketConn, a Acceptor, log *slog.Logger) (*Server, error) {
 	ln, err := s.transport.Listen(base, &quic.Config{
 		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return quicConfig(s.accept.Settings()), nil },
 	})
-	if err != nil {
-		return nil, err
-	}
 	s.listener = ln
-	return s, nil
+	return ln, err
 }
 
 func quicConfig(set *Settings) *quic.Config {
@@ -130,10 +131,17 @@ func AltSvc(port uint16) string { return fmt.Sprintf(`h3=":%d"; ma=86400`, port)
 // Serve accepts connections until ctx ends or Close is called, and then waits until all have
 // ended.
 func (s *Server) Serve(ctx context.Context) error {
+	ln, err := s.listen()
+	if errors.Is(err, quic.ErrServerClosed) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	for {
-		qc, err := s.listener.Accept(ctx)
+		qc, err := ln.Accept(ctx)
 		if err != nil {
 			if ctx.Err() != nil || errors.Is(err, quic.ErrServerClosed) || errors.Is(err, net.ErrClosed) {
 				return nil
@@ -226,7 +234,9 @@ func (s *Server) Drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.draining = true
-	_ = s.listener.Close()
+	if s.listener != nil {
+		_ = s.listener.Close()
+	}
 	for c := range s.conns {
 		go s.goAway(c)
 	}
@@ -235,13 +245,16 @@ func (s *Server) Drain() {
 // Close ends all connections at once and closes the socket.
 func (s *Server) Close() error {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.draining = true
 	for c := range s.conns {
 		_ = c.qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 	}
-	s.mu.Unlock()
+	if s.listener == nil {
+		return s.transport.Conn.Close()
+	}
 	_ = s.listener.Close()
-	err := s.transport.Close()
-	return errors.Join(err, s.transport.Conn.Close())
+	return errors.Join(s.transport.Close(), s.transport.Conn.Close())
 }
 
 func addrPort(a net.Addr) netip.AddrPort {

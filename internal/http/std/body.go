@@ -9,33 +9,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
-)
-
-// BodyError is why a request body ended before its end. Errors.As finds it in what Next
-// returned, so that the right page can be given.
-type BodyError struct {
-	Status int    // 400 malformed or cut short, 408 slow, 413 too large
-	Code   string // a token, as for Refuse
-}
-
-// Error implements error.
-func (e *BodyError) Error() string { return "request body: " + e.Code }
-
-// The ends of a request body other than io.EOF.
-var (
-	ErrBodyTruncated = &BodyError{400, "body_truncated"}
-	ErrBodyMalformed = &BodyError{400, "body_malformed"}
-	ErrBodyTrailer   = &BodyError{400, "trailer_malformed"}
-	ErrBodySlow      = &BodyError{408, "body_timeout"}
-	ErrBodyTooLarge  = &BodyError{413, "body_too_large"}
-	ErrBodyClosed    = &BodyError{400, "body_closed"}
 )
 
 // chunk is how much of a body is lent at a time.
 const chunk = 32 << 10
 
-// body is a request body: message.Body on r.Body. Its memory is kept with the call's.
+// body is a request body: message.Body on r.Body, with the errors of our own core. Its memory
+// is kept with the call's.
 type body struct {
 	src     io.ReadCloser
 	base    <-chan struct{} // the end of the context that the request came with
@@ -72,7 +54,7 @@ func (b *body) Next(ctx context.Context) ([]byte, error) {
 	}
 	if b.left >= 0 {
 		if b.left -= int64(n); b.left < 0 {
-			b.err = ErrBodyTooLarge
+			b.err = http1.ErrBodyTooLarge
 			return nil, b.err
 		}
 	}
@@ -125,13 +107,13 @@ func (b *body) classify(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return ErrBodySlow
+		return http1.ErrBodySlow
 	case errors.Is(err, http.ErrBodyReadAfterClose):
-		return ErrBodyClosed
+		return http1.ErrBodyClosed
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return ErrBodyTruncated
+		return http1.ErrBodyTruncated
 	case strings.Contains(err.Error(), "chunk"): // net/http has no sentinel for these
-		return ErrBodyMalformed
+		return http1.ErrBodyMalformed
 	}
 	return err
 }
@@ -140,14 +122,14 @@ func (b *body) classify(ctx context.Context, err error) error {
 func (b *body) whole() error {
 	for name, values := range b.r.Trailer {
 		if !validToken(name) {
-			return ErrBodyTrailer
+			return http1.ErrBodyTrailer
 		}
 		if notInTrailer(message.KnownID([]byte(name))) {
 			continue
 		}
 		for _, v := range values {
 			if !validValue(v) {
-				return ErrBodyTrailer
+				return http1.ErrBodyTrailer
 			}
 			b.trailer.AddLine([]byte(name), []byte(v))
 		}
@@ -173,12 +155,12 @@ func notInTrailer(id message.ID) bool {
 // Close implements message.Body. Net/http closes the body itself after the answer.
 func (b *body) Close(cause error) {
 	if b.peeked = 0; cause != nil && b.err == nil {
-		b.err = ErrBodyClosed
+		b.err = http1.ErrBodyClosed
 	}
 }
 
 // end gives up what belongs to the request.
 func (b *body) end() {
 	b.src, b.base, b.rc, b.r, b.trailer, b.peeked = nil, nil, nil, nil, nil, 0
-	b.err = ErrBodyClosed
+	b.err = http1.ErrBodyClosed
 }

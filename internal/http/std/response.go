@@ -19,6 +19,8 @@ type writer struct {
 	r     *http.Request
 	rc    *http.ResponseController
 	close bool // end the connection after the answer
+	// spoilt says that a handler failed, which may still hold the request's memory.
+	spoilt bool
 
 	status     int // as sent
 	head, body int64

@@ -112,35 +112,39 @@ func (h *connHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c := h.a.calls.Get().(*call)
 	ctx := h.context(r)
 	out := newWriter(h, w, r)
-	resp, err := h.answer(ctx, c, out)
-	if err == nil {
-		err = out.send(ctx, resp)
-		out.end(resp, err)
-	}
-	c.release(h.a, err == nil)
+	resp := h.answer(ctx, c, out)
+	err := out.send(ctx, resp)
+	out.end(resp, err)
+	c.release(h.a, err == nil && !out.spoilt)
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
 }
 
 // answer finds the answer to a request: the Handler's, or a refusal.
-func (h *connHandler) answer(ctx context.Context, c *call, out *writer) (resp *message.Response, err error) {
+func (h *connHandler) answer(ctx context.Context, c *call, out *writer) (resp *message.Response) {
 	defer func() {
 		if p := recover(); p != nil {
-			err = errHandler
 			h.a.cfg.Logger.Error("a handler panicked", "panic", p, "stack", string(debug.Stack()))
+			out.close, out.spoilt = true, true
+			resp = h.refuse(ctx, &refusal{http.StatusInternalServerError, "panic", "the handler panicked"})
 		}
 	}()
 	n, limit := h.requests.Add(1), int64(h.a.cfg.Limits.Requests)
 	out.close = h.a.draining.Load() || limit > 0 && n >= limit
 	if bad := c.fill(ctx, h, out); bad != nil {
 		out.close = true
-		if resp = h.a.handler.Refuse(ctx, h.conn, bad.status, bad.code, bad.detail); resp == nil {
-			resp = plainPage(bad.status)
-		}
-		return resp, nil
+		return h.refuse(ctx, bad)
 	}
-	return h.a.handler.Serve(ctx, &c.req), nil
+	return h.a.handler.Serve(ctx, &c.req)
+}
+
+// refuse gives the Handler's page, or a plain one.
+func (h *connHandler) refuse(ctx context.Context, why *refusal) *message.Response {
+	if resp := h.a.handler.Refuse(ctx, h.conn, why.status, why.code, why.detail); resp != nil {
+		return resp
+	}
+	return plainPage(why.status)
 }
 
 // maxKept bounds the arena that is kept from one request to the next.

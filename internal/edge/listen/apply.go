@@ -1,0 +1,251 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"reflect"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/http/http3"
+)
+
+// change is what Apply is about to do. Until commit nothing has happened that cannot be
+// undone by close.
+type change struct {
+	certs   map[bundle.Key]*certificate
+	actives []*Active
+	wanted  map[place]*Active
+	bound   []*endpoint
+}
+
+// Apply makes the listeners those given: it binds what is new, drains what is gone, and has
+// everything else go on. An error says which listener cannot be had and how to mend it, and
+// leaves all as it was.
+func (m *Manager) Apply(listeners []bundle.Listener, certs []bundle.Certificate) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.draining {
+		return errDraining
+	}
+	c := &change{certs: map[bundle.Key]*certificate{}, wanted: map[place]*Active{}}
+	if err := m.prepare(c, listeners, certs); err != nil {
+		for _, e := range c.bound {
+			e.close()
+		}
+		return err
+	}
+	m.commit(c)
+	m.notify()
+	return nil
+}
+
+// prepare does all that can fail.
+func (m *Manager) prepare(c *change, listeners []bundle.Listener, certs []bundle.Certificate) error {
+	if err := m.loadCertificates(c, listeners, certs); err != nil {
+		return err
+	}
+	seen := map[bundle.Key]bool{}
+	for i := range listeners {
+		l := &listeners[i]
+		if seen[l.Key] {
+			return fmt.Errorf("listener %s: it is there twice; give each its own name", l.Key)
+		}
+		seen[l.Key] = true
+		a := m.unchanged(c, l)
+		if a == nil {
+			var err error
+			if a, err = m.newActive(l, c.certs); err != nil {
+				return err
+			}
+		}
+		c.actives = append(c.actives, a)
+		for _, network := range a.networks() {
+			p := a.place(network)
+			if other := c.wanted[p]; other != nil {
+				return fmt.Errorf("listener %s: address %s is also that of listener %s; give one of them another address", l.Key, l.Spec.Address, other.Key)
+			}
+			c.wanted[p] = a
+		}
+	}
+	for _, a := range c.actives {
+		if err := m.bind(c, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// loadCertificates loads those that listeners name. What is in use already is kept.
+func (m *Manager) loadCertificates(c *change, listeners []bundle.Listener, certs []bundle.Certificate) error {
+	given := map[bundle.Key]*bundle.Certificate{}
+	for i := range certs {
+		given[certs[i].Key] = &certs[i]
+	}
+	for i := range listeners {
+		for _, key := range listeners[i].Certificates {
+			spec := given[key]
+			if c.certs[key] != nil || spec == nil {
+				continue // newActive reports what is missing
+			}
+			if old := m.certs[key]; old != nil && reflect.DeepEqual(old.spec, *spec) {
+				c.certs[key] = old
+				continue
+			}
+			cert := &certificate{spec: *spec}
+			if err := cert.load(m.cfg.Authority, m.cfg.Logger); err != nil {
+				return fmt.Errorf("listener %s on %s: certificate %s: %w", listeners[i].Key, listeners[i].Spec.Address, key, err)
+			}
+			c.certs[key] = cert
+		}
+	}
+	return nil
+}
+
+// unchanged finds the current settings of a listener, if they are what l asks for.
+func (m *Manager) unchanged(c *change, l *bundle.Listener) *Active {
+	for _, a := range m.actives {
+		if !a.current.Load() || a.Key != string(l.Key) || !reflect.DeepEqual(a.document, *l) {
+			continue
+		}
+		for _, key := range l.Certificates {
+			if m.certs[key] != c.certs[key] {
+				return nil
+			}
+		}
+		return a
+	}
+	return nil
+}
+
+// networks are those that the protocols need.
+func (a *Active) networks() []string {
+	var n []string
+	if a.http1 || a.h2c || a.h2 {
+		n = append(n, "tcp")
+	}
+	if a.h3 {
+		n = append(n, "udp")
+	}
+	return n
+}
+
+// place is where the listener is on a network.
+func (a *Active) place(network string) place {
+	p := place{network: network, address: a.Spec.Address}
+	if _, port, err := net.SplitHostPort(p.address); err == nil && port == "0" {
+		p.key = a.Key
+	}
+	return p
+}
+
+// bind opens the sockets of a that are not open yet. With port 0 HTTP/3 gets the port that
+// the system chose for TCP.
+func (m *Manager) bind(c *change, a *Active) error {
+	address := a.Spec.Address
+	for _, network := range a.networks() {
+		p := a.place(network)
+		if e := m.endpoints[p]; e != nil {
+			address = e.addr().String()
+			continue
+		}
+		e := &endpoint{m: m, place: p, over: make(chan struct{}), gone: make(chan struct{}), aborted: make(chan struct{})}
+		if err := e.bind(address); err != nil {
+			return m.explain(a, network, err)
+		}
+		if p.key != "" {
+			address = e.addr().String()
+		}
+		e.current.Store(a)
+		c.bound = append(c.bound, e)
+	}
+	if a.h3 && !a.current.Load() {
+		if _, port, err := net.SplitHostPort(address); err == nil {
+			if n, err := strconv.ParseUint(port, 10, 16); err == nil {
+				a.AltSvc = http3.AltSvc(uint16(n))
+			}
+		}
+	}
+	return nil
+}
+
+func (e *endpoint) bind(address string) error {
+	// Both calls resolve and bind, which does not take long.
+	ctx := context.Background()
+	if e.place.network == "udp" {
+		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", address)
+		if err != nil {
+			return err
+		}
+		e.udp = pc.(*net.UDPConn)
+		e.quic = http3.New(e.udp, e)
+		return nil
+	}
+	// A client that is gone without a word is found out after a minute and a half.
+	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}}
+	ln, err := lc.Listen(ctx, "tcp", address)
+	if err != nil {
+		return err
+	}
+	e.tcp = ln.(*net.TCPListener)
+	return nil
+}
+
+// explain says why a socket cannot be had, and how to mend it; m.mu is held.
+func (m *Manager) explain(a *Active, network string, err error) error {
+	address := a.Spec.Address
+	host, port, _ := net.SplitHostPort(address)
+	var dns *net.DNSError
+	mend := "check spec.address"
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		flag := map[string]string{"tcp": "t", "udp": "u"}[network]
+		mend = fmt.Sprintf("stop the program that holds the port (ss -ln%sp 'sport = :%s' shows it) or choose another in spec.address", flag, port)
+		for p, e := range m.endpoints {
+			if _, held, _ := net.SplitHostPort(p.address); p.network == network && held == port {
+				mend = fmt.Sprintf("listener %s of this process holds the port on %s; remove that one first, then add this one", e.current.Load().Key, p.address)
+			}
+		}
+	case errors.Is(err, fs.ErrPermission):
+		mend = "ports below 1024 are for root; give the program CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep, or AmbientCapabilities= in its systemd unit) or choose a port above 1023"
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		mend = fmt.Sprintf("this machine has no address %s (ip addr shows those it has); leave the host empty to listen on all", host)
+	case errors.As(err, &dns):
+		mend = "write an IP address, or a name that this machine can resolve"
+	case errors.Is(err, syscall.EMFILE), errors.Is(err, syscall.ENFILE):
+		mend = "raise the limit of open files (ulimit -n, LimitNOFILE)"
+	}
+	return fmt.Errorf("listener %s: cannot listen on %s (%s): %w; %s", a.Key, address, network, err, mend)
+}
+
+// commit swaps everything; nothing can fail any more. m.mu is held.
+func (m *Manager) commit(c *change) {
+	for _, a := range c.actives {
+		if a.current.Load() {
+			continue
+		}
+		if m.states[a.Key] == nil {
+			m.states[a.Key] = &state{}
+		}
+		a.commit(m.states[a.Key])
+		m.actives = append(m.actives, a)
+	}
+	for _, e := range c.bound {
+		m.endpoints[e.place] = e
+	}
+	for p, e := range m.endpoints {
+		a := c.wanted[p]
+		if a == nil {
+			m.leave(p, e)
+			continue
+		}
+		e.current.Store(a)
+	}
+	m.certs = c.certs
+	m.retire()
+}

@@ -1,0 +1,184 @@
+package listen
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/bundle"
+)
+
+// Authority issues certificates; the internal CA is one.
+type Authority interface {
+	// Issue returns a certificate for host names, wildcards and IP addresses. It is called
+	// at every handshake, so it keeps what it issued.
+	Issue(names []string) (*tls.Certificate, error)
+}
+
+// maxPEM bounds a certificate or key file.
+const maxPEM = 1 << 20
+
+// certificate is a Certificate document in use.
+type certificate struct {
+	spec    bundle.Certificate
+	current atomic.Pointer[tls.Certificate]
+	stamp   string // of the files that current is from
+	failed  string // the stamp of files that could not be read
+}
+
+// issued says whether certificates are made for whatever name is asked for.
+func (c *certificate) issued() bool {
+	i := c.spec.Spec.Internal
+	return i != nil && len(i.Hostnames) == 0
+}
+
+// load reads the certificate for the first time.
+func (c *certificate) load(ca Authority, log *slog.Logger) error {
+	spec := &c.spec.Spec
+	switch {
+	case spec.Internal != nil:
+		if ca == nil {
+			return errors.New("it is of the internal CA, which this process has not; give files instead")
+		}
+		if c.issued() {
+			return nil
+		}
+		cert, err := ca.Issue(spec.Internal.Hostnames)
+		if err != nil {
+			return err
+		}
+		c.current.Store(cert)
+	case spec.Files != nil:
+		cert, err := readPair(spec.Files)
+		if err != nil {
+			return err
+		}
+		c.stamp = stampOf(spec.Files)
+		c.current.Store(cert)
+	case spec.Inline != nil:
+		cert, err := pair([]byte(spec.Inline.Certificate), []byte(spec.Inline.Key))
+		if err != nil {
+			return err
+		}
+		c.current.Store(cert)
+	default:
+		return errors.New("it has neither internal, files nor inline; give one of them")
+	}
+	if cert := c.current.Load(); cert != nil && time.Now().After(cert.Leaf.NotAfter) {
+		log.Warn("a certificate has ended; clients will refuse it", "certificate", c.spec.Key, "notAfter", cert.Leaf.NotAfter)
+	}
+	return nil
+}
+
+// refresh takes up new files and renewed certificates, and says whether there was one. What
+// is bad is logged once and the old one stays.
+func (c *certificate) refresh(ca Authority, log *slog.Logger) bool {
+	switch spec := &c.spec.Spec; {
+	case spec.Internal != nil && !c.issued():
+		cert, err := ca.Issue(spec.Internal.Hostnames)
+		if err != nil {
+			if c.failed == "" {
+				log.Error("a certificate cannot be renewed; the old one stays", "certificate", c.spec.Key, "err", err)
+			}
+			c.failed = "issue"
+			return false
+		}
+		c.failed = ""
+		return c.current.Swap(cert) != cert
+	case spec.Files != nil:
+		stamp := stampOf(spec.Files)
+		if stamp == c.stamp || stamp == c.failed {
+			return false
+		}
+		cert, err := readPair(spec.Files)
+		if err != nil {
+			// Certificate and key are seldom replaced in the same instant; a half new pair is bad
+			// until its other half comes, and then the stamp differs again.
+			c.failed = stamp
+			log.Error("a certificate file has changed and is bad; the old certificate stays", "certificate", c.spec.Key, "err", err)
+			return false
+		}
+		c.stamp, c.failed = stamp, ""
+		c.current.Store(cert)
+		log.Info("a certificate was read again", "certificate", c.spec.Key, "notAfter", cert.Leaf.NotAfter)
+		return true
+	}
+	return false
+}
+
+// stampOf changes when one of the files does.
+func stampOf(f *v1.CertificateFiles) string {
+	s := ""
+	for _, path := range [...]string{f.Certificate, f.Key} {
+		info, err := os.Stat(path)
+		if err != nil {
+			s += " " + err.Error()
+			continue
+		}
+		s += fmt.Sprintf(" %d %d", info.ModTime().UnixNano(), info.Size())
+	}
+	return s
+}
+
+func readPair(f *v1.CertificateFiles) (*tls.Certificate, error) {
+	cert, err := readPEM(f.Certificate)
+	if err != nil {
+		return nil, err
+	}
+	key, err := readPEM(f.Key)
+	if err != nil {
+		return nil, err
+	}
+	p, err := pair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s and %s: %w", f.Certificate, f.Key, err)
+	}
+	return p, nil
+}
+
+func readPEM(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, explainFile(err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
+	if err != nil {
+		return nil, explainFile(err)
+	}
+	if len(b) > maxPEM {
+		return nil, fmt.Errorf("%s is longer than %d bytes; it is not a certificate or key in PEM", path, maxPEM)
+	}
+	return b, nil
+}
+
+func explainFile(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w; check the path, which is taken from the directory that the process was started in", err)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w; make the file readable for the user that this process runs as (uid %d)", err, os.Getuid())
+	}
+	return err
+}
+
+func pair(cert, key []byte) (*tls.Certificate, error) {
+	p, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("%w; the certificate must be PEM, leaf first, and the key the leaf's, in PEM without a password", err)
+	}
+	if p.Leaf == nil {
+		if p.Leaf, err = x509.ParseCertificate(p.Certificate[0]); err != nil {
+			return nil, err
+		}
+	}
+	return &p, nil
+}

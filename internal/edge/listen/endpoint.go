@@ -1,0 +1,205 @@
+package listen
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/http3"
+)
+
+// place is what an endpoint is bound to. Listeners with port 0 do not share it: key is
+// theirs then, and empty for others.
+type place struct{ network, address, key string }
+
+// endpoint is one socket. The settings of its listener change under it.
+type endpoint struct {
+	m       *Manager
+	place   place
+	tcp     *net.TCPListener // or
+	udp     *net.UDPConn
+	quic    *http3.Server // on udp
+	current atomic.Pointer[Active]
+
+	leaving atomic.Bool
+	conns   sync.WaitGroup
+	over    chan struct{} // closed when nothing more is accepted
+	gone    chan struct{} // closed when the drain is over
+	aborted chan struct{} // closed to cut the drain short
+	once    sync.Once     // of aborted
+
+	// Set by start, guarded by m.mu.
+	cancel context.CancelFunc // ends connections at once
+	hush   context.CancelFunc // ends those that have not said anything yet
+}
+
+func (e *endpoint) addr() net.Addr {
+	if e.tcp != nil {
+		return e.tcp.Addr()
+	}
+	return e.udp.LocalAddr()
+}
+
+// start begins to accept; m.mu is held.
+func (e *endpoint) start(ctx context.Context) {
+	if e.cancel != nil {
+		return
+	}
+	ctx, e.cancel = context.WithCancel(ctx)
+	quiet, hush := context.WithCancel(ctx)
+	e.hush = hush
+	e.m.wg.Go(func() {
+		defer e.conns.Wait()
+		defer close(e.over)
+		if e.tcp != nil {
+			e.accept(ctx, quiet)
+			return
+		}
+		stop := context.AfterFunc(ctx, func() { _ = e.quic.Close() })
+		defer stop()
+		if err := e.quic.Serve(ctx); err != nil && ctx.Err() == nil {
+			e.m.cfg.Logger.Error("HTTP/3 has stopped on an address", "address", e.place.address, "err", err)
+		}
+	})
+}
+
+// close gives the socket up.
+func (e *endpoint) close() {
+	if e.tcp != nil {
+		_ = e.tcp.Close()
+		return
+	}
+	_ = e.quic.Close()
+}
+
+// abort cuts a drain short.
+func (e *endpoint) abort() { e.once.Do(func() { close(e.aborted) }) }
+
+// enter counts a connection in with the current settings.
+func (e *endpoint) enter() *Active {
+	for {
+		if a := e.current.Load(); a.enter() {
+			return a
+		}
+	}
+}
+
+// backlog is how long connections that the system has accepted already are still taken
+// over when a listener leaves.
+const backlog = 50 * time.Millisecond
+
+// leave stops accepting, lets what is under way end, for at most the drain timeout, and
+// closes the socket.
+func (e *endpoint) leave() {
+	defer close(e.gone)
+	e.m.mu.Lock()
+	cancel, hush := e.cancel, e.hush
+	e.m.mu.Unlock()
+	if cancel == nil {
+		e.close()
+		return
+	}
+	defer cancel()
+	e.leaving.Store(true)
+	if e.tcp != nil {
+		_ = e.tcp.SetDeadline(time.Now().Add(backlog))
+		<-e.over
+		_ = e.tcp.Close()
+		hush()
+		e.drainAll()
+	} else {
+		e.quic.Drain()
+	}
+	done := make(chan struct{})
+	go func() {
+		<-e.over
+		e.conns.Wait()
+		close(done)
+	}()
+	limit := time.NewTimer(e.current.Load().Spec.Timeouts.Drain.Std())
+	defer limit.Stop()
+	select {
+	case <-done:
+	case <-limit.C:
+		e.m.cfg.Logger.Warn("the drain timeout is over; what was under way is cut off", "listener", e.current.Load().Key, "address", e.place.address)
+	case <-e.aborted:
+	}
+	cancel()
+	<-done
+	e.close()
+}
+
+// drainAll ends the connections that came in here in good order, whatever settings they have.
+func (e *endpoint) drainAll() {
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	for _, a := range e.m.actives {
+		if a.place("tcp") == e.place {
+			a.drain()
+		}
+	}
+}
+
+const (
+	firstPause = 5 * time.Millisecond
+	lastPause  = time.Second
+)
+
+// accept takes connections until the socket is closed or the endpoint leaves.
+func (e *endpoint) accept(ctx, quiet context.Context) {
+	pause, said := time.Duration(0), time.Time{}
+	for {
+		nc, err := e.tcp.AcceptTCP()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil || e.leaving.Load() && errors.Is(err, os.ErrDeadlineExceeded) {
+				return
+			}
+			// Most likely there is no descriptor left: wait for connections to end.
+			a := e.current.Load()
+			a.series.refused[refuseFiles].Inc()
+			if now := time.Now(); now.Sub(said) > 10*time.Second {
+				said = now
+				e.m.cfg.Logger.Error("connections cannot be accepted; raise the limit of open files (ulimit -n, LimitNOFILE) if it is reached",
+					"listener", a.Key, "err", err)
+			}
+			pause = min(max(firstPause, 2*pause), lastPause)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			continue
+		}
+		pause = 0
+		a := e.enter()
+		if !a.state.take(a.Spec.Limits.Connections) {
+			a.refuse(nc, refuseConnections)
+			a.exit()
+			continue
+		}
+		e.conns.Add(1)
+		go func() {
+			defer e.conns.Done()
+			defer a.exit()
+			defer a.state.give()
+			defer func() {
+				if p := recover(); p != nil {
+					_ = nc.Close()
+					e.m.cfg.Logger.Error("a connection panicked", "listener", a.Key, "panic", p, "stack", string(debug.Stack()))
+				}
+			}()
+			a.serve(ctx, quiet, nc)
+		}()
+	}
+}
+
+// refuse closes a connection without a word, and without leaving anything in the system.
+func (a *Active) refuse(nc *net.TCPConn, reason string) {
+	a.series.refused[reason].Inc()
+	_ = nc.SetLinger(0)
+	_ = nc.Close()
+}

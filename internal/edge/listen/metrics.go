@@ -1,0 +1,84 @@
+package listen
+
+import "github.com/relais-edge/relais/internal/observe"
+
+// The reasons for which a connection is refused, as counted.
+const (
+	refuseConnections = "connections"             // the listener is full
+	refuseAddress     = "connections_per_address" // the client's address is
+	refuseHandshakes  = "handshakes"              // too many TLS handshakes are under way
+	refuseUntrusted   = "proxy_untrusted"         // the PROXY protocol is required and the peer may not speak it
+	refuseProxy       = "proxy_header"            // its header is missing, malformed or late
+	refuseProtocol    = "protocol"                // the connection speaks none that the listener offers
+	refuseFiles       = "files"                   // the process, or the system, has no descriptor left
+)
+
+func refusals() []string {
+	return []string{refuseConnections, refuseAddress, refuseHandshakes, refuseUntrusted, refuseProxy, refuseProtocol, refuseFiles}
+}
+
+// maxSeries bounds the listeners that are counted apart.
+const maxSeries = 1000
+
+type metrics struct {
+	gauge   *observe.Family[observe.Gauge]
+	total   *observe.Family[observe.Counter]
+	refused *observe.Family[observe.Counter]
+	failed  *observe.Family[observe.Counter]
+}
+
+// series are the metrics of one listener.
+type series struct {
+	open            observe.Gauge
+	total           map[string]observe.Counter // by protocol
+	refused, failed map[string]observe.Counter // by reason
+}
+
+// The protocols of connections, as counted.
+const (
+	speakHTTP1 = "http1"
+	speakHTTP2 = "http2"
+	speakHTTP3 = "http3"
+)
+
+func spoken() []string { return []string{speakHTTP1, speakHTTP2, speakHTTP3} }
+
+func newMetrics(r *observe.Registry) metrics {
+	return metrics{
+		gauge: r.Gauges("relais_listener_connections", "Connections open now.", maxSeries, "listener"),
+		total: r.Counters("relais_listener_connections_total", "Connections that were served, by protocol.",
+			maxSeries*len(spoken()), "listener", "protocol"),
+		refused: r.Counters("relais_listener_connections_refused_total", "Connections that were closed unserved, by reason.",
+			maxSeries*len(refusals()), "listener", "reason"),
+		failed: r.Counters("relais_listener_handshake_failures_total", "TLS handshakes over TCP that failed, by reason.",
+			maxSeries*len(failures()), "listener", "reason"),
+	}
+}
+
+// open finds the series of a listener; close gives them back.
+func (m *metrics) open(key string) *series {
+	s := &series{open: m.gauge.With(key), total: map[string]observe.Counter{}, refused: map[string]observe.Counter{}, failed: map[string]observe.Counter{}}
+	for _, p := range spoken() {
+		s.total[p] = m.total.With(key, p)
+	}
+	for _, r := range refusals() {
+		s.refused[r] = m.refused.With(key, r)
+	}
+	for _, r := range failures() {
+		s.failed[r] = m.failed.With(key, r)
+	}
+	return s
+}
+
+func (m *metrics) close(key string) {
+	m.gauge.Forget(key)
+	for _, p := range spoken() {
+		m.total.Forget(key, p)
+	}
+	for _, r := range refusals() {
+		m.refused.Forget(key, r)
+	}
+	for _, r := range failures() {
+		m.failed.Forget(key, r)
+	}
+}

@@ -135,4 +135,3 @@ func exchange(c *http.Client, q *http.Request) string {
 type zeros struct{}
 
 func (zeros) Read(b []byte) (int, error) { return len(b), nil }
-

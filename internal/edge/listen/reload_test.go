@@ -137,35 +137,51 @@ func TestApplyErrorsNameWhatIsWrongAndChangeNothing(t *testing.T) {
 		want      []string
 	}{
 		{
-			"port in use", []bundle.Listener{listener("new"), listener("bad", at(taken.Addr().String()))}, nil,
+			"port in use",
+			[]bundle.Listener{listener("new"), listener("bad", at(taken.Addr().String()))},
+			nil,
 			[]string{"listener demo/bad", taken.Addr().String(), "address already in use", "ss -lntp 'sport = :" + port + "'"},
 		},
 		{
-			"address of another machine", []bundle.Listener{listener("bad", at("192.0.2.1:0"))}, nil,
+			"address of another machine",
+			[]bundle.Listener{listener("bad", at("192.0.2.1:0"))},
+			nil,
 			[]string{"listener demo/bad", "192.0.2.1:0", "this machine has no address 192.0.2.1"},
 		},
 		{
-			"one address twice", []bundle.Listener{listener("one", at("127.0.0.1:1")), listener("two", at("127.0.0.1:1"))}, nil,
+			"one address twice",
+			[]bundle.Listener{listener("one", at("127.0.0.1:1")), listener("two", at("127.0.0.1:1"))},
+			nil,
 			[]string{"listener demo/two", "127.0.0.1:1", "also that of listener demo/one"},
 		},
 		{
-			"no such certificate", []bundle.Listener{secure}, nil,
+			"no such certificate",
+			[]bundle.Listener{secure},
+			nil,
 			[]string{"listener demo/bad", "certificate demo/c", "no such Certificate"},
 		},
 		{
-			"missing file", []bundle.Listener{secure}, []bundle.Certificate{files},
+			"missing file",
+			[]bundle.Listener{secure},
+			[]bundle.Certificate{files},
 			[]string{"listener demo/bad", "certificate demo/c", "/nowhere/c.pem", "check the path"},
 		},
 		{
-			"bad certificate", []bundle.Listener{secure}, []bundle.Certificate{inline},
+			"bad certificate",
+			[]bundle.Listener{secure},
+			[]bundle.Certificate{inline},
 			[]string{"listener demo/bad", "certificate demo/c", "must be PEM"},
 		},
 		{
-			"h2 in clear", []bundle.Listener{listener("bad", func(s *v1.ListenerSpec) { s.Protocols = []v1.Protocol{v1.ProtocolH2} })}, nil,
+			"h2 in clear",
+			[]bundle.Listener{listener("bad", func(s *v1.ListenerSpec) { s.Protocols = []v1.Protocol{v1.ProtocolH2} })},
+			nil,
 			[]string{"listener demo/bad", "write h2c"},
 		},
 		{
-			"bad network", []bundle.Listener{listener("bad", func(s *v1.ListenerSpec) { s.ClientAddress.TrustedProxies = []string{"10.0.0.0/33"} })}, nil,
+			"bad network",
+			[]bundle.Listener{listener("bad", func(s *v1.ListenerSpec) { s.ClientAddress.TrustedProxies = []string{"10.0.0.0/33"} })},
+			nil,
 			[]string{"listener demo/bad", "10.0.0.0/33"},
 		},
 	} {

@@ -93,13 +93,16 @@ func (c *call) target(limits Limits, r *http.Request) *refusal {
 }
 
 // absolute gives the path and query of a target in absolute-form; net/http has made its
-// authority the Host (RFC 9112 section 3.2.2). It is empty for another form.
+// authority the Host (RFC 9112 section 3.2.2). It is empty for what is no such target.
 func absolute(t string, m message.Method) string {
 	scheme, rest, ok := strings.Cut(t, "://")
 	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
 		return ""
 	}
 	i := strings.IndexAny(rest, "/?")
+	if authority := rest[:max(i, 0)]; i >= 0 && !ValidAuthority(authority) || i < 0 && !ValidAuthority(rest) {
+		return ""
+	}
 	switch {
 	case i < 0 && m == message.OPTIONS:
 		return "*"
@@ -259,6 +262,11 @@ func (c *call) content(ctx context.Context, h *connHandler, out *writer) *refusa
 		}
 	}
 	if q.Proto < message.HTTP2 {
+		if r.ContentLength < 0 {
+			// Net/http hides a Content-Length beside chunked, and would take the bytes that it
+			// meant for another request (RFC 9112 section 6.1).
+			out.close = true
+		}
 		// Without this net/http reads the rest of the body before it sends the answer's head.
 		_ = out.rc.EnableFullDuplex()
 	}

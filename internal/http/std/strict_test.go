@@ -258,6 +258,7 @@ func TestHTTP1RefusesWhatNetHTTPLetsPass(t *testing.T) {
 		{"no IPv6", "GET /c HTTP/1.1\r\nHost: [::1\r\n", "400"},
 		{"empty host", "GET /c HTTP/1.1\r\nHost:\r\n", "400"},
 		{"fragment", "GET /c#d HTTP/1.1\r\nHost: a\r\n", "400"},
+		{"user", "GET http://u:p@a/c HTTP/1.1\r\nHost: a\r\n", "400"},
 		{"other scheme", "GET ftp://a/c HTTP/1.1\r\nHost: a\r\n", "400"},
 		{"content_length", "GET /c HTTP/1.1\r\nHost: a\r\nContent_Length: 0\r\n", "400"},
 		{"x_forwarded_for", "GET /c HTTP/1.1\r\nHost: a\r\nX_Forwarded_For: 1.1.1.1\r\n", "400"},
@@ -270,6 +271,18 @@ func TestHTTP1RefusesWhatNetHTTPLetsPass(t *testing.T) {
 		if got := string(b); !strings.HasPrefix(got, "HTTP/1.1 "+tc.want) && !strings.HasPrefix(got, "HTTP/1.0 "+tc.want) {
 			t.Errorf("%s: %q", tc.name, got)
 		}
+	}
+}
+
+// TestNoRequestHidesBehindAChunkedBody sends a Content-Length that net/http overlooks because
+// of a folded Transfer-Encoding (RFC 9112 section 6.1).
+func TestNoRequestHidesBehindAChunkedBody(t *testing.T) {
+	const hidden = "GET /hidden HTTP/1.1\r\nHost: a\r\n\r\n"
+	nc, _ := server(t, Config{}, handlerFunc(drainAndSay), false)
+	_, _ = fmt.Fprintf(nc, "POST /c HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\nTransfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n%s", 5+len(hidden), hidden)
+	b, _ := io.ReadAll(nc)
+	if n := strings.Count(string(b), "HTTP/1.1 "); n != 1 || strings.Contains(string(b), "HTTP/1.1 200") && !strings.Contains(string(b), "Connection: close") {
+		t.Errorf("%d answers: %q", n, b)
 	}
 }
 

@@ -210,3 +210,23 @@ func BenchmarkClientWithoutTrustedProxies(b *testing.B) {
 		r.m.Listener(q.Conn.Listener).Client(q)
 	}
 }
+
+// TestAcceptGoesOnAfterItFailed makes accepting fail as a lack of descriptors does: for a
+// while, with an error that is not the end.
+func TestAcceptGoesOnAfterItFailed(t *testing.T) {
+	r := newRig(t)
+	r.apply(listener("a"))
+	r.m.mu.Lock()
+	var e *endpoint
+	for _, e = range r.m.endpoints {
+	}
+	r.m.mu.Unlock()
+	_ = e.tcp.SetDeadline(time.Unix(1, 0))
+	wait(t, func() bool {
+		return r.metric(`relais_listener_connections_refused_total{listener="demo/a",reason="files"}`) > "0"
+	})
+	_ = e.tcp.SetDeadline(time.Time{})
+	if got := r.raw(r.addr("a"), "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+		t.Errorf("got %q", got)
+	}
+}

@@ -98,6 +98,27 @@ func TestARemovedListenerIsDrained(t *testing.T) {
 	}
 }
 
+func TestAnAddressIsFreeAsSoonAsItsListenerIsRemoved(t *testing.T) {
+	r := newRig(t)
+	r.h.gate, r.h.in = make(chan struct{}), make(chan struct{}, 1)
+	r.apply(listener("a"))
+	addr := r.addr("a")
+	at := func(s *v1.ListenerSpec) { s.Address = addr }
+	answer := make(chan string)
+	go func() { answer <- r.raw(addr, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n") }()
+	<-r.h.in
+	r.apply()
+	r.apply(listener("b", at))
+	r.apply(listener("c", at)) // and another takes the socket over
+	if got := r.raw(addr, "GET /a HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+		t.Errorf("the new listener: %q", got)
+	}
+	close(r.h.gate)
+	if got := <-answer; !strings.HasPrefix(got, "HTTP/1.1 200 ") {
+		t.Errorf("the request of the old listener: %q", got)
+	}
+}
+
 func isReset(err error) bool { var ne *net.OpError; return errors.As(err, &ne) }
 
 // wait waits until something that happens in other goroutines has happened.
@@ -303,5 +324,59 @@ func TestDrainIsCutShortByItsTimeout(t *testing.T) {
 	_ = nc.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if b, err := io.ReadAll(nc); len(b) > 0 || err != nil && !isReset(err) {
 		t.Errorf("an answer came after the drain timeout: %q %v", b, err)
+	}
+}
+
+// TestReloadUnderLoadFailsNoRequest changes the settings of every listener again and again
+// while clients order.
+func TestReloadUnderLoadFailsNoRequest(t *testing.T) {
+	r := newRig(t)
+	with := func(n int) []bundle.Listener {
+		streams := func(s *v1.ListenerSpec) { s.Limits.Streams = 100 + n%3 }
+		return []bundle.Listener{listener("clear", streams), listener("secure", withTLS, streams), listener("std", withStd, streams)}
+	}
+	r.apply(with(0)...)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	var ok atomic.Int64
+	for proto, url := range map[string]string{
+		"http1": "http://" + r.addr("clear"), "h2c": "http://" + r.addr("clear"),
+		"h2": "https://" + r.addr("secure"), "h3": "https://" + r.addr("secure"), "http1 std": "http://" + r.addr("std"),
+	} {
+		proto, _, _ = strings.Cut(proto, " ")
+		c := r.client(proto)
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				resp, err := c.Post(url+"/p", "text/plain", strings.NewReader("order"))
+				if err != nil {
+					t.Errorf("%s: %v", proto, err)
+					return
+				}
+				b, err := io.ReadAll(resp.Body)
+				resp.Body.Close()
+				if err != nil || resp.StatusCode != 200 || !strings.Contains(string(b), "body=5 EOF") {
+					t.Errorf("%s: %d %q %v", proto, resp.StatusCode, b, err)
+					return
+				}
+				ok.Add(1)
+			}
+		})
+	}
+	for n := range 40 {
+		before := ok.Load()
+		r.apply(with(n)...)
+		wait(t, func() bool { return ok.Load() > before+20 || t.Failed() })
+	}
+	close(stop)
+	wg.Wait()
+	r.m.mu.Lock()
+	defer r.m.mu.Unlock()
+	if n := len(r.m.actives); n > 3*(maxGenerations+4) {
+		t.Errorf("%d settings are kept", n)
 	}
 }

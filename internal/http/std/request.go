@@ -99,19 +99,19 @@ func absolute(t string, m message.Method) string {
 	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
 		return ""
 	}
-	i := strings.IndexAny(rest, "/?")
-	if authority := rest[:max(i, 0)]; i >= 0 && !ValidAuthority(authority) || i < 0 && !ValidAuthority(rest) {
-		return ""
+	authority, path := rest, ""
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		authority, path = rest[:i], rest[i:]
 	}
 	switch {
-	case i < 0 && m == message.OPTIONS:
+	case !ValidAuthority(authority):
+		return ""
+	case path == "" && m == message.OPTIONS:
 		return "*"
-	case i < 0:
-		return "/"
-	case rest[i] == '?':
-		return "/" + rest[i:]
+	case !strings.HasPrefix(path, "/"):
+		return "/" + path
 	}
-	return rest[i:]
+	return path
 }
 
 // authority sets the authority. Net/http has put the Host field, or :authority, in r.Host.

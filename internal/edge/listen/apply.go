@@ -211,6 +211,11 @@ func (m *Manager) explain(a *Active, network string, err error) error {
 				mend = fmt.Sprintf("listener %s of this process holds the port on %s; remove that one first, then add this one", e.current.Load().Key, p.address)
 			}
 		}
+		for e := range m.leaving {
+			if _, held, _ := net.SplitHostPort(e.place.address); e.place.network == network && held == port {
+				mend = fmt.Sprintf("a listener on %s was removed a moment ago and its HTTP/3 connections still need the port; apply again when its drain timeout is over", e.place.address)
+			}
+		}
 	case errors.Is(err, fs.ErrPermission):
 		mend = "ports below 1024 are for root; give the program CAP_NET_BIND_SERVICE (setcap cap_net_bind_service=+ep, or AmbientCapabilities= in its systemd unit) or choose a port above 1023"
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
@@ -238,14 +243,15 @@ func (m *Manager) commit(c *change) {
 	for _, e := range c.bound {
 		m.endpoints[e.place] = e
 	}
+	var gone []*endpoint
 	for p, e := range m.endpoints {
-		a := c.wanted[p]
-		if a == nil {
-			m.leave(p, e)
-			continue
+		if a := c.wanted[p]; a != nil {
+			e.current.Store(a)
+		} else {
+			gone = append(gone, e)
 		}
-		e.current.Store(a)
 	}
+	m.leave(gone)
 	m.certs = c.certs
 	m.retire()
 }

@@ -3,7 +3,6 @@ package listen
 import (
 	"context"
 	"errors"
-	v1 "github.com/relais-edge/relais/api/v1"
 	"net"
 	"os"
 	"runtime/debug"
@@ -92,25 +91,31 @@ func (e *endpoint) enter() *Active {
 
 // backlog is how long connections that the system has accepted already are still taken
 // over when a listener leaves.
-const backlog = 50 * time.Millisecond
+const backlog = 20 * time.Millisecond
 
-// leave stops accepting, lets what is under way end, for at most the drain timeout, and
-// closes the socket.
-func (e *endpoint) leave() {
+// shut stops accepting over TCP and frees the address; m.mu is held.
+func (e *endpoint) shut() {
+	if e.tcp == nil {
+		return
+	}
+	if e.cancel != nil {
+		e.leaving.Store(true)
+		_ = e.tcp.SetDeadline(time.Now().Add(backlog))
+		<-e.over
+	}
+	_ = e.tcp.Close()
+}
+
+// leave lets what is under way end, for at most the drain timeout, after shut. Over UDP the
+// socket is closed after that, because the connections need it.
+func (e *endpoint) leave(cancel, hush context.CancelFunc) {
 	defer close(e.gone)
-	e.m.mu.Lock()
-	cancel, hush := e.cancel, e.hush
-	e.m.mu.Unlock()
 	if cancel == nil {
 		e.close()
 		return
 	}
 	defer cancel()
-	e.leaving.Store(true)
 	if e.tcp != nil {
-		_ = e.tcp.SetDeadline(time.Now().Add(backlog))
-		<-e.over
-		_ = e.tcp.Close()
 		hush()
 		e.drainAll()
 	} else {
@@ -122,7 +127,7 @@ func (e *endpoint) leave() {
 		e.conns.Wait()
 		close(done)
 	}()
-	limit := time.NewTimer(v1.Value(e.current.Load().Spec.Timeouts.Drain).Std())
+	limit := time.NewTimer(e.current.Load().Spec.Timeouts.Drain.Std())
 	defer limit.Stop()
 	select {
 	case <-done:

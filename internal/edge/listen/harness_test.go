@@ -232,7 +232,7 @@ func (r *rig) roots() *tls.Config {
 
 // client speaks one protocol only.
 func (r *rig) client(proto string) *http.Client {
-	t := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: r.roots(), DisableCompression: true, MaxIdleConnsPerHost: 100}
+	t := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: r.roots(), DisableCompression: true, ExpectContinueTimeout: 5 * time.Second, MaxIdleConnsPerHost: 100}
 	switch proto {
 	case "http1":
 		t.Protocols.SetHTTP1(true)

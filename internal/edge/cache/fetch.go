@@ -84,41 +84,28 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 	if !leads && !fl.mayShare(l, x, early) {
 		return nil
 	}
+	fl.mu.Lock()
+	size, storing := fl.body.total, fl.storing
+	fl.mu.Unlock()
 	resp := &x.Response
 	resp.Reset()
-	resp.Fields.CopyFrom(&o.fields)
+	f := formOf(x.In, o, size, l.now)
+	f.start(resp, o)
 	if leads {
 		for i := range fl.own.Len() {
 			_, name, value := fl.own.At(i)
 			resp.AddLine(name, value)
 		}
 	}
-	resp.Status = o.status
 	if o.Aged || !leads && !fl.validated {
 		addAge(&resp.Fields, o.Age(l.now))
 	}
-	fl.mu.Lock()
-	size, storing := fl.body.total, fl.storing
-	fl.mu.Unlock()
-	st := status{fwd: why, stored: storing, collapsed: !leads}
-	r := resultMiss
-	switch {
-	case fl.validated:
-		r = resultRevalidated
-	case fl.prior != nil && leads:
-		r = resultExpired
-	case !leads:
-		r = resultCollapsed
-	}
-	first := shape(resp, x.In, o, size, l.now)
+	st := status{fwd: why, stored: storing, collapsed: !leads, detail: fl.why}
 	if fl.code != resp.Status {
 		st.code = fl.code
 	}
-	if fl.why != "" {
-		st.detail = fl.why
-	}
 	s.addStatus(&resp.Fields, &st)
-	ok := fl.open(resp, x.In.Method, first)
+	ok := fl.open(resp, x.In.Method, &f)
 	if !ok && !leads {
 		return nil
 	}
@@ -128,8 +115,20 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 		resp.Body = failedBody{errNotWanted}
 	}
 	fl.tell(x)
-	s.done(x, r, fl.why)
+	s.done(x, fl.result(leads), fl.why)
 	return resp
+}
+
+func (fl *flight) result(leads bool) result {
+	switch {
+	case fl.validated:
+		return resultRevalidated
+	case !leads:
+		return resultCollapsed
+	case fl.prior != nil:
+		return resultExpired
+	}
+	return resultMiss
 }
 
 // mayShare says whether a client that did not start the flight may have its answer (RFC 9111
@@ -160,12 +159,11 @@ func (s *Stage) standIn(x *stage.Exchange, l *local, fl *flight) *message.Respon
 	o := fl.obj
 	resp := &x.Response
 	resp.Reset()
-	resp.Fields.CopyFrom(&o.fields)
-	resp.Status = o.status
+	f := formOf(x.In, o, int64(len(o.body)), l.now)
+	f.start(resp, o)
 	addAge(&resp.Fields, o.Age(l.now))
 	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error"})
-	first := shape(resp, x.In, o, int64(len(o.body)), l.now)
-	setBody(resp, x.In.Method, o.body, first)
+	f.setBody(resp, x.In.Method, o.body)
 	fl.tell(x)
 	s.done(x, resultStale, "stale-if-error")
 	return resp
@@ -183,11 +181,7 @@ func (s *Stage) takeOwn(ctx context.Context, x *stage.Exchange, next stage.Handl
 	}
 	x.OnEnd(fl)
 	s.addStatus(&fl.resp.Fields, &status{fwd: why, detail: fl.why})
-	r := resultMiss
-	if fl.prior != nil {
-		r = resultExpired
-	}
-	s.done(x, r, fl.why)
+	s.done(x, fl.result(true), fl.why)
 	return fl.resp, nil
 }
 

@@ -376,27 +376,25 @@ func (fl *flight) drop(r *reader) {
 	}
 }
 
-// open gives a client its part of the body: from first on, n bytes or, when n is -1, all. False
-// says that the beginning is gone.
-func (fl *flight) open(resp *message.Response, m message.Method, first int64) bool {
-	n := resp.ContentLength
+// open gives a client its part of the body. False says that the beginning is gone.
+func (fl *flight) open(resp *message.Response, m message.Method, f *form) bool {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	b := &fl.body
 	switch {
-	case message.NoBody(m, resp.Status) || n == 0:
+	case message.NoBody(m, resp.Status) || f.length == 0:
 		return true
-	case b.base > first:
+	case b.base > f.first:
 		return false
 	case b.done && b.err == nil && b.base == 0:
-		setBody(resp, m, b.buf, first)
+		f.setBody(resp, m, b.buf)
 		return true
 	}
 	end := int64(-1)
-	if n >= 0 {
-		end = first + n
+	if f.length >= 0 {
+		end = f.first + f.length
 	}
-	r := &reader{fl: fl, off: first, end: end}
+	r := &reader{fl: fl, off: f.first, end: end}
 	b.readers = append(b.readers, r)
 	resp.Body = r
 	return true

@@ -1,6 +1,7 @@
 package semantics
 
 import (
+	"bytes"
 	"math"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -357,6 +358,14 @@ func lower(c byte) byte {
 		return c | 0x20
 	}
 	return c
+}
+
+// cut is bytes.Cut around one byte, without its search for a string.
+func cut(b []byte, sep byte) (before, after []byte, found bool) {
+	if i := bytes.IndexByte(b, sep); i >= 0 {
+		return b[:i], b[i+1:], true
+	}
+	return b, nil, false
 }
 
 func trim(b []byte) []byte {

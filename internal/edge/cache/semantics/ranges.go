@@ -26,11 +26,11 @@ func Range(req, stored *message.Fields, size int64, now time.Time) (kind RangeKi
 	if v == nil || req.Count(message.Range) > 1 || !ifRange(req, stored, now) {
 		return Whole, 0, 0
 	}
-	unit, spec, ok := bytes.Cut(trim(v), []byte{'='})
+	unit, spec, ok := cut(trim(v), '=')
 	if !ok || !fold(unit, "bytes") {
 		return Whole, 0, 0
 	}
-	from, to, ok := bytes.Cut(trim(spec), []byte{'-'})
+	from, to, ok := cut(trim(spec), '-')
 	a, ok1 := position(from)
 	b, ok2 := position(to)
 	if !ok || !ok1 || !ok2 || a < 0 && b < 0 {

@@ -246,7 +246,7 @@ func codingsOf(req *message.Fields) byte {
 				break
 			}
 			v = rest
-			name, params, _ := bytes.Cut(m, []byte{';'})
+			name, params, _ := cut(m, ';')
 			bit, yes := codingBit(trim(name)), !zeroWeight(params)
 			switch {
 			case bit == codingAny && yes:
@@ -283,7 +283,7 @@ func codingBit(name []byte) byte {
 // zeroWeight says whether parameters hold q=0, in any of its forms.
 func zeroWeight(params []byte) bool {
 	for len(params) > 0 {
-		p, rest, _ := bytes.Cut(params, []byte{';'})
+		p, rest, _ := cut(params, ';')
 		params = rest
 		p = trim(p)
 		if len(p) > 2 && lower(p[0]) == 'q' && p[1] == '=' {
@@ -311,9 +311,9 @@ func appendCookieValue(dst []byte, req *message.Fields, name []byte) []byte {
 	for i := req.Next(message.Cookie, 0); i >= 0; i = req.Next(message.Cookie, i+1) {
 		_, _, v := req.At(i)
 		for len(v) > 0 {
-			pair, rest, _ := bytes.Cut(v, []byte{';'})
+			pair, rest, _ := cut(v, ';')
 			v = rest
-			n, value, _ := bytes.Cut(trim(pair), []byte{'='})
+			n, value, _ := cut(trim(pair), '=')
 			if bytes.Equal(n, name) {
 				dst = append(dst, '+')
 				return append(dst, value...)

@@ -1,13 +1,14 @@
 package store
 
-// makeRoom gives values up until the store is within its limit. It goes around the shards, one
-// lock at a time; the hash spreads keys so evenly that this is near to one queue for all.
-func (s *Store[T]) makeRoom() {
-	if s.used.Load() <= s.limit {
-		return
-	}
-	for empty := 0; empty < numShards && s.used.Load() > s.limit; {
+// makeRoom gives values up until the store is within its limit. Each comes from the fuller one
+// of own, which has grown, and the next of all shards: so all have about as many values, and
+// it is near to one queue for all. No two locks are held at once.
+func (s *Store[T]) makeRoom(own *shard[T]) {
+	for empty := 0; empty < 2*numShards && s.used.Load() > s.limit; {
 		sh := &s.shards[s.hand.Add(1)%numShards]
+		if own.count.Load() >= sh.count.Load() {
+			sh = own
+		}
 		sh.mu.Lock()
 		if s.evict(sh) {
 			empty = 0

@@ -82,6 +82,7 @@ type shard[T any] struct {
 	small list
 	main  list
 	ghost ghost
+	count atomic.Int32
 	_     [64]byte
 }
 
@@ -166,7 +167,7 @@ func (s *Store[T]) Update(h Hash, key []byte, change func(old *T) (value *T, cos
 		s.insert(sh, h, string(key), value, cost)
 	}
 	sh.mu.Unlock()
-	s.makeRoom()
+	s.makeRoom(sh)
 }
 
 func (s *Store[T]) insert(sh *shard[T], h Hash, key string, value *T, cost int64) {
@@ -182,6 +183,7 @@ func (s *Store[T]) insert(sh *shard[T], h Hash, key string, value *T, cost int64
 	sh.index[h] = i
 	s.used.Add(cost)
 	s.entries.Add(1)
+	sh.count.Add(1)
 }
 
 func (sh *shard[T]) alloc() uint32 {
@@ -205,6 +207,7 @@ func (s *Store[T]) remove(sh *shard[T], i uint32) {
 	delete(sh.index, e.hash)
 	s.used.Add(-e.cost)
 	s.entries.Add(-1)
+	sh.count.Add(-1)
 	e.key, e.value = "", nil
 	sh.free = append(sh.free, i)
 }

@@ -186,7 +186,8 @@ func TestRFC9111_4_2_2_Heuristic(t *testing.T) {
 			rep.body = ""
 		}
 		cases = append(cases, rfcCase{name: "RFC9111 4.2.2 heuristic", steps: []step{
-			{reply: rep, status: s, want: "miss"}, {after: time.Hour, status: s, want: "hit"},
+			{reply: rep, status: s, want: "miss"},
+			{after: time.Hour, status: s, want: "hit"},
 			{after: 2 * time.Hour, reply: ok(lm), want: "expired"},
 		}})
 	}

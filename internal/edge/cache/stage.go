@@ -27,6 +27,8 @@ const (
 const (
 	// maxVariants bounds the objects under one key.
 	maxVariants = 32
+	// maxHead is what is kept free beside the largest object, for its fields and key.
+	maxHead = 32 << 10
 	// passFor is how long requests for a key do not wait for each other, after an answer under
 	// it could not be stored.
 	passFor = 60 * time.Second
@@ -156,7 +158,7 @@ func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
 			CookiesByAnyLifetime: s.cfg.CookiesByAnyLifetime,
 		},
 		keyer:     newKeyer(&spec.Key),
-		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), s.store.MaxCost()),
+		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), max(s.store.MaxCost()-maxHead, 0)),
 	}
 }
 

@@ -5,6 +5,9 @@ import (
 	"time"
 )
 
+// slowAfter is how long a reader may hold others up, once the body is not stored.
+const slowAfter = 5 * time.Second
+
 // window is how many bytes of a body that is not stored are kept for readers that lag.
 const window = 1 << 20
 

@@ -1,0 +1,119 @@
+package cache
+
+import (
+	"math"
+	"time"
+
+	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// hit answers from the store (RFC 9111 section 4).
+func (s *Stage) hit(x *stage.Exchange, l *local, o *object, r result, detail string) *message.Response {
+	resp := &x.Response
+	resp.Reset()
+	f := formOf(x.In, o, int64(len(o.body)), l.now)
+	f.start(resp, o)
+	age := o.Age(l.now)
+	addAge(&resp.Fields, age)
+	s.addStatus(&resp.Fields, &status{ttl: floorSeconds(o.Lifetime - age), detail: detail})
+	f.setBody(resp, x.In.Method, o.body)
+	s.done(x, r, detail)
+	return resp
+}
+
+// addAge appends Age in whole seconds (RFC 9111 section 5.1).
+func addAge(f *message.Fields, age time.Duration) {
+	f.Begin(message.Age)
+	f.AppendInt(min(int64(age/time.Second), semantics.MaxDelta))
+	f.End()
+}
+
+// floorSeconds rounds towards the past, so that a stale answer never shows a ttl of 0 or more.
+func floorSeconds(d time.Duration) int64 {
+	return int64(math.Floor(d.Seconds()))
+}
+
+// form is what a request gets of a stored answer: the whole, a part, or a 304. Of the body
+// length bytes are sent, from first on; a length of -1 is not known yet.
+type form struct {
+	status              int
+	first, length, size int64
+}
+
+// formOf judges the conditions and ranges of a request (RFC 9111 section 4.3.2, RFC 9110
+// section 13.2.2). Size is that of the whole body, -1 when it is not known yet.
+func formOf(in *message.Request, o *object, size int64, now time.Time) form {
+	f := form{status: o.status, length: size, size: size}
+	if o.status != 200 {
+		return f
+	}
+	if semantics.Conditional(&in.Fields) && semantics.NotModified(&in.Fields, &o.fields, time.Unix(0, o.Came), now) {
+		f.status = 304
+		return f
+	}
+	if size < 0 || in.Method != message.GET || !in.Has(message.Range) {
+		return f
+	}
+	kind, first, last := semantics.Range(&in.Fields, &o.fields, size, now)
+	switch kind {
+	case semantics.Part:
+		f.status, f.first, f.length = 206, first, last-first+1
+	case semantics.Unsatisfiable:
+		f.status, f.length = 416, 0
+	}
+	return f
+}
+
+// start gives resp its status and the stored fields. A 304 and a 416 have none that describe
+// a body which they do not have (RFC 9110 section 15.4.5).
+func (f *form) start(resp *message.Response, o *object) {
+	resp.Status, resp.ContentLength = f.status, f.length
+	switch f.status {
+	case o.status:
+		resp.Fields.CopyFrom(&o.fields)
+		return
+	case 206, 416:
+		defer setContentRange(&resp.Fields, f)
+	}
+	for i := range o.fields.Len() {
+		id, name, value := o.fields.At(i)
+		switch id {
+		case message.ContentRange:
+			continue
+		case message.ContentType, message.ContentEncoding, message.ContentLanguage:
+			if f.status != 206 {
+				continue
+			}
+		}
+		resp.AddLine(name, value)
+	}
+}
+
+// setContentRange sets Content-Range (RFC 9110 section 14.4).
+func setContentRange(to *message.Fields, f *form) {
+	to.Begin(message.ContentRange)
+	to.Append("bytes ")
+	if f.status == 416 {
+		to.Append("*")
+	} else {
+		to.AppendInt(f.first)
+		to.Append("-")
+		to.AppendInt(f.first + f.length - 1)
+	}
+	to.Append("/")
+	to.AppendInt(f.size)
+	to.End()
+}
+
+// setBody gives resp its part of a whole body.
+func (f *form) setBody(resp *message.Response, m message.Method, body []byte) {
+	if f.length < 0 {
+		f.length = int64(len(body))
+		resp.ContentLength = f.length
+	}
+	if !message.NoBody(m, resp.Status) && f.length > 0 {
+		resp.Bytes = body[f.first : f.first+f.length]
+	}
+}

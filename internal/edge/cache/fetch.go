@@ -1,0 +1,237 @@
+package cache
+
+import (
+	"context"
+
+	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/edge/cache/store"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// maxJoins bounds how often a request joins a flight whose answer turns out not to be for it.
+const maxJoins = 2
+
+// fetch answers through a flight: one that runs, or one that it starts.
+func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, why forward) (*message.Response, error) {
+	x.MayBlock()
+	// An answer that nobody else may use, or that is only for who has these credentials, is
+	// not worth waiting for.
+	solo := x.In.Has(message.Authorization) || o != nil && o.NoCache
+	retried := false
+	for try := 0; ; try++ {
+		fl, leads, stored := s.join(ctx, x, next, l, o, solo || try >= maxJoins)
+		if stored != nil {
+			return s.hit(x, l, stored, resultHit, ""), nil
+		}
+		if fl == nil {
+			return s.pass(ctx, x, next, l, resultPass, why)
+		}
+		early, err := fl.await(ctx, x)
+		if err != nil {
+			fl.abandon(leads)
+			return nil, err
+		}
+		l.now = s.cfg.Clock()
+		switch fl.landed {
+		case landOwn:
+			if leads {
+				return s.takeOwn(ctx, x, next, l, fl, why)
+			}
+			solo = true
+		case landFailed:
+			// One retry for a visitor whom the edge may treat better than the one who led.
+			if leads || retried || x.Visitor.Class <= fl.class || stage.AsError(fl.err).Side == stage.SideOrigin {
+				fl.quit(leads)
+				fl.tell(x)
+				x.Mark("cache", resultNames[resultMiss])
+				return nil, fl.err
+			}
+			retried = true
+		case landStale:
+			if leads || fl.obj.isFor(l, x) {
+				fl.quit(leads)
+				return s.standIn(x, l, fl), nil
+			}
+			l.hint = fl.obj.selector
+		default:
+			if resp := s.share(x, l, fl, leads, early, why); resp != nil {
+				return resp, nil
+			}
+			// Another variant may be worth waiting for; what only its leader may use is not.
+			l.hint, solo = fl.obj.selector, fl.obj.isFor(l, x)
+		}
+		fl.quit(false)
+		if v := s.store.Get(l.hash, l.key); o != nil && v != nil {
+			o = l.find(v, x)
+		} else {
+			o = nil
+		}
+	}
+}
+
+// tell copies what the fork's stages decided to the exchange of a client.
+func (fl *flight) tell(x *stage.Exchange) {
+	x.Pool, x.Tier, x.Origin, x.Tries = fl.pool, fl.tier, fl.origin, fl.tries
+	for _, m := range fl.trail.Marks() {
+		x.MarkDetail(m.Stage, m.Code, m.Detail)
+	}
+}
+
+// share answers from a flight that is for more than one; nil when it is not for x.
+func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool, why forward) *message.Response {
+	o := fl.obj
+	if !leads && !fl.mayShare(l, x, early) {
+		return nil
+	}
+	fl.mu.Lock()
+	size, storing := fl.body.total, fl.storing
+	fl.mu.Unlock()
+	resp := &x.Response
+	resp.Reset()
+	f := formOf(x.In, o, size, l.now)
+	f.start(resp, o)
+	if leads {
+		for i := range fl.own.Len() {
+			_, name, value := fl.own.At(i)
+			resp.AddLine(name, value)
+		}
+	}
+	if o.Aged || !leads && !fl.validated {
+		addAge(&resp.Fields, o.Age(l.now))
+	}
+	st := status{fwd: why, stored: storing, collapsed: !leads, detail: fl.why}
+	if fl.code != resp.Status {
+		st.code = fl.code
+	}
+	s.addStatus(&resp.Fields, &st)
+	ok := fl.open(resp, x.In.Method, &f)
+	if !ok && !leads {
+		return nil
+	}
+	fl.quit(leads)
+	if !ok {
+		// Only when a leader comes back to a body whose beginning is gone: it never was to be kept.
+		resp.Body = failedBody{errNotWanted}
+	}
+	fl.tell(x)
+	s.done(x, fl.result(leads), fl.why)
+	return resp
+}
+
+func (fl *flight) result(leads bool) result {
+	switch {
+	case fl.validated:
+		return resultRevalidated
+	case !leads:
+		return resultCollapsed
+	case fl.prior != nil:
+		return resultExpired
+	}
+	return resultMiss
+}
+
+// mayShare says whether a client that did not start the flight may have its answer (RFC 9111
+// section 4). Early says that it waited for the head.
+func (fl *flight) mayShare(l *local, x *stage.Exchange, early bool) bool {
+	if !fl.obj.isFor(l, x) {
+		return false
+	}
+	if fl.landed == landShown {
+		return early
+	}
+	c := l.control
+	if early {
+		// The answer is newer than the request that wants a new one.
+		c.Set &^= semantics.NoCache | semantics.MaxAge
+	}
+	return fl.obj.Use(&c, l.now) == semantics.Fresh
+}
+
+// failedBody is a body that cannot be read.
+type failedBody struct{ err error }
+
+func (b failedBody) Next(context.Context) ([]byte, error) { return nil, b.err }
+func (b failedBody) Close(error)                          {}
+
+// standIn answers with the stored answer in the place of an error (RFC 5861 section 4).
+func (s *Stage) standIn(x *stage.Exchange, l *local, fl *flight) *message.Response {
+	o := fl.obj
+	resp := &x.Response
+	resp.Reset()
+	f := formOf(x.In, o, int64(len(o.body)), l.now)
+	f.start(resp, o)
+	addAge(&resp.Fields, o.Age(l.now))
+	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error"})
+	f.setBody(resp, x.In.Method, o.body)
+	fl.tell(x)
+	s.done(x, resultStale, "stale-if-error")
+	return resp
+}
+
+// takeOwn gives the leader the answer that is for it alone. The fork lives until the answer has left.
+func (s *Stage) takeOwn(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, fl *flight, why forward) (*message.Response, error) {
+	fl.quit(true)
+	fl.tell(x)
+	if x.In.Has(message.Range) {
+		// The whole may be much more than the client wants.
+		closeBody(fl.resp)
+		fl.end(message.Outcome{Status: fl.resp.Status, Err: errNotWanted})
+		return s.pass(ctx, x, next, l, resultPass, why)
+	}
+	x.OnEnd(fl)
+	s.addStatus(&fl.resp.Fields, &status{fwd: why, detail: fl.why})
+	s.done(x, fl.result(true), fl.why)
+	return fl.resp, nil
+}
+
+// End implements message.Ender for an answer that was only for the leader.
+func (fl *flight) End(o message.Outcome) { fl.end(o) }
+
+// refresh starts a validation in the background (RFC 5861 section 3), unless one runs.
+func (s *Stage) refresh(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for fl := s.flights[l.hash]; fl != nil; fl = fl.next {
+		if fl.fits(l, x) {
+			return
+		}
+	}
+	if s.background >= s.cfg.MaxBackground {
+		s.m.background.Inc()
+		return
+	}
+	s.launch(ctx, x, next, l, o, false, false)
+}
+
+// keep stores an object as the newest under its key.
+func (s *Stage) keep(h store.Hash, key []byte, o *object) {
+	s.store.Update(h, key, func(old *variants) (*variants, int64) {
+		v := old.with(o, maxVariants)
+		return v, v.cost
+	})
+}
+
+// forget removes an object that the origin no longer stands by.
+func (s *Stage) forget(h store.Hash, key []byte, o *object) {
+	s.store.Update(h, key, func(old *variants) (*variants, int64) {
+		v := old.without(o, maxVariants)
+		if v == nil {
+			return nil, 0
+		}
+		return v, v.cost
+	})
+}
+
+// markPass notes that answers under the key cannot be stored.
+func (s *Stage) markPass(h store.Hash, key []byte) {
+	until := s.cfg.Clock().Add(passFor).UnixNano()
+	s.store.Update(h, key, func(old *variants) (*variants, int64) {
+		v := &variants{cost: setCost}
+		if old != nil {
+			*v = *old
+		}
+		v.passUntil = until
+		return v, v.cost
+	})
+}

@@ -1,0 +1,310 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// run fetches: it asks the stages behind, judges the head, and takes the body in.
+func (fl *flight) run(ctx context.Context, next stage.Handler) {
+	var out message.Outcome
+	defer func() {
+		if p := recover(); p != nil {
+			out.Err = fmt.Errorf("panic: %v", p)
+			fl.fail(&stage.Error{Code: "proxy_internal_error", Side: stage.SideEdge, Status: 500, Err: out.Err})
+			fl.finish(out.Err)
+		}
+		if fl.resp == nil {
+			fl.end(out) // else when the leader is done with it
+		}
+	}()
+	sent := fl.s.cfg.Clock()
+	conditional := fl.prior != nil && semantics.AddValidators(&fl.fork.In.Fields, &fl.prior.fields)
+	resp, err := next.Serve(ctx, fl.fork)
+	came := fl.s.cfg.Clock()
+	if err == nil && conditional && resp.Status == 304 && !semantics.Freshens(&resp.Fields, &fl.prior.fields) {
+		// It speaks of an answer that we do not have: ask for the whole.
+		closeBody(resp)
+		fl.fork.In.Del(message.IfNoneMatch)
+		fl.fork.In.Del(message.IfModifiedSince)
+		sent, conditional = came, false
+		resp, err = next.Serve(ctx, fl.fork)
+		came = fl.s.cfg.Clock()
+	}
+	if err != nil {
+		out.Err = err
+		fl.failed(err, came)
+		return
+	}
+	out.Status = resp.Status
+	e := &semantics.Exchange{
+		Authorization: fl.fork.In.Has(message.Authorization),
+		Status:        resp.Status, Fields: &resp.Fields, Sent: sent, Came: came,
+	}
+	if conditional && resp.Status == 304 {
+		fl.revalidated(resp, e)
+		return
+	}
+	if fl.landHead(resp, e) {
+		out.Body, out.Err = fl.take(ctx, resp)
+	}
+}
+
+// end gives the fork back and takes the flight off the books.
+func (fl *flight) end(out message.Outcome) {
+	fl.fork.End(out)
+	fl.cancel()
+	s := fl.s
+	fork := fl.fork
+	fl.fork = nil
+	fork.Reset()
+	s.forks.Put(fork)
+	s.mu.Lock()
+	s.unlist(fl)
+	delete(s.running, fl)
+	if fl.background {
+		s.background--
+	}
+	if s.closed && len(s.running) == 0 {
+		close(s.idle)
+	}
+	s.mu.Unlock()
+}
+
+func closeBody(resp *message.Response) {
+	if resp.Body != nil {
+		resp.Body.Close(errNotWanted)
+		resp.Body = nil
+	}
+}
+
+var (
+	errNotWanted = errors.New("the cache does not want the body")
+	errTruncated = errors.New("the body ended before its length")
+	errSlow      = errors.New("the client reads too slowly for others who get the same answer, which is too large to store")
+)
+
+// land makes known what came of the head: what f sets, and the landing that it returns.
+func (fl *flight) land(f func() landing) {
+	fork := fl.fork
+	trail := fork.Trail
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	fl.trail = &trail
+	fl.pool, fl.tier, fl.origin, fl.tries = fork.Pool, fork.Tier, fork.Origin, fork.Tries
+	fl.landed = f()
+	fl.changed()
+}
+
+// failed lands an error, or the stored answer in its place.
+func (fl *flight) failed(err error, now time.Time) {
+	fl.leave()
+	e := stage.AsError(err)
+	if o := fl.prior; o != nil && e.Side != stage.SideClient && semantics.ErrorStatus(e.Status) {
+		o.failed(now)
+		if o.UsableOnError(now) {
+			fl.land(func() landing { fl.obj = o; return landStale })
+			return
+		}
+	}
+	fl.fail(err)
+}
+
+func (fl *flight) fail(err error) {
+	if fl.landed == landNone {
+		fl.leave()
+		fl.land(func() landing { fl.err = err; return landFailed })
+	}
+}
+
+// revalidated lands the stored answer as a 304 updates it (RFC 9111 section 4.3.4).
+func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
+	var merged, own, kept message.Fields
+	mergeFields(&merged, &own, &fl.prior.fields, &resp.Fields)
+	if !resp.Has(message.Date) {
+		var buf [32]byte
+		merged.Set(message.Date, semantics.AppendDate(buf[:0], e.Came))
+	}
+	if v := resp.Get(message.Age); v != nil {
+		merged.Add(message.Age, v)
+	}
+	closeBody(resp)
+	c := semantics.ParseResponse(&merged)
+	e.Status, e.Fields = fl.prior.status, &merged
+	life, why := semantics.Judge(e, &c, &fl.rule.Policy)
+	var more message.Fields
+	fieldsOf(&kept, &more, &merged, &c, e.Came)
+	for i := range more.Len() {
+		_, name, value := more.At(i)
+		own.AddLine(name, value)
+	}
+	o := newObject(life, fl.prior.status, &kept, fl.rule, fl.route, fl.fork.In)
+	o.body = fl.prior.body
+	store := why == semantics.Stored
+	if !store {
+		o.NoCache = true // for the leader, and nobody else
+		fl.s.forget(fl.hash, fl.key, fl.prior)
+	}
+	fl.leave()
+	store = store && fl.current()
+	fl.land(func() landing {
+		fl.obj, fl.code, fl.validated, fl.storing, fl.why = o, 304, true, store, why
+		fl.own = own
+		fl.body = body{buf: o.body, total: int64(len(o.body)), stored: true, done: true}
+		return landShared
+	})
+	if store {
+		fl.s.keep(fl.hash, fl.key, o)
+	}
+}
+
+// newObject makes what is stored of an answer, without its body.
+func newObject(life semantics.Life, status int, kept *message.Fields, r *rule, route string, req *message.Request) *object {
+	o := &object{Life: life, status: status, route: route}
+	o.fields.CopyFrom(kept)
+	selector, ok := semantics.AppendSelector(slices.Clone(r.selector), kept)
+	if !ok {
+		o.NoCache = true // a Vary without end is for nobody
+	}
+	o.selector = slices.Clip(selector)
+	o.selected = slices.Clip(semantics.AppendSelected(nil, selector, &req.Fields))
+	return o
+}
+
+// current says that the key was not invalidated since the flight began.
+func (fl *flight) current() bool { return fl.s.epoch(fl.hash).Load() == fl.epoch }
+
+// landHead lands an answer with a body of its own, and says whether run is to take it in.
+func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
+	if semantics.ErrorStatus(resp.Status) && fl.prior != nil {
+		fl.prior.failed(e.Came)
+		if o := fl.prior; o.UsableOnError(e.Came) {
+			closeBody(resp)
+			fl.leave()
+			fl.land(func() landing { fl.obj, fl.code = o, resp.Status; return landStale })
+			return false
+		}
+	}
+	c := semantics.ParseResponse(&resp.Fields)
+	life, why := semantics.Judge(e, &c, &fl.rule.Policy)
+	if why == semantics.Stored && resp.ContentLength > fl.rule.maxObject {
+		why = "too-large"
+		fl.s.m.tooLarge.Inc()
+	}
+	if why == semantics.Stored {
+		var kept message.Fields
+		var own message.Fields
+		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
+		fl.landBody(resp, landShared, newObject(life, resp.Status, &kept, fl.rule, fl.route, fl.fork.In), &own, why)
+		return true
+	}
+	if semantics.ErrorStatus(resp.Status) && !e.Authorization && !c.Has(semantics.NoStore|semantics.Private) && !resp.Has(message.SetCookie) {
+		var kept message.Fields
+		var own message.Fields
+		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
+		fl.leave()
+		fl.landBody(resp, landShown, newObject(life, resp.Status, &kept, fl.rule, fl.route, fl.fork.In), &own, why)
+		return true
+	}
+	return fl.landForLeader(resp, why)
+}
+
+func (fl *flight) landBody(resp *message.Response, as landing, o *object, own *message.Fields, why string) {
+	fl.land(func() landing {
+		fl.obj, fl.own, fl.code, fl.why = o, *own, resp.Status, why
+		fl.storing = as == landShared && fl.current()
+		fl.body.total = resp.ContentLength
+		if resp.Body == nil {
+			fl.body.total = int64(len(resp.Bytes))
+		}
+		fl.body.stored = as == landShared
+		return as
+	})
+}
+
+// landForLeader lands an answer that is for the leader alone.
+func (fl *flight) landForLeader(resp *message.Response, why string) bool {
+	if !fl.solo && !semantics.ErrorStatus(resp.Status) {
+		fl.s.markPass(fl.hash, fl.key)
+	}
+	if fl.prior != nil && !semantics.ErrorStatus(resp.Status) {
+		fl.s.forget(fl.hash, fl.key, fl.prior)
+	}
+	fl.leave()
+	fl.land(func() landing {
+		fl.why, fl.code = why, resp.Status
+		if fl.leader {
+			fl.resp = resp
+		}
+		return landOwn
+	})
+	if fl.resp == nil {
+		closeBody(resp)
+	}
+	return false
+}
+
+// take takes the body in, as fast as the origin sends it, and stores the answer at its end.
+func (fl *flight) take(ctx context.Context, resp *message.Response) (n int64, err error) {
+	if resp.Body == nil {
+		n, err = int64(len(resp.Bytes)), fl.add(ctx, resp.Bytes)
+	}
+	for resp.Body != nil && err == nil {
+		var chunk []byte
+		chunk, err = resp.Body.Next(ctx)
+		n += int64(len(chunk))
+		if e := fl.add(ctx, chunk); e != nil {
+			err = e
+		}
+	}
+	if err == io.EOF {
+		err = nil
+	}
+	if total := fl.body.total; err == nil && total >= 0 && total != n && !message.NoBody(message.GET, resp.Status) {
+		err = errTruncated
+	}
+	if resp.Body != nil {
+		resp.Body.Close(err)
+	}
+	fl.finish(err)
+	return n, err
+}
+
+// finish ends the body; a whole one is stored, and then its readers learn that it is whole.
+func (fl *flight) finish(err error) {
+	fl.mu.Lock()
+	b := &fl.body
+	if err == nil && b.stored {
+		if cap(b.buf) > len(b.buf)+len(b.buf)/8 {
+			b.buf = append(make([]byte, 0, len(b.buf)), b.buf...)
+		}
+		b.total = int64(len(b.buf))
+	}
+	store := err == nil && b.stored && fl.storing && fl.current()
+	if store {
+		fl.obj.body = b.buf
+	}
+	fl.mu.Unlock()
+	switch {
+	case store:
+		fl.s.keep(fl.hash, fl.key, fl.obj)
+		fl.s.m.stored.Inc()
+	case err != nil && err != errNotWanted:
+		fl.s.m.truncated.Inc()
+	}
+	fl.mu.Lock()
+	b.err, b.done = err, true
+	fl.s.charge(-b.charged)
+	b.charged = 0
+	fl.changed()
+	fl.mu.Unlock()
+	fl.leave()
+}

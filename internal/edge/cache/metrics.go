@@ -1,0 +1,122 @@
+package cache
+
+import (
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// result is what the cache did for a request.
+type result uint8
+
+const (
+	resultHit         result = iota // from the store, fresh
+	resultStale                     // from the store, stale
+	resultMiss                      // fetched
+	resultCollapsed                 // fetched for another request
+	resultRevalidated               // stored, and the origin said that it is still good
+	resultExpired                   // stored, and the origin gave another one
+	resultPass                      // fetched for this request only
+	resultBypass                    // not looked up
+	numResults
+)
+
+var resultNames = [numResults]string{"hit", "stale", "miss", "collapsed", "revalidated", "expired", "pass", "bypass"}
+
+// forward is why a request went to the origin (RFC 9211 section 2.2).
+type forward uint8
+
+const (
+	fwdNone forward = iota
+	fwdBypass
+	fwdMethod
+	fwdURIMiss
+	fwdVaryMiss
+	fwdRequest
+	fwdStale
+)
+
+var forwardNames = [...]string{"", "bypass", "method", "uri-miss", "vary-miss", "request", "stale"}
+
+type metrics struct {
+	results    [numResults]observe.Counter
+	stored     observe.Counter
+	truncated  observe.Counter
+	tooLarge   observe.Counter
+	tooMany    observe.Counter
+	slow       observe.Counter
+	invalid    observe.Counter
+	background observe.Counter
+}
+
+func newMetrics(r *observe.Registry, s *Stage) *metrics {
+	m := &metrics{}
+	results := r.Counters("relais_cache_requests_total", "Requests by what the cache did for them.", int(numResults), "result")
+	for i := range m.results {
+		m.results[i] = results.With(resultNames[i])
+	}
+	events := r.Counters("relais_cache_events_total", "What happened to answers on their way into the cache.", 16, "event")
+	m.stored = events.With("stored")
+	m.truncated = events.With("truncated")
+	m.tooLarge = events.With("too_large")
+	m.tooMany = events.With("too_many_fills")
+	m.slow = events.With("slow_reader_dropped")
+	m.invalid = events.With("invalidated")
+	m.background = events.With("background_refused")
+	r.GaugeFunc("relais_cache_bytes", "Bytes stored, keys and overhead included.", func() float64 { return float64(s.store.Stats().Bytes) })
+	r.GaugeFunc("relais_cache_limit_bytes", "Bytes that may be stored.", func() float64 { return float64(s.store.Stats().Limit) })
+	r.GaugeFunc("relais_cache_keys", "Keys under which something is stored.", func() float64 { return float64(s.store.Stats().Entries) })
+	r.GaugeFunc("relais_cache_evicted", "Keys given up for room since the start.", func() float64 { return float64(s.store.Stats().Evicted) })
+	r.GaugeFunc("relais_cache_refused", "Answers larger than the store takes since the start.", func() float64 { return float64(s.store.Stats().Refused) })
+	r.GaugeFunc("relais_cache_fills", "Fetches that run.", func() float64 {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return float64(len(s.running))
+	})
+	return m
+}
+
+// done notes what the cache did.
+func (s *Stage) done(x *stage.Exchange, r result, detail string) {
+	x.CacheStatus = resultNames[r]
+	x.MarkDetail("cache", resultNames[r], detail)
+	s.m.results[r].Inc()
+}
+
+// status appends our member to Cache-Status, behind those of caches nearer to the origin (RFC
+// 9211 section 2).
+type status struct {
+	fwd       forward
+	code      int // of the origin's answer, where it is not the answer's own
+	stored    bool
+	collapsed bool
+	ttl       int64 // with a hit only
+	detail    string
+}
+
+func (s *Stage) addStatus(f *message.Fields, st *status) {
+	f.Begin(message.CacheStatus)
+	f.Append(s.cfg.Name)
+	if st.fwd == fwdNone {
+		f.Append("; hit; ttl=")
+		f.AppendInt(st.ttl)
+	} else {
+		f.Append("; fwd=")
+		f.Append(forwardNames[st.fwd])
+		if st.code != 0 {
+			f.Append("; fwd-status=")
+			f.AppendInt(int64(st.code))
+		}
+		if st.stored {
+			f.Append("; stored")
+		}
+		if st.collapsed {
+			f.Append("; collapsed")
+		}
+	}
+	if st.detail != "" {
+		f.Append("; detail=")
+		f.Append(st.detail)
+	}
+	f.End()
+}

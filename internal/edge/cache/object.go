@@ -1,0 +1,195 @@
+package cache
+
+import (
+	"bytes"
+	"sync/atomic"
+	"time"
+
+	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// object is a stored answer. It does not change once others can see it, except for retryAt.
+type object struct {
+	semantics.Life
+	fields message.Fields
+	status int
+	body   []byte
+	// route is the name of the route that asked for it: two routes of one site may lead the
+	// same URI to different origins.
+	route string
+	// selector and selected say which requests it is for.
+	selector, selected []byte
+	older              *object // the next variant under the same key
+	// retryAt is when the origin may be asked again after it failed to validate, in
+	// nanoseconds since 1970. A hint, so that it may be lost when the object is copied.
+	retryAt atomic.Int64
+}
+
+// objectCost is what an object costs beside fields and body, and fieldCost what a line does.
+const (
+	objectCost = 512
+	fieldCost  = 20
+)
+
+// cost is an estimate of the object's memory in bytes, within the rounding of the allocator.
+func (o *object) cost() int64 {
+	return objectCost + int64(o.fields.Size()+fieldCost*o.fields.Len()+cap(o.body)+len(o.selector)+len(o.selected))
+}
+
+// variants is what is stored under one key. It does not change.
+type variants struct {
+	newest *object
+	n      int
+	cost   int64
+	// passUntil says that answers under this key could not be stored, so that requests do not
+	// wait for each other; in nanoseconds since 1970.
+	passUntil int64
+}
+
+// setCost is what variants cost beside their objects.
+const setCost = 32
+
+// find returns the newest object that is for x (RFC 9111 section 4.1), or nil.
+func (l *local) find(v *variants, x *stage.Exchange) *object {
+	var selector []byte
+	have := false
+	for o := v.newest; o != nil; o = o.older {
+		if o.route != x.Route.Name {
+			continue
+		}
+		if !have || !bytes.Equal(selector, o.selector) {
+			selector, have = o.selector, true
+			l.selected = semantics.AppendSelected(l.selected[:0], selector, &x.In.Fields)
+		}
+		if bytes.Equal(l.selected, o.selected) {
+			return o
+		}
+	}
+	return nil
+}
+
+// isFor says whether the object is for x.
+func (o *object) isFor(l *local, x *stage.Exchange) bool {
+	if o.route != x.Route.Name {
+		return false
+	}
+	l.selected = semantics.AppendSelected(l.selected[:0], o.selector, &x.In.Fields)
+	return bytes.Equal(l.selected, o.selected)
+}
+
+// with returns v with o as the newest, in the place of the one for the same requests, and at
+// most limit objects. V may be nil.
+func (v *variants) with(o *object, limit int) *variants {
+	out := &variants{newest: o, n: 1, cost: setCost + o.cost()}
+	if v != nil {
+		out.keep(v.newest, o, limit)
+	}
+	return out
+}
+
+// without returns v without o, or nil when nothing is left.
+func (v *variants) without(o *object, limit int) *variants {
+	if v == nil {
+		return nil
+	}
+	out := &variants{cost: setCost, passUntil: v.passUntil}
+	out.keep(v.newest, o, limit)
+	if out.n == 0 && out.passUntil == 0 {
+		return nil
+	}
+	return out
+}
+
+// keep appends copies of the objects from first on that are not for the requests of o. The
+// copies share fields and body.
+func (v *variants) keep(first, o *object, limit int) {
+	tail := &v.newest
+	for *tail != nil {
+		tail = &(*tail).older
+	}
+	for ; first != nil && v.n < limit; first = first.older {
+		if first == o || first.route == o.route && bytes.Equal(first.selector, o.selector) && bytes.Equal(first.selected, o.selected) {
+			continue
+		}
+		c := first.copy()
+		*tail, tail = c, &c.older
+		v.n++
+		v.cost += c.cost()
+	}
+}
+
+func (o *object) copy() *object {
+	c := &object{
+		Life: o.Life, fields: o.fields, status: o.status, body: o.body,
+		route: o.route, selector: o.selector, selected: o.selected,
+	}
+	c.retryAt.Store(o.retryAt.Load())
+	return c
+}
+
+// failed notes that the origin could not be asked.
+func (o *object) failed(now time.Time) { o.retryAt.Store(now.Add(retryAfter).UnixNano()) }
+
+// resting says whether the origin failed only just now.
+func (o *object) resting(now time.Time) bool { return now.UnixNano() < o.retryAt.Load() }
+
+// fieldsOf puts the lines of an answer that may be stored into kept, and those that only its
+// own client gets into own: fields that a no-cache or private names (RFC 9111 sections
+// 5.2.2.4, 5.2.2.7). A missing or wrong Date is set to when the answer came (RFC 9110 section 6.6.1).
+func fieldsOf(kept, own, src *message.Fields, c *semantics.Control, came time.Time) {
+	kept.Reset()
+	own.Reset()
+	for i := range src.Len() {
+		id, name, value := src.At(i)
+		switch {
+		case !semantics.Kept(src, id, name):
+		case c.Has(semantics.FieldLists) && c.Restricted(src, name):
+			own.AddLine(name, value)
+		default:
+			kept.AddLine(name, value)
+		}
+	}
+	if _, ok := semantics.ParseDate(kept.Get(message.Date), came); !ok {
+		var buf [32]byte
+		kept.Set(message.Date, semantics.AppendDate(buf[:0], came))
+	}
+}
+
+// mergeFields makes dst the fields of old as a 304, or a 200 to HEAD, updates them (RFC 9111
+// section 3.2). Set-Cookie goes to own when the stored answer has none: it is for one client.
+func mergeFields(dst, own, old, fresh *message.Fields) {
+	dst.Reset()
+	for i := range old.Len() {
+		id, name, value := old.At(i)
+		if !updated(fresh, id, name) {
+			dst.AddLine(name, value)
+		}
+	}
+	cookies := old.Has(message.SetCookie)
+	for i := range fresh.Len() {
+		id, name, value := fresh.At(i)
+		switch {
+		case !semantics.Updates(fresh, id, name):
+		case id == message.SetCookie && !cookies:
+			own.AddLine(name, value)
+		default:
+			dst.AddLine(name, value)
+		}
+	}
+}
+
+// updated says whether fresh has a line that takes the place of the named field.
+func updated(fresh *message.Fields, id message.ID, name []byte) bool {
+	if id != message.Other {
+		return fresh.Has(id) && semantics.Updates(fresh, id, name)
+	}
+	for i := range fresh.Len() {
+		fid, n, _ := fresh.At(i)
+		if fid == message.Other && len(n) == len(name) && bytes.EqualFold(n, name) {
+			return semantics.Updates(fresh, id, name)
+		}
+	}
+	return false
+}

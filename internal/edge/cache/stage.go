@@ -1,0 +1,336 @@
+package cache
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/edge/cache/store"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/snapshot"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// Defaults of Config.
+const (
+	DefaultMaxBytes      = 256 << 20
+	DefaultMaxFills      = 8192
+	DefaultMaxBackground = 64
+)
+
+const (
+	// maxVariants bounds the objects under one key.
+	maxVariants = 32
+	// maxHead is what is kept free beside the largest object, for its fields and key.
+	maxHead = 32 << 10
+	// passFor is how long requests for a key do not wait for each other, after an answer under
+	// it could not be stored.
+	passFor = 60 * time.Second
+	// retryAfter is how long a stale object is served without asking an origin that just failed.
+	retryAfter = 2 * time.Second
+)
+
+// Config configures a Stage. The zero value of a field but Slot means its default.
+type Config struct {
+	// Slot is the stage's place in sites and exchanges.
+	Slot stage.Slot
+	// MaxBytes bounds the memory of what is stored, keys and overhead included.
+	MaxBytes int64
+	// MaxFills bounds the fetches for several clients at once; beyond it each client fetches for itself.
+	MaxFills int
+	// MaxBackground bounds validations of answers that were served stale meanwhile.
+	MaxBackground int
+	// CookiesByAnyLifetime stores an answer with Set-Cookie when it has any explicit lifetime, as
+	// RFC 9111 section 7.3 allows. Without it the lifetime must be one for shared caches:
+	// public, s-maxage, or a max-age in CDN-Cache-Control.
+	CookiesByAnyLifetime bool
+	// Name is what the cache is called in Cache-Status; relais by default.
+	Name string
+	// Clock tells the time; time.Now by default.
+	Clock func() time.Time
+	// Metrics counts what the stage does; by default nobody sees the counts.
+	Metrics *observe.Registry
+}
+
+// Stage stores answers and serves them again. It implements stage.Stage and stage.Compiler.
+type Stage struct {
+	cfg   Config
+	store *store.Store[variants]
+	m     *metrics
+	forks sync.Pool
+	// buffered counts bytes of bodies that are on their way.
+	buffered atomic.Int64
+	// epochs count the invalidations of keys, by a part of their hash. What was asked for
+	// before one is not stored after it.
+	epochs [4096]atomic.Uint32
+
+	mu         sync.Mutex
+	flights    map[store.Hash]*flight
+	running    map[*flight]struct{} // joinable or not
+	background int
+	closed     bool
+	idle       chan struct{} // closed when the stage is and nothing runs
+}
+
+// New returns a stage. It starts nothing; work begins with requests, and Close ends it.
+func New(cfg Config) *Stage {
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, DefaultMaxBytes)
+	cfg.MaxFills = cmp.Or(cfg.MaxFills, DefaultMaxFills)
+	cfg.MaxBackground = cmp.Or(cfg.MaxBackground, DefaultMaxBackground)
+	cfg.Name = cmp.Or(cfg.Name, "relais")
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	if cfg.Metrics == nil {
+		cfg.Metrics = observe.New()
+	}
+	s := &Stage{
+		cfg:     cfg,
+		store:   store.New[variants](cfg.MaxBytes),
+		flights: map[store.Hash]*flight{},
+		running: map[*flight]struct{}{},
+		idle:    make(chan struct{}),
+	}
+	s.forks.New = func() any { return new(stage.Exchange) }
+	s.m = newMetrics(cfg.Metrics, s)
+	return s
+}
+
+func (s *Stage) epoch(h store.Hash) *atomic.Uint32 { return &s.epochs[h.Index(len(s.epochs))] }
+
+// Name implements stage.Stage.
+func (s *Stage) Name() string { return "cache" }
+
+// Stats tells what is stored.
+func (s *Stage) Stats() store.Stats { return s.store.Stats() }
+
+// part is what the stage makes of a site.
+type part struct {
+	routes []*rule // by the route's index; nil where nothing is stored
+	keyers []*keyer
+}
+
+// rule is a CachePolicy as it runs.
+type rule struct {
+	semantics.Policy
+	*keyer
+	maxObject int64
+}
+
+// Compile implements stage.Compiler. What is stored is the stage's own and outlives sites.
+func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
+	p := &part{routes: make([]*rule, len(site.Routes))}
+	rules := map[string]*rule{}
+	for i := range site.Routes {
+		name := site.Routes[i].Spec.Cache
+		if name == "" {
+			continue
+		}
+		r := rules[name]
+		if r == nil {
+			spec := site.Spec.Caches[name]
+			if spec == nil {
+				return nil, errors.New("route " + site.Routes[i].Name + ": CachePolicy " + name + " is not in the site's bundle")
+			}
+			r = s.newRule(spec)
+			rules[name] = r
+			p.addKeyer(r.keyer)
+		}
+		p.routes[i] = r
+	}
+	if len(rules) == 0 {
+		return nil, nil
+	}
+	return p, nil
+}
+
+func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
+	return &rule{
+		Policy: semantics.Policy{
+			DefaultTTL: spec.DefaultTTL.Std(), MaxTTL: spec.MaxTTL.Std(),
+			WhileRevalidate: spec.StaleWhileRevalidate.Std(), IfError: spec.StaleIfError.Std(),
+			CookiesByAnyLifetime: s.cfg.CookiesByAnyLifetime,
+		},
+		keyer:     newKeyer(&spec.Key),
+		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), max(s.store.MaxCost()-maxHead, 0)),
+	}
+}
+
+func (p *part) addKeyer(k *keyer) {
+	for _, o := range p.keyers {
+		if o.sameKeys(k) {
+			return
+		}
+	}
+	p.keyers = append(p.keyers, k)
+}
+
+// local is what the stage keeps in an exchange from one request to the next.
+type local struct {
+	key      []byte
+	selected []byte
+	hash     store.Hash
+	control  semantics.Control
+	now      time.Time
+	rule     *rule
+	// hint is how answers under the key vary, as far as is known.
+	hint []byte
+	tee  tee
+}
+
+func (s *Stage) local(x *stage.Exchange) *local {
+	l, _ := x.Local[s.cfg.Slot].(*local)
+	if l == nil {
+		l = new(local)
+		x.Local[s.cfg.Slot] = l
+	}
+	return l
+}
+
+func (s *Stage) partOf(x *stage.Exchange) *part {
+	if x.Site == nil || int(s.cfg.Slot) >= len(x.Site.Parts) {
+		return nil
+	}
+	p, _ := x.Site.Parts[s.cfg.Slot].(*part)
+	return p
+}
+
+// Serve implements stage.Stage.
+func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
+	p := s.partOf(x)
+	if p == nil {
+		return next.Serve(ctx, x)
+	}
+	if !x.In.Method.Safe() {
+		return s.unsafe(ctx, x, next, p)
+	}
+	var r *rule
+	if x.Route != nil && x.Route.Index < len(p.routes) {
+		r = p.routes[x.Route.Index]
+	}
+	if r == nil {
+		return next.Serve(ctx, x)
+	}
+	if why := notForUs(x.In); why != "" {
+		return s.bypass(ctx, x, next, why)
+	}
+	l := s.local(x)
+	l.rule = r
+	l.now = x.Start
+	if l.now.IsZero() {
+		l.now = s.cfg.Clock()
+	}
+	l.control = semantics.Control{}
+	if x.In.Has(message.CacheControl) || x.In.Has(message.Pragma) {
+		l.control = semantics.ParseRequest(x.In)
+		if l.control.Has(semantics.NoStore) {
+			return s.bypass(ctx, x, next, "no-store")
+		}
+	}
+	l.key = r.append(l.key[:0], x)
+	l.hash = s.store.HashOf(l.key)
+	return s.lookup(ctx, x, next, l)
+}
+
+// notForUs says why a request is not looked up, or nothing.
+func notForUs(in *message.Request) string {
+	switch {
+	case in.Method != message.GET && in.Method != message.HEAD:
+		return "method"
+	case in.Body != nil || in.ContentLength > 0:
+		return "body"
+	case in.Has(message.Upgrade):
+		return "upgrade"
+	case semantics.ForOrigin(&in.Fields):
+		return "precondition"
+	}
+	return ""
+}
+
+// lookup answers from the store where it may, and asks the origin where it must.
+func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local) (*message.Response, error) {
+	v := s.store.Get(l.hash, l.key)
+	var o *object
+	l.hint = l.rule.selector
+	if v != nil && v.newest != nil {
+		o = l.find(v, x)
+		l.hint = v.newest.selector
+	}
+	why := missed(v)
+	if o != nil {
+		use := o.Use(&l.control, l.now)
+		switch use {
+		case semantics.Fresh:
+			return s.hit(x, l, o, resultHit, ""), nil
+		case semantics.Stale:
+			return s.hit(x, l, o, resultStale, "max-stale"), nil
+		case semantics.Background:
+			if !o.resting(l.now) {
+				s.refresh(ctx, x, next, l, o)
+			}
+			return s.hit(x, l, o, resultStale, "stale-while-revalidate"), nil
+		case semantics.Refresh:
+			why = fwdRequest
+		default:
+			why = fwdStale
+			if o.resting(l.now) && o.UsableOnError(l.now) {
+				return s.hit(x, l, o, resultStale, "stale-if-error"), nil
+			}
+		}
+	}
+	if l.control.Has(semantics.OnlyIfCached) {
+		x.Mark("cache", "only-if-cached")
+		return nil, errNotCached
+	}
+	if x.In.Method == message.HEAD {
+		return s.head(ctx, x, next, l, o, why)
+	}
+	if o == nil && (x.In.Has(message.Authorization) || v != nil && l.now.UnixNano() < v.passUntil) {
+		return s.pass(ctx, x, next, l, resultPass, why)
+	}
+	return s.fetch(ctx, x, next, l, o, why)
+}
+
+// errNotCached answers only-if-cached (RFC 9111 section 5.2.1.7).
+var errNotCached = &stage.Error{
+	Code: "only_if_cached", Side: stage.SideClient, Status: 504,
+	Err: errors.New("the request asked for a stored answer only, and there is none that may be used"),
+}
+
+func missed(v *variants) forward {
+	if v == nil || v.newest == nil {
+		return fwdURIMiss
+	}
+	return fwdVaryMiss
+}
+
+// Close waits for fetches that outlive their clients. When ctx ends it cancels what is left,
+// waits for that, and returns ctx's error. Requests that come later are not collapsed.
+func (s *Stage) Close(ctx context.Context) error {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		if len(s.running) == 0 {
+			close(s.idle)
+		}
+	}
+	s.mu.Unlock()
+	select {
+	case <-s.idle:
+		return nil
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for fl := range s.running {
+		fl.cancel()
+	}
+	s.mu.Unlock()
+	<-s.idle
+	return context.Cause(ctx)
+}

@@ -18,6 +18,10 @@ type CachePolicySpec struct {
 	StaleWhileRevalidate Duration `json:"staleWhileRevalidate,omitempty" schema:"default=0s,max=8760h"`
 	// StaleIfError is taken when an answer gives none (RFC 5861).
 	StaleIfError Duration `json:"staleIfError,omitempty" schema:"default=0s,max=8760h"`
+	// SetCookie says when an answer with Set-Cookie is stored: guarded wants a lifetime that is meant for
+	// shared caches (public, s-maxage, or max-age in CDN-Cache-Control), standard any explicit lifetime, as
+	// RFC 9111 section 7.3 allows.
+	SetCookie string `json:"setCookie,omitempty" schema:"enum=guarded|standard,default=guarded"`
 	// MaxObject is the largest body stored.
 	MaxObject Size `json:"maxObject,omitempty" schema:"default=64MiB,min=1,max=16GiB"`
 	// Key says what tells two objects apart, beside scheme, host and path.

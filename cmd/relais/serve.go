@@ -125,7 +125,7 @@ func wire(cmd *cobra.Command, f *serveFlags) (*instance, error) {
 	})
 	if err != nil {
 		in.Close()
-		return nil, failed(err)
+		return nil, failed(fmt.Errorf("%w (--data names the folder)", err))
 	}
 	in.files = pop.New(pop.Config{Paths: f.files, Env: os.LookupEnv, Apply: in.edge, Report: in.report})
 	return in, nil

@@ -162,6 +162,7 @@ func (d *demo) serving(ctx context.Context, g *errgroup.Group) {
 func (d *demo) visit(ctx context.Context) error {
 	gen, err := visitors.New(visitors.Config{
 		Target: "http://" + d.flags.listen, Rate: visitors.Constant(d.flags.visitors), MaxLive: 500,
+		Funnel: visitors.Funnel{Think: 1500 * time.Millisecond, Basket: 0.5},
 		Sources: demoSources, Seed: uint64(time.Now().UnixNano()),
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/edge/access"
 	"github.com/relais-edge/relais/internal/edge/balance"
+	"github.com/relais-edge/relais/internal/edge/cache"
 	"github.com/relais-edge/relais/internal/edge/listen"
 	"github.com/relais-edge/relais/internal/edge/origin"
 	"github.com/relais-edge/relais/internal/edge/ratelimit"
@@ -65,6 +68,7 @@ type Edge struct {
 	balance   *balance.Stage
 	origin    *origin.Handler
 	waf       *waf.Stage
+	cache     *cache.Stage
 	recorder  *record.Recorder
 	ring      *record.Ring
 	log       *record.Log
@@ -91,6 +95,7 @@ func New(cfg Config) (*Edge, error) {
 	e.recorder = record.New(slotRecord, e.log, e.ring, m)
 	e.origin = origin.New(origin.Config{Slot: slotOrigin}, m)
 	e.balance = balance.New(balance.Config{Slot: slotBalance}, e.origin, m)
+	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Metrics: m})
 	e.waf = waf.New(slotWAF, waf.Config{}, m)
 	routes := route.New(slotRoute, e)
 	accesses := access.New(slotAccess, m)
@@ -102,6 +107,7 @@ func New(cfg Config) (*Edge, error) {
 		{slotVisitor, "visitor", visitors},
 		{slotRateLimit, "ratelimit", limits},
 		{slotWAF, "waf", e.waf},
+		{slotCache, "cache", e.cache},
 		{slotBalance, "balance", e.balance},
 		{slotRecord, "record", e.recorder},
 	}
@@ -113,6 +119,7 @@ func New(cfg Config) (*Edge, error) {
 		visitors,                              // before any limit, so that a limit can spare who has a basket
 		limits,                                // before the firewall, so that a flood does not buy firewall time
 		e.waf,                                 // before the cache, so that nothing an attack asked for is stored
+		e.cache,                               // before anything that costs an origin
 		route.NewForward(slotRoute, visitors), // only what the cache does not have is made into a request to send
 		e.balance,                             // which tier and origin, and once more when it failed
 	)
@@ -139,13 +146,21 @@ func (e *Edge) Run(ctx context.Context) error {
 	if e.log != nil {
 		g.Go(func() error { return e.log.Run(ctx) })
 	}
-	err := g.Wait()
-	return err
+	return g.Wait()
 }
 
 // Drain takes no new connections, answers what is under way, and returns when that is done or
-// the listeners' time for it is over.
-func (e *Edge) Drain(ctx context.Context) error { return e.listen.Drain(ctx) }
+// the listeners' time for it is over. Then it ends the cache's fetches, which may outlive those
+// who asked for them.
+func (e *Edge) Drain(ctx context.Context) error {
+	err := e.listen.Drain(ctx)
+	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
+	defer cancel()
+	return errors.Join(err, e.cache.Close(ctx))
+}
+
+// fetchGrace is how long a fetch for the cache may go on when all clients are served.
+const fetchGrace = 2 * time.Second
 
 // Apply puts a bundle in service, whole or not at all.
 func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
@@ -216,13 +231,14 @@ func (e *Edge) Site(host []byte, listener string) (*snapshot.Site, error) {
 	return entry.Site()
 }
 
-// client is the visitor's address, and whether a trusted proxy stands in between.
-func (e *Edge) client(req *message.Request) (addr netip.Addr, peerTrusted bool) {
+// client is what the listener knows of a request: the visitor's address, whether a trusted
+// proxy stands in between, and the Alt-Svc for the answer.
+func (e *Edge) client(req *message.Request) (addr netip.Addr, peerTrusted bool, altSvc string) {
 	l := e.listen.Listener(req.Conn.Listener)
 	if l == nil {
-		return req.Conn.Client, false
+		return req.Conn.Client, false, ""
 	}
-	return l.Client(req), l.Trusts(req.Conn)
+	return l.Client(req), l.Trusts(req.Conn), l.AltSvc
 }
 
 // Addresses are those on which connections are accepted.

@@ -21,7 +21,7 @@ import (
 // asks the chain, turns an error into a page, and records the end.
 type front struct {
 	chain  stage.Handler
-	client func(*message.Request) (addr netip.Addr, peerTrusted bool)
+	client func(*message.Request) (addr netip.Addr, peerTrusted bool, altSvc string)
 	record recorder
 	panics observe.Counter
 	report func(msg string, args ...any)
@@ -38,6 +38,7 @@ type recorder interface {
 type turn struct {
 	stage.Exchange
 	front  *front
+	altSvc string // how HTTP/3 is to be had, where the listener offers it
 	second int64
 	date   [29]byte
 }
@@ -47,7 +48,7 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 	t := f.turn()
 	x := &t.Exchange
 	x.Start, x.ID, x.In = time.Now(), newID(), req
-	x.Client, x.PeerTrusted = f.client(req)
+	x.Client, x.PeerTrusted, t.altSvc = f.client(req)
 	resp, err := f.ask(ctx, x)
 	if err != nil {
 		x.Failure = stage.AsError(err)
@@ -102,6 +103,9 @@ func (t *turn) finish(resp *message.Response) {
 			t.Start.UTC().AppendFormat(t.date[:0], "Mon, 02 Jan 2006 15:04:05 GMT")
 		}
 		resp.Add(message.Date, t.date[:])
+	}
+	if t.altSvc != "" && t.In.Proto != message.HTTP3 && !resp.Has(message.AltSvc) {
+		resp.AddString(message.AltSvc, t.altSvc)
 	}
 	if t.In.Lookup(timingField) != nil {
 		t.addTiming(resp)

@@ -90,12 +90,12 @@ func TestABadDocumentChangesNothingAndSaysWhy(t *testing.T) {
 	write(t, file, good)
 	_, log := serve(t, addr, file)
 	write(t, file, strings.Replace(good, "pool: o,", "pool: oo,", 1))
-	eventually(t, "the problem is logged", func() bool { return logHas(t, log, "edge.yaml:10") && logHas(t, log, `\"oo\"`) })
+	eventually(t, "the problem is logged", func() bool { return logHas(t, log, "edge.yaml:11") && logHas(t, log, `\"oo\"`) })
 	if resp, body := get(t, "http://"+addr+"/"); resp.StatusCode != 200 || body != "ok" || resp.Header.Get("X-Revision") != "1" {
 		t.Errorf("%s %s", resp.Status, body)
 	}
 	code, out := run(t, nil, "validate", "-f", file)
-	if code != 2 || !strings.Contains(out, "edge.yaml:10") || !strings.Contains(out, `did you mean "o"`) {
+	if code != 2 || !strings.Contains(out, "edge.yaml:11") || !strings.Contains(out, `did you mean "o"`) {
 		t.Errorf("validate: %d %s", code, out)
 	}
 	var result struct {

@@ -26,7 +26,6 @@ type step struct {
 type rfcCase struct {
 	name  string // the section and what it says
 	spec  v1.CachePolicySpec
-	cfg   Config
 	steps []step
 }
 
@@ -39,7 +38,7 @@ func run(t *testing.T, cases []rfcCase) {
 			if !strings.HasPrefix(c.name, "RFC") && !strings.HasPrefix(c.name, "policy") {
 				t.Fatal("the name does not say what the case proves")
 			}
-			r := newRigWith(t, c.cfg, c.spec, reply{})
+			r := newRigWith(t, Config{}, c.spec, reply{})
 			for i, st := range c.steps {
 				r.step(i, st)
 			}
@@ -264,7 +263,7 @@ func TestRFC9111_5_2_2_ResponseDirectives(t *testing.T) {
 		{name: "RFC9111 7.3 Set-Cookie with Expires is for one", steps: again("Expires: @3600", "Set-Cookie: a=b")},
 		{name: "RFC9111 7.3 Set-Cookie with Last-Modified is for one", steps: again("Last-Modified: @-86400", "Set-Cookie: a=b")},
 		{name: "RFC9111 7.3 Set-Cookie with public", steps: fresh("Cache-Control: public, max-age=3600", "Set-Cookie: a=b")},
-		{name: "RFC9111 7.3 Set-Cookie by any lifetime where configured", cfg: Config{CookiesByAnyLifetime: true}, steps: []step{
+		{name: "RFC9111 7.3 Set-Cookie by any lifetime where configured", spec: v1.CachePolicySpec{SetCookie: "standard"}, steps: []step{
 			{reply: ok("Cache-Control: max-age=3600", "Set-Cookie: a=b")}, {want: "hit", has: []string{"Set-Cookie: a=b"}},
 		}},
 		{name: "RFC9111 7.3 a cookie that is named private is left out", steps: []step{

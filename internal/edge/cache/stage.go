@@ -46,10 +46,6 @@ type Config struct {
 	MaxFills int
 	// MaxBackground bounds validations of answers that were served stale meanwhile.
 	MaxBackground int
-	// CookiesByAnyLifetime stores an answer with Set-Cookie when it has any explicit lifetime, as
-	// RFC 9111 section 7.3 allows. Without it the lifetime must be one for shared caches:
-	// public, s-maxage, or a max-age in CDN-Cache-Control.
-	CookiesByAnyLifetime bool
 	// Name is what the cache is called in Cache-Status; relais by default.
 	Name string
 	// Clock tells the time; time.Now by default.
@@ -155,7 +151,7 @@ func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
 		Policy: semantics.Policy{
 			DefaultTTL: spec.DefaultTTL.Std(), MaxTTL: spec.MaxTTL.Std(),
 			WhileRevalidate: spec.StaleWhileRevalidate.Std(), IfError: spec.StaleIfError.Std(),
-			CookiesByAnyLifetime: s.cfg.CookiesByAnyLifetime,
+			CookiesByAnyLifetime: spec.SetCookie == "standard",
 		},
 		keyer:     newKeyer(&spec.Key),
 		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), max(s.store.MaxCost()-maxHead, 0)),

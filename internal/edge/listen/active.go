@@ -114,7 +114,7 @@ func (a *Active) engines() {
 	c := std.Config{
 		Limits: std.Limits{
 			HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes),
-			BodyBytes: int64(l.BodyBytes), Streams: l.Streams, Requests: l.Requests,
+			BodyBytes: int64(v1.Value(l.BodyBytes)), Streams: l.Streams, Requests: l.Requests,
 		},
 		Timeouts: std.Timeouts{Header: t.Header.Std(), Body: t.Body.Std(), Write: t.Write.Std(), Idle: t.Idle.Std(), Tunnel: tunnelTimeout},
 		Logger:   a.m.cfg.Logger.With("listener", a.Key),
@@ -126,7 +126,7 @@ func (a *Active) engines() {
 	}
 	a.own = http1.NewServer(http1.ServerConfig{
 		Limits:    http1.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
-		BodyBytes: int64(l.BodyBytes), Requests: l.Requests,
+		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests,
 		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
 		TunnelTimeout: tunnelTimeout,
 	}, a.m.cfg.Handler)

@@ -3,6 +3,7 @@ package listen
 import (
 	"context"
 	"errors"
+	v1 "github.com/relais-edge/relais/api/v1"
 	"net"
 	"os"
 	"runtime/debug"
@@ -127,7 +128,7 @@ func (e *endpoint) leave(cancel, hush context.CancelFunc) {
 		e.conns.Wait()
 		close(done)
 	}()
-	limit := time.NewTimer(e.current.Load().Spec.Timeouts.Drain.Std())
+	limit := time.NewTimer(v1.Value(e.current.Load().Spec.Timeouts.Drain).Std())
 	defer limit.Stop()
 	select {
 	case <-done:

@@ -194,10 +194,10 @@ func listener(name string, change ...func(*v1.ListenerSpec)) bundle.Listener {
 	s.Address = "127.0.0.1:0"
 	s.Engine = v1.EngineRelais
 	s.Limits = v1.ListenerLimits{
-		Connections: 1000, HeaderBytes: 32 << 10, HeaderFields: 128, TargetBytes: 8 << 10, BodyBytes: 1 << 20, Streams: 128,
+		Connections: 1000, HeaderBytes: 32 << 10, HeaderFields: 128, TargetBytes: 8 << 10, BodyBytes: new(v1.Size(1 << 20)), Streams: 128,
 	}
 	sec := v1.Duration(time.Second)
-	s.Timeouts = v1.ListenerTimeouts{Handshake: 10 * sec, Header: 10 * sec, Body: 30 * sec, Write: 30 * sec, Idle: 75 * sec, Drain: 30 * sec}
+	s.Timeouts = v1.ListenerTimeouts{Handshake: 10 * sec, Header: 10 * sec, Body: 30 * sec, Write: 30 * sec, Idle: 75 * sec, Drain: new(30 * sec)}
 	for _, c := range change {
 		c(s)
 	}

@@ -312,7 +312,7 @@ func TestDrainIsCutShortByItsTimeout(t *testing.T) {
 	r := newRig(t)
 	r.h.gate, r.h.in = make(chan struct{}), make(chan struct{}, 1)
 	defer close(r.h.gate)
-	r.apply(listener("a", func(s *v1.ListenerSpec) { s.Timeouts.Drain = v1.Duration(100 * time.Millisecond) }))
+	r.apply(listener("a", func(s *v1.ListenerSpec) { s.Timeouts.Drain = new(v1.Duration(100 * time.Millisecond)) }))
 	nc := r.dial(r.addr("a"))
 	defer nc.Close()
 	_, _ = io.WriteString(nc, "GET /wait HTTP/1.1\r\nHost: a\r\n\r\n")

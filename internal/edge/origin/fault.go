@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -99,7 +100,7 @@ func asError(err error) *http1.Error {
 
 // exchangeFault says why an exchange on a connection failed before its answer's head.
 func exchangeFault(ctx context.Context, e *http1.Error) *stage.Error {
-	var clientBody *http1.BodyError
+	var clientBody *message.BodyError
 	switch {
 	case ctx.Err() != nil:
 		return gone(context.Cause(ctx))

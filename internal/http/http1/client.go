@@ -113,7 +113,7 @@ type Error struct {
 // Error implements error.
 func (e *Error) Error() string { return e.Phase.String() + ": " + e.Err.Error() }
 
-// Unwrap returns the cause. A *BodyError in it is the client's fault, an error of a context
+// Unwrap returns the cause. A *message.BodyError in it is the client's fault, an error of a context
 // the caller's; io.ErrUnexpectedEOF is an origin that ended too soon.
 func (e *Error) Unwrap() error { return e.Err }
 

@@ -164,7 +164,7 @@ func (c *ClientConn) fail(ctx context.Context, p Phase, err error) error {
 
 // cause tells why a wait has ended.
 func (c *ClientConn) cause(ctx context.Context, err error) error {
-	var b *BodyError
+	var b *message.BodyError
 	switch {
 	case errors.As(err, &b):
 		return err

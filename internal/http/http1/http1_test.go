@@ -120,7 +120,7 @@ func readBody(ctx context.Context, b message.Body) (string, error) {
 func echo(ctx context.Context, r *message.Request) *message.Response {
 	b, err := readBody(ctx, r.Body)
 	if err != nil {
-		return text(err.(*BodyError).Status, err.Error())
+		return text(err.(*message.BodyError).Status, err.Error())
 	}
 	return text(200, string(r.MethodName())+" "+string(r.Path())+" "+b)
 }

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // requestBody is the body of a request, pulled from the client's connection.
@@ -79,9 +81,9 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 func (b *requestBody) step(c *serverConn) ([]byte, error) {
 	data, used, end, flt := b.dec.decode(c.src.buffered())
 	if flt != nil {
-		b.err = ErrBodyMalformed
+		b.err = message.ErrBodyMalformed
 		if flt == faultTrailer || flt == faultTrailerLarge {
-			b.err = ErrBodyTrailer
+			b.err = message.ErrBodyTrailer
 		}
 		return nil, b.err
 	}
@@ -90,7 +92,7 @@ func (b *requestBody) step(c *serverConn) ([]byte, error) {
 	}
 	b.total += int64(len(data))
 	if m := c.s.cfg.BodyBytes; m > 0 && b.total > m {
-		b.err = ErrBodyTooLarge
+		b.err = message.ErrBodyTooLarge
 		return nil, b.err
 	}
 	if end {
@@ -113,11 +115,11 @@ func (b *requestBody) step(c *serverConn) ([]byte, error) {
 	switch {
 	case err == nil:
 	case b.closed.Load():
-		return nil, ErrBodyClosed
+		return nil, message.ErrBodyClosed
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		b.err = ErrBodySlow
+		b.err = message.ErrBodySlow
 	default:
-		b.err = ErrBodyTruncated
+		b.err = message.ErrBodyTruncated
 	}
 	return nil, b.err
 }
@@ -125,7 +127,7 @@ func (b *requestBody) step(c *serverConn) ([]byte, error) {
 // proceed asks a client that waits to send its body (RFC 9110 section 10.1.1).
 func (b *requestBody) proceed(c *serverConn) error {
 	if b.closed.Load() {
-		return ErrBodyClosed
+		return message.ErrBodyClosed
 	}
 	if b.total > 0 {
 		return nil
@@ -136,7 +138,7 @@ func (b *requestBody) proceed(c *serverConn) error {
 		return nil
 	}
 	if b.x.answered {
-		return ErrBodyClosed // the client was told not to send it
+		return message.ErrBodyClosed // the client was told not to send it
 	}
 	b.expect = false
 	c.out = append(c.begin(), "HTTP/1.1 100 Continue\r\n\r\n"...)

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -54,7 +53,7 @@ func (b *body) Next(ctx context.Context) ([]byte, error) {
 	}
 	if b.left >= 0 {
 		if b.left -= int64(n); b.left < 0 {
-			b.err = http1.ErrBodyTooLarge
+			b.err = message.ErrBodyTooLarge
 			return nil, b.err
 		}
 	}
@@ -107,13 +106,13 @@ func (b *body) classify(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return http1.ErrBodySlow
+		return message.ErrBodySlow
 	case errors.Is(err, http.ErrBodyReadAfterClose):
-		return http1.ErrBodyClosed
+		return message.ErrBodyClosed
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return http1.ErrBodyTruncated
+		return message.ErrBodyTruncated
 	case strings.Contains(err.Error(), "chunk"): // net/http has no sentinel for these
-		return http1.ErrBodyMalformed
+		return message.ErrBodyMalformed
 	}
 	return err
 }
@@ -122,14 +121,14 @@ func (b *body) classify(ctx context.Context, err error) error {
 func (b *body) whole() error {
 	for name, values := range b.r.Trailer {
 		if !validToken(name) {
-			return http1.ErrBodyTrailer
+			return message.ErrBodyTrailer
 		}
 		if notInTrailer(message.KnownID([]byte(name))) {
 			continue
 		}
 		for _, v := range values {
 			if !validValue(v) {
-				return http1.ErrBodyTrailer
+				return message.ErrBodyTrailer
 			}
 			b.trailer.AddLine([]byte(name), []byte(v))
 		}
@@ -155,12 +154,12 @@ func notInTrailer(id message.ID) bool {
 // Close implements message.Body. Net/http closes the body itself after the answer.
 func (b *body) Close(cause error) {
 	if b.peeked = 0; cause != nil && b.err == nil {
-		b.err = http1.ErrBodyClosed
+		b.err = message.ErrBodyClosed
 	}
 }
 
 // end gives up what belongs to the request.
 func (b *body) end() {
 	b.src, b.base, b.rc, b.r, b.trailer, b.peeked = nil, nil, nil, nil, nil, 0
-	b.err = http1.ErrBodyClosed
+	b.err = message.ErrBodyClosed
 }

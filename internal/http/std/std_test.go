@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -159,7 +158,7 @@ func TestASlowBodyIsNotWaitedForLonger(t *testing.T) {
 		defer pw.Close()
 		go func() { _, _ = io.WriteString(pw, "some") }()
 		resp, err := client(t, nc, http2).Post("http://a/", "text/plain", pr)
-		if e := <-got; e != http1.ErrBodySlow {
+		if e := <-got; e != message.ErrBodySlow {
 			t.Errorf("the body ended with %v", e)
 		}
 		if err == nil {

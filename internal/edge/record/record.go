@@ -44,7 +44,7 @@ func New(slot stage.Slot, log *Log, ring *Ring, m *observe.Registry) *Recorder {
 		m: families{
 			requests: m.Counters("relais_requests_total", "Requests answered, by site and class of status.", maxSeries*6, "site", "status"),
 			bytes:    m.Counters("relais_response_body_bytes_total", "Bytes of answers' bodies, by site.", maxSeries, "site"),
-			cache:    m.Counters("relais_cache_requests_total", "Requests by what the cache did, by site.", maxSeries*len(cacheResults), "site", "result"),
+			cache:    m.Counters("relais_request_cache_total", "Requests by what the cache did, by site.", maxSeries*len(cacheResults), "site", "result"),
 			duration: m.Histograms("relais_request_duration_seconds", "Time from the request's head to the answer's last byte, by site.", maxSeries,
 				[]float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30}, "site"),
 		},

@@ -47,6 +47,7 @@ func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handl
 	}
 	x.Pool = p.name
 	f.build(x, c, p)
+	x.MayBlock()
 	resp, err := next.Serve(ctx, x)
 	if err == nil && p.response != nil {
 		p.response.apply(&resp.Fields)

@@ -33,9 +33,9 @@ var rooms = []room{
 	{"internal/http/std", 3, nil},
 	{"internal/http/http3", 3, []string{"internal/http/std"}},
 	{"internal/acme", 4, nil},
-	{"internal/edge/*", 4, nil},
 	{"internal/edge/cache/*", 4, nil},
 	{"internal/edge/cache", 5, nil},
+	{"internal/edge/*", 4, nil},
 	{"internal/edge", 6, nil},
 	{"internal/pop", 6, nil},
 	{"demo/*", 4, nil},
@@ -67,7 +67,7 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":              {"cmd/relais"},
 	"modernc.org/sqlite":                  {"demo/shop"},
 	"golang.org/x/sys":                    {"bench", "internal/http/http1", "internal/edge/origin"},
-	"golang.org/x/sync":                   {"cmd/relais"},
+	"golang.org/x/sync/errgroup":          {"cmd/relais", "internal/edge"},
 	"golang.org/x/term":                   {"cmd/relais"},
 	"go.uber.org/goleak":                  {"*"},
 	"pgregory.net/rapid":                  {"*"},
@@ -325,6 +325,9 @@ func TestNoFileNamesARegistryOrAMachine(t *testing.T) {
 			if p != "." && (d.Name() == ".git" || d.Name() == "bin" || d.Name() == ".work" || d.Name() == "node_modules") {
 				return filepath.SkipDir
 			}
+			return nil
+		}
+		if d.Name() == ".git" { // of a second work tree
 			return nil
 		}
 		b, err := os.ReadFile(p)

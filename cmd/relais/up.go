@@ -162,7 +162,7 @@ func (d *demo) serving(ctx context.Context, g *errgroup.Group) {
 func (d *demo) visit(ctx context.Context) error {
 	gen, err := visitors.New(visitors.Config{
 		Target: "http://" + d.flags.listen, Rate: visitors.Constant(d.flags.visitors), MaxLive: 500,
-		Funnel: visitors.Funnel{Think: 1500 * time.Millisecond, Basket: 0.5},
+		Funnel:  visitors.Funnel{Think: 1500 * time.Millisecond, Basket: 0.5},
 		Sources: demoSources, Seed: uint64(time.Now().UnixNano()),
 	})
 	if err != nil {
@@ -234,7 +234,7 @@ func (d *demo) hints() {
 	fmt.Fprintf(d.out, "\n  %s  %s/      https://%s/ (own CA)\n", p.bold("shop"), p.green(url), d.flags.listenTLS)
 	fmt.Fprintf(d.out, "  clusters  home pid %d, overflow pid %d     documents  %s\n\n", d.clusters[0].pid.Load(), d.clusters[1].pid.Load(), d.flags.files[0])
 	for _, h := range [][2]string{
-		{"a cached picture (twice: miss, then hit)", "curl -sI " + url + picture + " | grep -i cache-status"},
+		{"a cached picture (twice: miss, then hit)", "curl -so /dev/null -D- " + url + picture + " | grep -i cache-status"},
 		{"an injection that is blocked, with a request id", "curl -s '" + url + "/search?q=1%27%20OR%20%271%27=%271'"},
 		{"why it was blocked", self + " explain" + data + " ID"},
 		{"a load that fills the home cluster: see the overflow", self + " visitors --rate 12 --for 40s --think 500ms " + url},

@@ -44,8 +44,8 @@ func TestUpIsWhatTheREADMESays(t *testing.T) {
 		t.Fatalf("no command %q among %v", prefix, commands)
 		return ""
 	}
-	shell("curl -sI")
-	if out := shell("curl -sI"); !strings.Contains(out, "hit") {
+	shell("curl -so")
+	if out := shell("curl -so"); !strings.Contains(out, "hit") {
 		t.Errorf("a picture asked for twice: %s", out)
 	}
 	blocked := shell("curl -s '")

@@ -3,13 +3,14 @@ package listen
 import (
 	"context"
 	"errors"
-	v1 "github.com/relais-edge/relais/api/v1"
 	"net"
 	"os"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	v1 "github.com/relais-edge/relais/api/v1"
 
 	"github.com/relais-edge/relais/internal/http/http3"
 )

@@ -273,17 +273,3 @@ func (r *rig) dial(addr string) net.Conn {
 	}
 	return nc
 }
-
-func (r *rig) get(c *http.Client, url string) (int, string) {
-	r.t.Helper()
-	resp, err := c.Get(url)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	defer resp.Body.Close()
-	b, err := io.ReadAll(resp.Body)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	return resp.StatusCode, string(b)
-}

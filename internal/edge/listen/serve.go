@@ -193,6 +193,7 @@ func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState
 	default:
 		a.series.open.Add(1)
 		a.series.total[speakHTTP3].Inc()
+		//lint:ignore SA1012 nil says that requests live as long as their streams
 		return a.quic.For(nil, facts), func() {
 			a.series.open.Add(-1)
 			a.state.give()

@@ -168,6 +168,8 @@ func (g *rig) exchange(q request) *stage.Exchange {
 }
 
 // do sends a request; mark is the stage's last decision.
+//
+//lint:ignore ST1008 most callers look at the error alone
 func (g *rig) do(q request) (err error, mark stage.Mark, o *origin) {
 	x := g.exchange(q)
 	o = &origin{}

@@ -50,7 +50,6 @@ type decoder struct {
 	left    int64 // of the body, or of the chunk; unused with kindClose
 	waste   int64
 	trailer *message.Fields
-	lim     Limits
 }
 
 // decode reads from b: the body's bytes found, which are a part of b, how many bytes of b

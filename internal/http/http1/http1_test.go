@@ -171,7 +171,6 @@ type hop struct {
 	p    *proxy
 	out  message.Request
 	resp message.Response
-	f    message.Fields
 }
 
 func (h *hop) End(message.Outcome) { h.p.free <- h }

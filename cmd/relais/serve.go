@@ -199,10 +199,14 @@ func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Chan
 	started := time.Now()
 	g.Go(func() error { return in.files.Run(life, hup) })
 	g.Go(func() error {
-		return admin.New(admin.Config{
+		err := admin.New(admin.Config{
 			Path: filepath.Join(in.flags.data, adminSocket), Explain: in.edge, Metrics: in.metrics,
 			Status: func() admin.Status { return in.status(started) },
 		}).Run(life)
+		if life.Err() == nil { // visitors are served without it
+			in.logger.Warn("this edge cannot be asked to explain", "err", err)
+		}
+		return nil
 	})
 	if in.flags.metrics != "" {
 		g.Go(func() error { return serveMetrics(life, in.flags.metrics, in.metrics) })

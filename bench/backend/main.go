@@ -16,6 +16,7 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 )
 
 func main() {
@@ -59,12 +60,14 @@ func newServer() *server {
 	area := func(control string) sizes {
 		return sizes{small: answer(control, strings.Repeat("x", 1<<10)), large: answer(control, strings.Repeat("x", 64<<10))}
 	}
-	return &server{conns: map[int]*conn{}, buf: make([]byte, readSize), hit: area("max-age=3600"), proxy: area("no-store")}
+	return &server{conns: map[int]*conn{}, buf: make([]byte, readSize), hit: area("max-age=86400"), proxy: area("no-store")}
 }
 
 func answer(control, body string) []byte {
-	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nServer: backend\r\nDate: Sun, 01 Nov 2026 00:00:00 GMT\r\n"+
-		"Content-Type: text/plain\r\nCache-Control: %s\r\nContent-Length: %d\r\n\r\n%s", control, len(body), body)
+	// The date of the start is good enough: caches subtract it from the lifetime.
+	return fmt.Appendf(nil, "HTTP/1.1 200 OK\r\nServer: backend\r\nDate: %s\r\n"+
+		"Content-Type: text/plain\r\nCache-Control: %s\r\nContent-Length: %d\r\n\r\n%s",
+		time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT"), control, len(body), body)
 }
 
 // run serves until a system call that cannot fail does.

@@ -50,7 +50,7 @@ func TestAnswers(t *testing.T) {
 		size    int
 		control string
 	}{
-		"/hit/1k": {1 << 10, "max-age=3600"}, "/hit/64k": {64 << 10, "max-age=3600"},
+		"/hit/1k": {1 << 10, "max-age=86400"}, "/hit/64k": {64 << 10, "max-age=86400"},
 		"/proxy/1k": {1 << 10, "no-store"}, "/proxy/64k": {64 << 10, "no-store"},
 	} {
 		r, body := fetch(t, "http://"+addr+path)

@@ -1,5 +1,5 @@
 // Package admin is the local door of an edge for the engineer on call: an HTTP server on a
-// Unix socket that explains the last requests, shows the metrics and says how the edge is.
+// Unix socket that explains the last requests, shows metrics and profiles, and says how the edge is.
 // Whoever may open the socket's file may ask; visitors cannot reach it.
 package admin
 
@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"runtime/pprof"
 	"strconv"
 	"time"
 
@@ -105,6 +106,7 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.cfg.Status()) })
+	mux.HandleFunc("GET /profile", profile)
 	mux.HandleFunc("GET /explain/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id, ok := stage.ParseRequestID(r.PathValue("id"))
 		if !ok {
@@ -126,6 +128,27 @@ func (s *Server) Handler() http.Handler {
 		answer(w, http.StatusOK, s.cfg.Explain.Recent(min(n, maxRecent)))
 	})
 	return mux
+}
+
+// maxProfile bounds how long one profile may take.
+const maxProfile = time.Minute
+
+// profile gives a CPU profile of the next seconds, for `go tool pprof`.
+func profile(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(r.FormValue("seconds"))
+	if err != nil || n < 1 {
+		n = 10
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	if err := pprof.StartCPUProfile(w); err != nil {
+		refuse(w, http.StatusConflict, err.Error())
+		return
+	}
+	defer pprof.StopCPUProfile()
+	select {
+	case <-r.Context().Done():
+	case <-time.After(min(time.Duration(n)*time.Second, maxProfile)):
+	}
 }
 
 func answer(w http.ResponseWriter, status int, v any) {

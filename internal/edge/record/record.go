@@ -59,6 +59,7 @@ type part struct {
 	bytes    observe.Counter
 	duration observe.Histogram
 	cache    [len(cacheResults)]observe.Counter
+	routes   []string // what the access log says of the site and each route
 }
 
 var statusNames = [6]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}
@@ -68,10 +69,13 @@ var cacheResults = [...]string{"hit", "miss", "stale", "revalidated", "bypass", 
 
 // Compile implements stage.Compiler.
 func (r *Recorder) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error) {
-	if old != nil {
-		return old, nil
-	}
 	p, name := &part{}, string(site.Key)
+	if before, ok := old.(*part); ok {
+		*p = *before // the series go on
+		p.name(site)
+		return p, nil
+	}
+	p.name(site)
 	for i, s := range statusNames {
 		p.status[i] = r.m.requests.With(name, s)
 	}
@@ -83,10 +87,22 @@ func (r *Recorder) Compile(site *snapshot.Site, old stage.Part) (stage.Part, err
 	return p, nil
 }
 
+func (p *part) name(site *snapshot.Site) {
+	p.routes = make([]string, len(site.Routes))
+	for i := range site.Routes {
+		b := appendQuoted([]byte(`,"site":`), string(site.Key))
+		p.routes[i] = string(appendQuoted(append(b, `,"route":`...), site.Routes[i].Name))
+	}
+}
+
 // Record records a request that has ended.
 func (r *Recorder) Record(x *stage.Exchange, o message.Outcome) {
 	took := time.Since(x.Start)
-	r.count(x, o, took)
+	var p *part
+	if x.Site != nil {
+		p, _ = x.Site.Parts[r.slot].(*part)
+	}
+	r.count(x, p, o, took)
 	if r.ring != nil {
 		r.ring.add(x, o, took)
 	}
@@ -98,10 +114,10 @@ func (r *Recorder) Record(x *stage.Exchange, o message.Outcome) {
 		l = &line{buf: make([]byte, 0, 1024)}
 		x.Local[r.slot] = l
 	}
-	r.log.Write(l.request(x, o, took))
+	r.log.Write(l.request(x, p, o, took))
 }
 
-func (r *Recorder) count(x *stage.Exchange, o message.Outcome, took time.Duration) {
+func (r *Recorder) count(x *stage.Exchange, p *part, o message.Outcome, took time.Duration) {
 	r.Requests.Add(1)
 	switch {
 	case x.CacheStatus == "hit":
@@ -118,10 +134,6 @@ func (r *Recorder) count(x *stage.Exchange, o message.Outcome, took time.Duratio
 	if o.Status >= 500 || o.Err != nil {
 		r.Errors.Add(1)
 	}
-	if x.Site == nil {
-		return
-	}
-	p, _ := x.Site.Parts[r.slot].(*part)
 	if p == nil {
 		return
 	}
@@ -145,63 +157,65 @@ func (r *Recorder) Refused(conn *message.Conn, id stage.RequestID, status int, c
 		return
 	}
 	l := line{buf: make([]byte, 0, 512)}
-	l.begin()
-	l.time("time", time.Now())
-	l.str("id", id.String())
+	l.time(`{"time":`, time.Now())
+	l.str(`,"id":`, id.String())
 	if conn != nil {
-		l.str("client", conn.Client.String())
-		l.str("listener", conn.Listener)
+		l.str(`,"client":`, conn.Client.String())
+		l.str(`,"listener":`, conn.Listener)
 	}
-	l.num("status", int64(status))
-	l.str("code", code)
-	l.str("detail", detail)
+	l.num(`,"status":`, int64(status))
+	l.str(`,"code":`, code)
+	l.str(`,"detail":`, detail)
 	r.log.Write(l.end())
 }
 
 // request writes the line of a request. Fields without a value are left out.
-func (l *line) request(x *stage.Exchange, o message.Outcome, took time.Duration) []byte {
-	l.begin()
-	l.time("time", x.Start)
-	l.key("id")
-	l.buf = append(l.buf, '"')
+func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.Duration) []byte {
+	in := x.In
+	l.time(`{"time":`, x.Start)
+	l.raw(`,"id":"`)
 	l.buf = x.ID.AppendText(l.buf)
-	l.buf = append(l.buf, '"')
-	l.key("client")
-	l.buf = append(l.buf, '"')
+	l.raw(`","client":"`)
 	l.buf = x.Client.AppendTo(l.buf)
-	l.buf = append(l.buf, '"')
-	if x.In.Conn != nil {
-		l.str("listener", x.In.Conn.Listener)
+	l.raw(protoKeys[in.Proto])
+	l.bytes(`,"method":`, in.MethodName())
+	l.bytes(`,"host":`, in.Authority())
+	l.bytes(`,"path":`, in.Path())
+	l.bytes(`,"query":`, in.Query())
+	l.num(`,"status":`, int64(o.Status))
+	l.num(`,"bytes":`, o.Body)
+	l.millis(`,"ms":`, took)
+	if p != nil && x.Route != nil {
+		l.raw(p.routes[x.Route.Index])
 	}
-	l.str("proto", x.In.Proto.String())
-	l.bytes("method", x.In.MethodName())
-	l.bytes("host", x.In.Authority())
-	l.bytes("path", x.In.Path())
-	l.bytes("query", x.In.Query())
-	l.num("status", int64(o.Status))
-	l.num("bytes", o.Body)
-	l.millis("ms", took)
-	if x.Site != nil {
-		l.str("site", string(x.Site.Key))
+	if x.Visitor.Class != stage.Anonymous {
+		l.str(`,"visitor":`, x.Visitor.Class.String())
 	}
-	if x.Route != nil {
-		l.str("route", x.Route.Name)
+	l.str(`,"cache":`, x.CacheStatus)
+	if x.Tries > 0 {
+		l.str(`,"pool":`, x.Pool)
+		l.str(`,"tier":`, x.Tier)
+		l.str(`,"origin":`, x.Origin)
 	}
-	l.str("visitor", x.Visitor.Class.String())
-	l.str("cache", x.CacheStatus)
-	l.str("pool", x.Pool)
-	l.str("tier", x.Tier)
-	l.str("origin", x.Origin)
 	if x.Tries > 1 {
-		l.num("tries", int64(x.Tries))
+		l.num(`,"tries":`, int64(x.Tries))
 	}
 	if x.Failure != nil {
-		l.str("code", x.Failure.Code)
+		l.str(`,"code":`, x.Failure.Code)
 	}
 	if o.Err != nil {
-		l.str("abort", o.Err.Error())
+		l.str(`,"abort":`, o.Err.Error())
 	}
-	l.bytes("userAgent", x.In.Get(message.UserAgent))
-	l.bytes("referer", x.In.Get(message.Referer))
+	l.bytes(`,"userAgent":`, in.Get(message.UserAgent))
+	l.bytes(`,"referer":`, in.Get(message.Referer))
+	if in.Conn != nil {
+		l.str(`,"listener":`, in.Conn.Listener)
+	}
 	return l.end()
+}
+
+// protoKeys close the client and say the version.
+var protoKeys = [...]string{
+	message.HTTP10: `","proto":"HTTP/1.0"`, message.HTTP11: `","proto":"HTTP/1.1"`,
+	message.HTTP2: `","proto":"HTTP/2"`, message.HTTP3: `","proto":"HTTP/3"`,
 }

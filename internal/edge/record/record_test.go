@@ -49,13 +49,13 @@ func exchange(t testing.TB, r *Recorder) *stage.Exchange {
 	req.Proto, req.Conn = message.HTTP11, &message.Conn{Listener: "default/web"}
 	x.In, x.Start, x.ID = req, time.Now(), stage.RequestID{1, 2, 3}
 	x.Client = netip.MustParseAddr("192.0.2.1")
-	x.Site = &snapshot.Site{Key: "demo/shop", Parts: make([]any, stage.Slots)}
+	x.Site = &snapshot.Site{Key: "demo/shop", Parts: make([]any, stage.Slots), Routes: []snapshot.Route{{Name: "all"}}}
 	p, err := r.Compile(x.Site, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	x.Site.Parts[r.slot] = p
-	x.Route = &snapshot.Route{Name: "all"}
+	x.Route, x.Tries = &x.Site.Routes[0], 1
 	x.CacheStatus, x.Tier = "hit", "home"
 	x.MarkDetail("waf", "deny", "score 5")
 	return x

@@ -4,6 +4,7 @@ package edge
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -95,8 +96,7 @@ func (t *turn) End(o message.Outcome) {
 
 // finish adds to every answer what only the front can know.
 func (t *turn) finish(resp *message.Response) {
-	var id [stage.IDLen]byte
-	resp.Set(message.XRequestId, t.ID.AppendText(id[:0]))
+	resp.Set(message.XRequestId, t.IDText())
 	if !resp.Has(message.Date) { // RFC 9110 section 6.6.1
 		if s := t.Start.Unix(); s != t.second {
 			t.second = s
@@ -133,12 +133,7 @@ func (t *turn) addTiming(resp *message.Response) {
 }
 
 func newID() (id stage.RequestID) {
-	for i, r := 0, uint64(0); i < len(id); i++ {
-		if i&7 == 0 {
-			r = rand.Uint64()
-		}
-		id[i] = byte(r)
-		r >>= 8
-	}
+	binary.LittleEndian.PutUint64(id[:8], rand.Uint64())
+	binary.LittleEndian.PutUint64(id[8:], rand.Uint64())
 	return id
 }

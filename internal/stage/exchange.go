@@ -89,6 +89,7 @@ type Exchange struct {
 	// Local is what each stage keeps in an exchange, from one use to the next, by slot.
 	Local [Slots]any
 
+	idText []byte          // of ID, once it was asked for
 	forked message.Request // In of a fork
 	host   []byte
 	path   []byte
@@ -103,10 +104,19 @@ func (x *Exchange) Reset() {
 	x.ID, x.Start, x.In, x.Forwarding, x.Client, x.PeerTrusted = RequestID{}, time.Time{}, nil, false, netip.Addr{}, false
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
+	x.idText = x.idText[:0]
 	x.Spilled, x.Noted, x.Failure = false, false, nil
 	x.Target, x.Deadline, x.Sent = nil, time.Time{}, false
 	clear(x.enders)
 	x.enders = x.enders[:0]
+}
+
+// IDText lends ID as text.
+func (x *Exchange) IDText() []byte {
+	if len(x.idText) == 0 {
+		x.idText = x.ID.AppendText(x.idText)
+	}
+	return x.idText
 }
 
 // SetHost keeps a copy of host as x.Host.

@@ -12,16 +12,15 @@ const idAlphabet = "0123456789abcdefghjkmnpqrstvwxyz" // Crockford's, without i,
 
 // AppendText appends the id: 26 characters that can be read aloud.
 func (id RequestID) AppendText(b []byte) []byte {
-	// 128 bits are 25 groups of 5 and one of 3.
-	var acc uint32
-	bits := 0
-	for _, c := range id {
-		acc = acc<<8 | uint32(c)
-		for bits += 8; bits >= 5; bits -= 5 {
-			b = append(b, idAlphabet[acc>>(bits-5)&31])
-		}
+	var t [IDLen]byte
+	for i := range 3 { // five bytes are eight characters
+		s, d := id[i*5:i*5+5:i*5+5], t[i*8:i*8+8:i*8+8]
+		v := uint64(s[0])<<32 | uint64(s[1])<<24 | uint64(s[2])<<16 | uint64(s[3])<<8 | uint64(s[4])
+		d[0], d[1], d[2], d[3] = idAlphabet[v>>35&31], idAlphabet[v>>30&31], idAlphabet[v>>25&31], idAlphabet[v>>20&31]
+		d[4], d[5], d[6], d[7] = idAlphabet[v>>15&31], idAlphabet[v>>10&31], idAlphabet[v>>5&31], idAlphabet[v&31]
 	}
-	return append(b, idAlphabet[acc<<(5-bits)&31])
+	t[24], t[25] = idAlphabet[id[15]>>3], idAlphabet[id[15]<<2&31]
+	return append(b, t[:]...)
 }
 
 // String returns the id as text.

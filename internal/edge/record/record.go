@@ -174,7 +174,7 @@ func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.
 	in := x.In
 	l.time(`{"time":`, x.Start)
 	l.raw(`,"id":"`)
-	l.buf = x.ID.AppendText(l.buf)
+	l.buf = append(l.buf, x.IDText()...)
 	l.raw(`","client":"`)
 	l.buf = x.Client.AppendTo(l.buf)
 	l.raw(protoKeys[in.Proto])
@@ -208,9 +208,6 @@ func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.
 	}
 	l.bytes(`,"userAgent":`, in.Get(message.UserAgent))
 	l.bytes(`,"referer":`, in.Get(message.Referer))
-	if in.Conn != nil {
-		l.str(`,"listener":`, in.Conn.Listener)
-	}
 	return l.end()
 }
 

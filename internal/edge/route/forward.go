@@ -193,8 +193,7 @@ func addForwarded(x *stage.Exchange, out *message.Request) {
 		out.Add(message.XForwardedHost, x.In.Authority())
 	}
 	out.AddString(message.Via, via[x.In.Proto])
-	var id [stage.IDLen]byte
-	out.Set(message.XRequestId, x.ID.AppendText(id[:0]))
+	out.Set(message.XRequestId, x.IDText())
 }
 
 // via is our own entry by the version received (RFC 9110 section 7.6.3).

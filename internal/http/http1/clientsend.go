@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strconv"
 	"sync/atomic"
 	"time"
@@ -141,7 +142,8 @@ func (c *ClientConn) bothSteps(fd uintptr) bool {
 		c.step = stepPartial
 	default:
 		c.step = stepWait
-		return false
+		runtime.Gosched() // see fill: the answer may be there when it is our turn again
+		return c.src.readStep(fd)
 	}
 	return true
 }

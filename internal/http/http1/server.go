@@ -47,6 +47,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	c.src.init(nc, &s.pool)
 	c.tcp, c.peek = socketOf(nc)
 	c.plain, _ = nc.(*net.TCPConn)
+	c.sendStep = c.sendOnce
 	c.peekStep = func(fd uintptr) { c.reset = socketError(fd) }
 	s.watch.add(c)
 	defer s.watch.remove(c)

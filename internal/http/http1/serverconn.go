@@ -25,8 +25,11 @@ type serverConn struct {
 	src    source
 	rg, wg guard // limits of reading and of writing
 
-	tcp      *net.TCPConn // under nc; nil when there is none
-	plain    *net.TCPConn // nc itself; nil when it is something else
+	tcp      *net.TCPConn          // under nc; nil when there is none
+	plain    *net.TCPConn          // nc itself; nil when it is something else
+	sendStep func(fd uintptr) bool // sendOnce; what it sends and what came of it follow
+	sending  []byte
+	sendErr  error
 	peek     syscall.RawConn
 	peekStep func(fd uintptr)
 	peeked   int64

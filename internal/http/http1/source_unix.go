@@ -16,7 +16,7 @@ const rawReads = true
 func (s *source) readStep(fd uintptr) bool {
 	b := s.pool.get(s.size)
 	for {
-		n, err := syscall.Read(int(fd), b.b)
+		n, err := rawRead(fd, b.b)
 		switch {
 		case err == syscall.EINTR:
 			continue
@@ -48,7 +48,7 @@ func socketError(fd uintptr) bool {
 // that was there is lost.
 func nothingToRead(fd uintptr, one []byte) bool {
 	for {
-		_, err := syscall.Read(int(fd), one)
+		_, err := rawRead(fd, one)
 		if err != syscall.EINTR {
 			return err == syscall.EAGAIN
 		}
@@ -65,7 +65,7 @@ func socketQuiet(fd uintptr) bool {
 // writeOnce writes to a socket that does not block; again says that it has no room.
 func writeOnce(fd uintptr, b []byte) (n int, again bool, err error) {
 	for {
-		n, err := syscall.Write(int(fd), b)
+		n, err := rawWrite(fd, b)
 		switch err {
 		case nil:
 			return n, false, nil

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"strconv"
@@ -371,8 +372,14 @@ func (c *serverConn) write(b, tail []byte) error {
 // vector writes three pieces, in one call where the connection can.
 func (c *serverConn) vector(a, b, d []byte) (err error) {
 	if len(b)+len(d) == 0 {
-		_, err = c.nc.Write(a)
-		return err
+		if c.src.raw == nil {
+			_, err = c.nc.Write(a)
+			return err
+		}
+		c.sending, c.sendErr = a, nil
+		err = c.src.raw.Write(c.sendStep)
+		c.sending = nil
+		return cmp.Or(err, c.sendErr)
 	}
 	if t := c.plain; t != nil {
 		c.vecs = [3][]byte{a, b, d}
@@ -387,6 +394,21 @@ func (c *serverConn) vector(a, b, d []byte) (err error) {
 		}
 	}
 	return err
+}
+
+// sendOnce writes what is to be sent to a socket that does not block; false when it must wait.
+func (c *serverConn) sendOnce(fd uintptr) bool {
+	for len(c.sending) > 0 {
+		n, again, err := writeOnce(fd, c.sending)
+		if c.sending = c.sending[n:]; again {
+			return false
+		}
+		if err != nil {
+			c.sendErr = err
+			return true
+		}
+	}
+	return true
 }
 
 // Inform implements message.Control.

@@ -1,0 +1,26 @@
+package http1
+
+import (
+	"syscall"
+	"unsafe"
+)
+
+// The calls below are for sockets that do not block, so the scheduler need not be told that a
+// call begins and ends; that is worth a twentieth of a hit's cost. This file is the only one
+// that makes raw calls.
+
+func rawRead(fd uintptr, b []byte) (int, error) {
+	n, _, e := syscall.RawSyscall(syscall.SYS_READ, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}
+
+func rawWrite(fd uintptr, b []byte) (int, error) {
+	n, _, e := syscall.RawSyscall(syscall.SYS_WRITE, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+	if e != 0 {
+		return 0, e
+	}
+	return int(n), nil
+}

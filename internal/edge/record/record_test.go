@@ -36,6 +36,12 @@ func (s *sink) Write(b []byte) (int, error) {
 	return s.buf.Write(b)
 }
 
+func (s *sink) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.buf.String()
+}
+
 func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
 
 func exchange(t testing.TB, r *Recorder) *stage.Exchange {
@@ -73,9 +79,9 @@ func TestALineIsJSONWhateverTheVisitorSends(t *testing.T) {
 		r.Record(x, message.Outcome{Status: 403, Body: 12, Err: errors.New("write: broken pipe")})
 		r.Refused(x.In.Conn, x.ID, 400, "bad_line", "a \"quoted\" thing")
 		time.Sleep(time.Second)
-		lines := strings.Split(strings.TrimSpace(w.buf.String()), "\n")
+		lines := strings.Split(strings.TrimSpace(w.text()), "\n")
 		if len(lines) != 2 {
-			t.Fatalf("%d lines: %s", len(lines), w.buf.String())
+			t.Fatalf("%d lines: %s", len(lines), w.text())
 		}
 		var got map[string]any
 		for _, l := range lines {

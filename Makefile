@@ -15,7 +15,7 @@ help: ## list the targets
 build: ## write bin/relais
 	@mkdir -p bin
 	@if [ ! -x bin/relais ]; then echo "building bin/relais (the first time downloads modules and takes a few minutes)"; fi
-	CGO_ENABLED=0 $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/relais ./cmd/relais
+	CGO_ENABLED=0 $(GO) build $(if $(wildcard bin/relais),,-v) -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)' -o bin/relais ./cmd/relais
 
 run: build ## a demo shop behind the edge, on this machine
 	bin/relais up

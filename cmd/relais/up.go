@@ -48,7 +48,7 @@ func upCommand() *cobra.Command {
 	dataFlag(cmd, &f.data)
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:8080", "address of the shop")
 	fl.StringVar(&f.listenTLS, "listen-tls", "127.0.0.1:8443", "address of the shop over TLS (own CA)")
-	fl.IntVar(&f.capacity, "capacity", 8, "requests that the home cluster works on at once")
+	fl.IntVar(&f.capacity, "capacity", 4, "requests that the home cluster works on at once")
 	fl.DurationVar(&f.service, "service-time", 100*time.Millisecond, "mean time that a page takes in a cluster")
 	fl.Float64Var(&f.visitors, "visitors", 1, "visitors that arrive each second")
 	fl.DurationVar(&f.duration, "for", 0, "end after this time; 0 goes on until interrupted")
@@ -237,7 +237,7 @@ func (d *demo) hints() {
 		{"a cached picture (twice: miss, then hit)", "curl -so /dev/null -D- " + url + picture + " | grep -i cache-status"},
 		{"an injection that is blocked, with a request id", "curl -s '" + url + "/search?q=1%27%20OR%20%271%27=%271'"},
 		{"why it was blocked", self + " explain" + data + " ID"},
-		{"a load that fills the home cluster: see the overflow", self + " visitors --rate 12 --for 40s --think 500ms " + url},
+		{"a load that fills the home cluster: see the overflow", self + " visitors --rate 15 --for 40s --think 500ms " + url},
 		{"kill the home cluster: no order is lost", "kill -9 " + strconv.FormatInt(d.clusters[0].pid.Load(), 10)},
 		{"change the documents while it runs", "$EDITOR " + d.flags.files[0]},
 	} {

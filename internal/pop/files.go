@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/document"
 )
@@ -83,10 +84,20 @@ func (f *Files) State() State {
 // Compile reads documents and compiles them, without putting them in service.
 func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, []document.Problem) {
 	set, problems := document.Load(paths, env)
+	b, found := set.Compile()
+	problems = append(problems, found...)
+	for _, d := range set.Documents {
+		if _, ok := d.(*v1.Service); ok {
+			problems = append(problems, set.Place(d, v1.Problem{
+				Field: "kind", What: "Service is part of the vocabulary, but this version does not serve it yet",
+				Fix: "take the document out; HTTP goes through a Site",
+			}))
+		}
+	}
 	if len(problems) > 0 {
 		return nil, problems
 	}
-	return set.Compile()
+	return b, nil
 }
 
 // Load reads the documents and puts them in service.

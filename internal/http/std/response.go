@@ -128,7 +128,7 @@ func (o *writer) writeHead(resp *message.Response) {
 func (o *writer) copyFields(header http.Header, f *message.Fields) {
 	for i := range f.Len() {
 		id, name, value := f.At(i)
-		if id == message.Connection && hasToken(value, "close") {
+		if id == message.Connection && o.r.ProtoMajor == 1 && hasToken(value, "close") {
 			o.close = true
 		}
 		if hopField(id) || f.Has(message.Connection) && named(f, name) {

@@ -407,3 +407,28 @@ func TestAHalfClosedClientIsAnswered(t *testing.T) {
 		t.Errorf("got %q", b)
 	}
 }
+
+func TestARefusedStreamLeavesTheOthersAlone(t *testing.T) {
+	nc, _ := server(t, Config{Limits: Limits{BodyBytes: 10}}, handlerFunc(func(_ context.Context, req *message.Request) *message.Response {
+		resp := &message.Response{Status: 200}
+		if req.Body != nil {
+			resp.Status = 400
+			resp.AddString(message.Connection, "close")
+		}
+		return resp
+	}), true)
+	c := client(t, nc, true)
+	for _, tc := range []struct {
+		body string
+		want int
+	}{{"", 200}, {"small", 400}, {"over the limit", 413}, {"", 200}, {"small", 400}} {
+		resp, err := c.Post("http://a/", "text/plain", strings.NewReader(tc.body))
+		if err != nil {
+			t.Fatalf("%q: %v", tc.body, err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tc.want {
+			t.Errorf("%q: status %d, want %d", tc.body, resp.StatusCode, tc.want)
+		}
+	}
+}

@@ -114,7 +114,8 @@ func (o *writer) writeHead(resp *message.Response) {
 		header["Content-Type"] = nil // no guess
 	}
 	noBody := message.NoBody(message.KnownMethod([]byte(o.r.Method)), resp.Status)
-	if resp.ContentLength > 0 || resp.ContentLength == 0 && !noBody {
+	// A 304 may have a Content-Length (RFC 9110 section 8.6), but clients of HTTP/2 wait for that body.
+	if resp.ContentLength > 0 && resp.Status != http.StatusNotModified || resp.ContentLength == 0 && !noBody {
 		header.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
 	if o.close && o.r.ProtoMajor < 3 {

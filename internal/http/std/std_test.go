@@ -432,3 +432,19 @@ func TestARefusedStreamLeavesTheOthersAlone(t *testing.T) {
 		}
 	}
 }
+
+func TestNotModifiedNamesNoLength(t *testing.T) {
+	each(t, func(t *testing.T, http2 bool) {
+		nc, _ := server(t, Config{}, handlerFunc(func(context.Context, *message.Request) *message.Response {
+			return &message.Response{Status: 304, ContentLength: 5}
+		}), http2)
+		resp, err := client(t, nc, http2).Get("http://a/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if b, err := io.ReadAll(resp.Body); len(b) > 0 || err != nil || resp.Header.Get("Content-Length") != "" {
+			t.Errorf("body %q, %v, Content-Length %q", b, err, resp.Header.Get("Content-Length"))
+		}
+	})
+}

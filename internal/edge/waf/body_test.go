@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -210,6 +211,17 @@ func TestPlacesForEvaluations(t *testing.T) {
 	if err, _, _ := g.do(request{target: "/"}); err != nil {
 		t.Errorf("a place again: %v", err)
 	}
+}
+
+func TestShadowHardlyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Config{Concurrent: 1}, v1.WafPolicySpec{Protection: v1.Protection{Mode: v1.ModeShadow}})
+		g.st.common <- struct{}{}
+		from := time.Now()
+		if err, m, o := g.do(request{target: "/"}); err != nil || m.Code != "overloaded" || !o.called || time.Since(from) > 50*time.Millisecond {
+			t.Errorf("%v %v after %v", err, m, time.Since(from))
+		}
+	})
 }
 
 func TestHeavyBodiesHoldUpNobodyElse(t *testing.T) {

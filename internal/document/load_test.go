@@ -327,3 +327,17 @@ func BenchmarkFileToTable10kSites(b *testing.B) {
 		}
 	})
 }
+
+func TestAMendIsItselfYAML(t *testing.T) {
+	const site = "apiVersion: relais/v1\nkind: Site\nmetadata: {name: a}\nspec:\n  hostnames: %s\n  routes: [{respond: {}}]\n"
+	for given, want := range map[string]string{`"*"`: `["*"]`, `"*.a.example"`: `["*.a.example"]`, "a.example": "[a.example]"} {
+		_, problems := Read([]File{{Name: "x", Text: []byte(fmt.Sprintf(site, given))}}, noEnv)
+		if len(problems) != 1 || problems[0].Fix != "write "+want {
+			t.Errorf("%s: %s", given, lines(problems))
+			continue
+		}
+		if _, problems = Read([]File{{Name: "x", Text: []byte(fmt.Sprintf(site, want))}}, noEnv); len(problems) > 0 {
+			t.Errorf("%s is no mend: %s", want, lines(problems))
+		}
+	}
+}

@@ -14,9 +14,9 @@ type CachePolicySpec struct {
 	DefaultTTL Duration `json:"defaultTTL,omitempty" schema:"default=0s,max=8760h"`
 	// MaxTTL cuts longer lifetimes; 0 cuts none.
 	MaxTTL Duration `json:"maxTTL,omitempty" schema:"default=0s,max=87600h"`
-	// StaleWhileRevalidate is taken when an answer gives none (RFC 5861).
+	// StaleWhileRevalidate is taken when an answer with a lifetime gives none (RFC 5861).
 	StaleWhileRevalidate Duration `json:"staleWhileRevalidate,omitempty" schema:"default=0s,max=8760h"`
-	// StaleIfError is taken when an answer gives none (RFC 5861).
+	// StaleIfError is taken when an answer with a lifetime gives none (RFC 5861).
 	StaleIfError Duration `json:"staleIfError,omitempty" schema:"default=0s,max=8760h"`
 	// SetCookie says when an answer with Set-Cookie is stored: guarded wants a lifetime that is meant for
 	// shared caches (public, s-maxage, or max-age in CDN-Cache-Control), standard any explicit lifetime, as

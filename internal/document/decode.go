@@ -278,6 +278,9 @@ func (d *decoder) list(i int32, v reflect.Value, s *v1.Shape) {
 		fix := "begin each entry with a dash"
 		if n.kind.scalar() {
 			fix = "write [" + printable(n.text) + "]"
+			if strings.ContainsAny(n.text, "*&!|>%@`{}[],#?:-'\"\\ ") { // plain, they would mean something else
+				fix = "write [" + strconv.Quote(printable(n.text)) + "]"
+			}
 		}
 		d.fault(n.at, "is "+kindOf(n)+" where a list is expected", fix)
 		return

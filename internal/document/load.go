@@ -1,6 +1,7 @@
 package document
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -67,7 +68,10 @@ func Load(paths []string, env func(string) (string, bool)) (*Set, []Problem) {
 		l.problems = append(l.problems, Problem{File: strings.Join(paths, ", "), What: "holds no documents", Fix: "name a file, or a directory with *.yaml, *.yml or *.json files"})
 	}
 	set, problems := Read(l.files, env)
-	return set, append(l.problems, problems...)
+	if problems = append(l.problems, problems...); len(problems) == 0 && len(set.Documents) == 0 {
+		problems = append(problems, Problem{File: strings.Join(paths, ", "), What: "holds no documents", Fix: "write at least one; an edge without documents serves nothing"})
+	}
+	return set, problems
 }
 
 // Compile joins the documents of the set into a bundle. The problems are those between documents,
@@ -199,6 +203,9 @@ func (l *lister) read(name string, r io.Reader) {
 		l.failed(name, err)
 	case len(text) > MaxFileBytes:
 		l.problem(name, fmt.Sprintf("the file is larger than %d MiB", MaxFileBytes>>20), "split it")
+	case len(bytes.TrimSpace(text)) == 0:
+		// Most often one that is being written: its documents must not go out of service meanwhile.
+		l.problem(name, "the file is empty", "write documents into it, or remove it")
 	default:
 		l.files = append(l.files, File{name, text})
 	}

@@ -92,6 +92,27 @@ func TestLoadOfNothingSaysSo(t *testing.T) {
 	}
 }
 
+// TestLoadOfAnEmptyFileIsAProblem: a file that is cut before it is written anew must not take
+// what it held out of service.
+func TestLoadOfAnEmptyFileIsAProblem(t *testing.T) {
+	t.Chdir(t.TempDir())
+	write(t, ".", map[string]string{
+		"good/a.yaml": fmt.Sprintf(waf, "a", "1"), "good/b.yaml": "", "blank.yaml": " \n\n", "comment.yaml": "# nothing\n---\n",
+	})
+	for path, want := range map[string]string{
+		"good":         "good/b.yaml: the file is empty; write documents into it, or remove it\n",
+		"blank.yaml":   "blank.yaml: the file is empty; write documents into it, or remove it\n",
+		"comment.yaml": "comment.yaml: holds no documents; write at least one; an edge without documents serves nothing\n",
+	} {
+		if _, problems := Load([]string{path}, noEnv); lines(problems) != want {
+			t.Errorf("%s: got %q, want %q", path, lines(problems), want)
+		}
+	}
+	if _, problems := Load([]string{"good/a.yaml", "comment.yaml"}, noEnv); len(problems) > 0 {
+		t.Errorf("a file of comments beside documents: %s", lines(problems))
+	}
+}
+
 func TestLoadReadsStandardInput(t *testing.T) {
 	l := lister{stdin: strings.NewReader(fmt.Sprintf(waf, "a", "x"))}
 	l.path("-")
@@ -305,4 +326,18 @@ func BenchmarkFileToTable10kSites(b *testing.B) {
 			fileToTable(b, path, old, &counter{})
 		}
 	})
+}
+
+func TestAMendIsItselfYAML(t *testing.T) {
+	const site = "apiVersion: relais/v1\nkind: Site\nmetadata: {name: a}\nspec:\n  hostnames: %s\n  routes: [{respond: {}}]\n"
+	for given, want := range map[string]string{`"*"`: `["*"]`, `"*.a.example"`: `["*.a.example"]`, "a.example": "[a.example]"} {
+		_, problems := Read([]File{{Name: "x", Text: []byte(fmt.Sprintf(site, given))}}, noEnv)
+		if len(problems) != 1 || problems[0].Fix != "write "+want {
+			t.Errorf("%s: %s", given, lines(problems))
+			continue
+		}
+		if _, problems = Read([]File{{Name: "x", Text: []byte(fmt.Sprintf(site, want))}}, noEnv); len(problems) > 0 {
+			t.Errorf("%s is no mend: %s", want, lines(problems))
+		}
+	}
 }

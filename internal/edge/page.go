@@ -118,8 +118,14 @@ func wordsFor(in *message.Request, e *stage.Error) words {
 		kind = "missing"
 	case e.Status == 429:
 		kind = "limited"
+	case e.Status == 408:
+		kind = "slow"
+	case e.Status == 413, e.Status == 414, e.Status == 431:
+		kind = "large"
 	case e.Status >= 400 && e.Status < 500:
 		kind = "request"
+	case e.Status == 501:
+		kind = "method"
 	case e.Status == 503:
 		kind = "busy"
 	case e.Status >= 502:
@@ -140,6 +146,9 @@ var englishWords = map[string][2]string{
 	"missing": {"Page not found", "There is nothing at this address."},
 	"limited": {"Too many requests", "Please wait a moment and try again. Your basket is kept."},
 	"request": {"Request not understood", "The request is not valid HTTP for this server."},
+	"slow":    {"Request too slow", "The rest of the request did not come in time. Please try again."},
+	"large":   {"Request too large", "The request is larger than this server takes."},
+	"method":  {"Method not supported", "This server does not do what the request asks for."},
 	"busy":    {"Very busy just now", "The site has more visitors than it can take. Please try again in a moment. Your basket is kept."},
 	"origin":  {"The site does not answer", "The server of this site failed to answer. Please try again in a moment."},
 	"other":   {"Something went wrong", "This is our fault, not yours. Please try again in a moment."},
@@ -151,6 +160,9 @@ var frenchWords = map[string][2]string{
 	"missing": {"Page introuvable", "Il n’y a rien à cette adresse."},
 	"limited": {"Trop de requêtes", "Patientez un instant puis réessayez. Votre panier est conservé."},
 	"request": {"Requête incomprise", "La requête n’est pas du HTTP valable pour ce serveur."},
+	"slow":    {"Requête trop lente", "La suite de la requête n’est pas arrivée à temps. Réessayez."},
+	"large":   {"Requête trop grande", "La requête est plus grande que ce que ce serveur accepte."},
+	"method":  {"Méthode non prise en charge", "Ce serveur ne fait pas ce que la requête demande."},
 	"busy":    {"Beaucoup de monde en ce moment", "Le site reçoit plus de visiteurs qu’il n’en peut servir. Réessayez dans un instant. Votre panier est conservé."},
 	"origin":  {"Le site ne répond pas", "Le serveur de ce site n’a pas répondu. Réessayez dans un instant."},
 	"other":   {"Un incident s’est produit", "C’est de notre fait, pas du vôtre. Réessayez dans un instant."},

@@ -341,6 +341,26 @@ func TestRFC5861_Stale(t *testing.T) {
 	run(t, cases)
 }
 
+// TestAPolicysWindowIsNotForAnswersWithoutLifetime: such an answer may be one visitor's own page,
+// which the next one must not be given.
+func TestAPolicysWindowIsNotForAnswersWithoutLifetime(t *testing.T) {
+	spec := v1.CachePolicySpec{StaleWhileRevalidate: v1.Duration(time.Hour), StaleIfError: v1.Duration(time.Hour)}
+	down := reply{err: &stage.Error{Code: "connection_refused", Side: stage.SideOrigin, Status: 502, Err: errors.New("refused")}}
+	var cases []rfcCase
+	for name, fields := range map[string][]string{
+		"nothing said": nil, "a validator only": {`ETag: "v1"`}, "max-age=0": {"Cache-Control: max-age=0"},
+		"Expires: 0": {"Expires: 0"}, "max-age=0 and a validator": {"Cache-Control: max-age=0", `ETag: "v1"`},
+	} {
+		cases = append(cases, rfcCase{name: "policy: no window with " + name, spec: spec, steps: []step{
+			{reply: ok(fields...)}, {reply: reply{body: "another's", headers: fields}, body: "another's"}, {reply: down, status: 502},
+		}})
+	}
+	cases = append(cases, rfcCase{name: "policy: the answer's own window", spec: spec, steps: []step{
+		{reply: ok("Cache-Control: max-age=0, stale-while-revalidate=60")}, {after: time.Second, reply: ok(), want: "stale"},
+	}})
+	run(t, cases)
+}
+
 func TestPolicy(t *testing.T) {
 	hour := v1.Duration(time.Hour)
 	run(t, []rfcCase{

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -209,6 +210,48 @@ func TestPlacesForEvaluations(t *testing.T) {
 	<-g.st.common
 	if err, _, _ := g.do(request{target: "/"}); err != nil {
 		t.Errorf("a place again: %v", err)
+	}
+}
+
+func TestShadowHardlyWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		g := newRig(t, Config{Concurrent: 1}, v1.WafPolicySpec{Protection: v1.Protection{Mode: v1.ModeShadow}})
+		g.st.common <- struct{}{}
+		from := time.Now()
+		if err, m, o := g.do(request{target: "/"}); err != nil || m.Code != "overloaded" || !o.called || time.Since(from) > 50*time.Millisecond {
+			t.Errorf("%v %v after %v", err, m, time.Since(from))
+		}
+	})
+}
+
+func TestHeavyBodiesHoldUpNobodyElse(t *testing.T) {
+	g := newRig(t, Config{Concurrent: 8, Wait: time.Millisecond}, v1.WafPolicySpec{})
+	for range cap(g.st.heavy) {
+		g.st.heavy <- struct{}{} // bodies that take their time
+	}
+	big := request{method: "POST", target: "/", fields: []string{"Content-Type", form}, body: []string{"a=" + strings.Repeat("2", heavy)}}
+	if err, m, o := g.do(big); err == nil || stage.AsError(err).Code != "waf_overloaded" || m.Code != "overloaded" || o.called {
+		t.Errorf("one more: %v %v", err, m)
+	}
+	small := big
+	small.body = []string{"a=2"}
+	if err, m, _ := g.do(small); err != nil || m.Code != "pass" {
+		t.Errorf("a small body: %v %v", err, m)
+	}
+	big.basket = true
+	if err, m, o := g.do(big); err != nil || m.Code != "overloaded" || !o.called {
+		t.Errorf("with a basket: %v %v", err, m)
+	}
+	<-g.st.heavy
+	if err, m, _ := g.do(big); err != nil || m.Code != "pass" || len(g.st.heavy) != cap(g.st.heavy)-1 || len(g.st.common) != 0 {
+		t.Errorf("a place again: %v %v, %d and %d places taken", err, m, len(g.st.heavy), len(g.st.common))
+	}
+	for len(g.st.common) < cap(g.st.common) {
+		g.st.common <- struct{}{}
+	}
+	big.basket = false
+	if err, _, _ := g.do(big); err == nil || len(g.st.heavy) != cap(g.st.heavy)-1 {
+		t.Errorf("no place at all: %v, %d taken", err, len(g.st.heavy))
 	}
 }
 

@@ -19,12 +19,17 @@ import (
 // maxSeries bounds the series of the stage's counter: one for each outcome of a site.
 const maxSeries = 80_000
 
+// heavy is the size of an examined body from which an evaluation takes tens of milliseconds and
+// needs one of few places of its own, so that such bodies do not hold up everybody else.
+const heavy = 4 << 10
+
 // Config is what does not depend on a site. Zero fields have defaults.
 type Config struct {
 	// Concurrent is how many evaluations run at a time, and again as many for visitors with a
 	// basket; 0 means four for each CPU.
 	Concurrent int
-	// Wait is how long a request waits for its evaluation; 0 means 5 s.
+	// Wait is how long a request waits for its evaluation, a hundred times as long as in mode
+	// shadow; 0 means 5 s.
 	Wait time.Duration
 	// BodyMemory bounds the bytes of all bodies in memory; 0 means 256 MiB.
 	BodyMemory int64
@@ -47,6 +52,7 @@ type Stage struct {
 	bodies  bodies
 	common  chan struct{} // places for everybody
 	basket  chan struct{} // places for visitors with a basket
+	heavy   chan struct{} // leave to take a place with a heavy body: half the CPUs
 
 	mu     sync.Mutex
 	engine *engine
@@ -74,6 +80,7 @@ func New(slot stage.Slot, cfg Config, r *observe.Registry) *Stage {
 			[]float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5}).With(),
 		common: make(chan struct{}, cfg.Concurrent),
 		basket: make(chan struct{}, cfg.Concurrent),
+		heavy:  make(chan struct{}, max(1, min(cfg.Concurrent, runtime.GOMAXPROCS(0)/2))),
 	}
 	s.bodies.limit = cfg.BodyMemory
 	return s
@@ -194,7 +201,11 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		return next.Serve(ctx, x)
 	}
 	x.MayBlock()
-	outcome, detail, err := s.judge(ctx, pt, p, x)
+	wait := s.cfg.Wait
+	if mode == v1.ModeShadow {
+		wait /= 100 // who only watches holds nobody up
+	}
+	outcome, detail, err := s.judge(ctx, pt, p, x, wait)
 	if err != nil && outcome == pass { // the body failed: not our verdict
 		return nil, err
 	}
@@ -218,7 +229,7 @@ func (pt *part) count(x *stage.Exchange, outcome int, detail string) {
 
 // judge reads what is examined of the body and evaluates the request. An error refuses the
 // request; with outcome pass it is the body's own.
-func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchange) (outcome int, detail string, err error) {
+func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchange, wait time.Duration) (outcome int, detail string, err error) {
 	basket := x.Visitor.Class == stage.Protected
 	body, cut, err := s.read(ctx, p, x, basket)
 	switch {
@@ -229,8 +240,8 @@ func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchang
 	case err != nil:
 		return pass, "", err
 	}
-	leave := s.enter(ctx, basket)
-	if leave == nil {
+	at, ok := s.enter(ctx, wait, basket, len(body) >= heavy)
+	if !ok {
 		if err := ctx.Err(); err != nil {
 			return pass, "", err
 		}
@@ -241,7 +252,7 @@ func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchang
 	}
 	start := time.Now()
 	v, err := pt.engine.evaluate(p, x, body, cut)
-	<-leave
+	at.leave()
 	s.seconds.Observe(time.Since(start).Seconds())
 	switch {
 	case err != nil && basket:
@@ -254,28 +265,55 @@ func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchang
 	return pass, v.detail, nil
 }
 
-// enter waits for a place and returns where to give it back; nil when there was none in time.
-func (s *Stage) enter(ctx context.Context, basket bool) <-chan struct{} {
-	select {
-	case s.common <- struct{}{}:
-		return s.common
-	default:
+// place is leave to evaluate: what is given back after it.
+type place struct{ general, heavy <-chan struct{} }
+
+func (p place) leave() {
+	<-p.general
+	if p.heavy != nil {
+		<-p.heavy
+	}
+}
+
+// enter waits for a place; ok is false when there was none in time.
+func (s *Stage) enter(ctx context.Context, wait time.Duration, basket, big bool) (p place, ok bool) {
+	if !big {
+		select {
+		case s.common <- struct{}{}:
+			return place{general: s.common}, true
+		default:
+		}
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	if big {
+		select {
+		case s.heavy <- struct{}{}:
+			p.heavy = s.heavy
+		case <-t.C:
+			return place{}, false
+		case <-ctx.Done():
+			return place{}, false
+		}
 	}
 	var own chan struct{} // nil: never ready
 	if basket {
 		own = s.basket
 	}
-	t := time.NewTimer(s.cfg.Wait)
-	defer t.Stop()
 	select {
 	case s.common <- struct{}{}:
-		return s.common
+		p.general = s.common
+		return p, true
 	case own <- struct{}{}:
-		return own
+		p.general = own
+		return p, true
 	case <-t.C:
 	case <-ctx.Done():
 	}
-	return nil
+	if big {
+		<-s.heavy
+	}
+	return place{}, false
 }
 
 // read takes from the body what is examined and puts one that replays it into x.In.

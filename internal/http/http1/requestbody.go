@@ -22,8 +22,9 @@ type requestBody struct {
 	closed atomic.Bool
 	dec    decoder
 	total  int64
-	full   bool  // the last read filled its buffer
-	err    error // how it ended: io.EOF when whole
+	kick   sync.WaitGroup // a context that ended and wakes the read
+	full   bool           // the last read filled its buffer
+	err    error          // how it ended: io.EOF when whole
 }
 
 // drainTime and drainBytes bound what is read of a body that nobody wants.
@@ -58,11 +59,15 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		stop := context.AfterFunc(ctx, c.kickRead)
+		b.kick.Add(1)
+		stop := context.AfterFunc(ctx, b.kicked)
 		defer func() {
-			if !stop() {
-				c.unkick()
+			if stop() {
+				b.kick.Done()
+				return
 			}
+			b.kick.Wait() // a kick that comes later would hit the next request
+			c.unkick()
 		}()
 	}
 	for {
@@ -75,6 +80,12 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			return data, err
 		}
 	}
+}
+
+// kicked wakes Next when its context ends.
+func (b *requestBody) kicked() {
+	defer b.kick.Done()
+	b.x.c.kickRead()
 }
 
 // step decodes what is buffered, or reads once.

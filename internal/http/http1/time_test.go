@@ -71,6 +71,57 @@ func TestServerLimitsOfTime(t *testing.T) {
 	}
 }
 
+// lateKick takes its time to set a deadline in the past, and ends a context with the read that
+// brings a body.
+type lateKick struct {
+	net.Conn
+	cancel context.CancelFunc
+}
+
+func (c *lateKick) SetReadDeadline(at time.Time) error {
+	if !at.IsZero() && at.Before(time.Now()) {
+		time.Sleep(time.Second)
+	}
+	return c.Conn.SetReadDeadline(at)
+}
+
+func (c *lateKick) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 && string(b[:n]) == "body" {
+		c.cancel()
+	}
+	return n, err
+}
+
+func TestACallerThatGivesUpDoesNotHitTheNextRequest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		callers, cancel := context.WithCancel(t.Context())
+		s := NewServer(ServerConfig{}, handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
+			if r.Body == nil {
+				return text(200, "second")
+			}
+			b, _ := r.Body.Next(callers)
+			return text(200, string(b))
+		}))
+		ctx, stop := context.WithCancel(t.Context())
+		a, b := net.Pipe()
+		go func() { _ = s.Run(ctx) }()
+		go s.ServeConn(ctx, &lateKick{b, cancel}, &message.Conn{})
+		t.Cleanup(func() { _ = a.Close(); stop(); synctest.Wait() })
+		got := make(chan string)
+		go func() { all, _ := rest(a); got <- all }()
+		for _, piece := range []string{"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 4\r\n\r\n", "body", "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"} {
+			if _, err := io.WriteString(a, piece); err != nil {
+				t.Errorf("the connection was given up before %q: %v", piece, err)
+			}
+			time.Sleep(5 * time.Second)
+		}
+		if all := <-got; !strings.HasSuffix(all, "second") || !strings.Contains(all, "\r\n\r\nbody") {
+			t.Errorf("got %q", all)
+		}
+	})
+}
+
 func TestHeadMayNotDripForever(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s, nc := pipe(t, ServerConfig{HeaderTimeout: 5 * time.Second}, handlerFunc(echo))

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -68,8 +69,19 @@ func (b *body) read(ctx context.Context) int {
 	}
 	if ctx.Done() != b.base && ctx.Done() != nil {
 		// The caller gives up before the connection does: wake the read.
-		stop := context.AfterFunc(ctx, func() { _ = b.rc.SetReadDeadline(time.Unix(1, 0)) })
-		defer stop()
+		var kick sync.WaitGroup
+		kick.Add(1)
+		stop := context.AfterFunc(ctx, func() {
+			defer kick.Done()
+			_ = b.rc.SetReadDeadline(time.Unix(1, 0))
+		})
+		defer func() {
+			if !stop() {
+				// One that has begun must end here: later the stream is gone and b is another request's.
+				kick.Wait()
+				_ = b.rc.SetReadDeadline(time.Time{})
+			}
+		}()
 	}
 	if b.wait > 0 {
 		_ = b.rc.SetReadDeadline(time.Now().Add(b.wait))

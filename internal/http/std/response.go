@@ -114,7 +114,8 @@ func (o *writer) writeHead(resp *message.Response) {
 		header["Content-Type"] = nil // no guess
 	}
 	noBody := message.NoBody(message.KnownMethod([]byte(o.r.Method)), resp.Status)
-	if resp.ContentLength > 0 || resp.ContentLength == 0 && !noBody {
+	// A 304 may have a Content-Length (RFC 9110 section 8.6), but clients of HTTP/2 wait for that body.
+	if resp.ContentLength > 0 && resp.Status != http.StatusNotModified || resp.ContentLength == 0 && !noBody {
 		header.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
 	if o.close && o.r.ProtoMajor < 3 {
@@ -128,7 +129,7 @@ func (o *writer) writeHead(resp *message.Response) {
 func (o *writer) copyFields(header http.Header, f *message.Fields) {
 	for i := range f.Len() {
 		id, name, value := f.At(i)
-		if id == message.Connection && hasToken(value, "close") {
+		if id == message.Connection && o.r.ProtoMajor == 1 && hasToken(value, "close") {
 			o.close = true
 		}
 		if hopField(id) || f.Has(message.Connection) && named(f, name) {

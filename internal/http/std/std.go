@@ -126,14 +126,15 @@ func (h *connHandler) answer(ctx context.Context, c *call, out *writer) (resp *m
 	defer func() {
 		if p := recover(); p != nil {
 			h.a.cfg.Logger.Error("a handler panicked", "panic", p, "stack", string(debug.Stack()))
-			out.close, out.spoilt = true, true
+			out.close, out.spoilt = out.close || out.r.ProtoMajor == 1, true
 			resp = h.refuse(ctx, &refusal{http.StatusInternalServerError, "panic", "the handler panicked"})
 		}
 	}()
 	n, limit := h.requests.Add(1), int64(h.a.cfg.Limits.Requests)
 	out.close = h.a.draining.Load() || limit > 0 && n >= limit
 	if bad := c.fill(ctx, h, out); bad != nil {
-		out.close = true
+		// A refused stream of HTTP/2 is over by itself; a GOAWAY would hit the requests beside it.
+		out.close = out.close || out.r.ProtoMajor == 1
 		return h.refuse(ctx, bad)
 	}
 	return h.a.handler.Serve(ctx, &c.req)

@@ -407,3 +407,44 @@ func TestAHalfClosedClientIsAnswered(t *testing.T) {
 		t.Errorf("got %q", b)
 	}
 }
+
+func TestARefusedStreamLeavesTheOthersAlone(t *testing.T) {
+	nc, _ := server(t, Config{Limits: Limits{BodyBytes: 10}}, handlerFunc(func(_ context.Context, req *message.Request) *message.Response {
+		resp := &message.Response{Status: 200}
+		if req.Body != nil {
+			resp.Status = 400
+			resp.AddString(message.Connection, "close")
+		}
+		return resp
+	}), true)
+	c := client(t, nc, true)
+	for _, tc := range []struct {
+		body string
+		want int
+	}{{"", 200}, {"small", 400}, {"over the limit", 413}, {"", 200}, {"small", 400}} {
+		resp, err := c.Post("http://a/", "text/plain", strings.NewReader(tc.body))
+		if err != nil {
+			t.Fatalf("%q: %v", tc.body, err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tc.want {
+			t.Errorf("%q: status %d, want %d", tc.body, resp.StatusCode, tc.want)
+		}
+	}
+}
+
+func TestNotModifiedNamesNoLength(t *testing.T) {
+	each(t, func(t *testing.T, http2 bool) {
+		nc, _ := server(t, Config{}, handlerFunc(func(context.Context, *message.Request) *message.Response {
+			return &message.Response{Status: 304, ContentLength: 5}
+		}), http2)
+		resp, err := client(t, nc, http2).Get("http://a/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		if b, err := io.ReadAll(resp.Body); len(b) > 0 || err != nil || resp.Header.Get("Content-Length") != "" {
+			t.Errorf("body %q, %v, Content-Length %q", b, err, resp.Header.Get("Content-Length"))
+		}
+	})
+}

@@ -82,11 +82,17 @@ func (o *writer) pump(ctx context.Context, from io.Reader, to io.WriteCloser, up
 	var passed atomic.Int64
 	over := sync.OnceFunc(func() { _, _ = up.Close(), to.Close() })
 	stop := context.AfterFunc(ctx, over)
-	defer stop()
+	defer func() {
+		if !stop() {
+			over() // waits: a stream must not be touched after its handler
+		}
+	}()
+	var idle sync.WaitGroup
+	defer idle.Wait()
 	done := make(chan struct{})
 	defer close(done)
 	if d := o.h.a.cfg.Timeouts.Tunnel; d > 0 {
-		go watch(d, &passed, done, over)
+		idle.Go(func() { watch(d, &passed, done, over) })
 	}
 	var sent int64
 	var wg sync.WaitGroup

@@ -112,7 +112,7 @@ func lifeOf(e *Exchange, c *Control, p *Policy, explicit bool) Life {
 		life.Lifetime = min(life.Lifetime, p.MaxTTL)
 	}
 	life.InitialAge, life.Aged = initialAge(e, date)
-	life.While, life.Err = staleWindows(c, p, life.NoStale)
+	life.While, life.Err = staleWindows(c, p, life.NoStale || life.Lifetime == 0)
 	return life
 }
 
@@ -165,6 +165,9 @@ func initialAge(e *Exchange, date int64) (age time.Duration, aged bool) {
 // staleWindows says how long the answer may be used stale. What forbids it wins (RFC 9111
 // section 4.2.4), except that the s-maxage of an answer does not undo the windows which the
 // same answer gives: its author meant them, and no other reading gives them a meaning.
+//
+// The policy's windows make a lifetime longer and never one where there was none: an answer
+// without a lifetime, or with one of zero, may be one visitor's own page.
 func staleWindows(c *Control, p *Policy, noStale bool) (while, err time.Duration) {
 	if c.Has(NoCache | MustRevalidate | ProxyRevalidate) {
 		return 0, 0

@@ -56,9 +56,14 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		stop := context.AfterFunc(ctx, c.kickRead)
+		kicked := make(chan struct{})
+		stop := context.AfterFunc(ctx, func() {
+			c.kickRead()
+			close(kicked)
+		})
 		defer func() {
 			if !stop() {
+				<-kicked // a kick that comes later would end another read
 				c.unkick()
 			}
 		}()

@@ -113,7 +113,8 @@ func (o *writer) writeHead(resp *message.Response) {
 		header["Content-Type"] = nil // no guess
 	}
 	noBody := message.NoBody(message.KnownMethod([]byte(o.r.Method)), resp.Status)
-	if resp.ContentLength > 0 || resp.ContentLength == 0 && !noBody {
+	head := o.r.Method == http.MethodHead && resp.Status != http.StatusNoContent && resp.Status != http.StatusNotModified
+	if resp.ContentLength > 0 || resp.ContentLength == 0 && (!noBody || head) {
 		header.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
 	if o.close && o.r.ProtoMajor < 3 {
@@ -171,8 +172,10 @@ func (o *writer) undeadline() {
 	}
 }
 
+// writeTrailer sends the trailer, on HTTP/1 to clients that asked for it (RFC 9110 section
+// 6.5.1).
 func (o *writer) writeTrailer(f *message.Fields) {
-	if f == nil {
+	if f == nil || o.r.ProtoMajor == 1 && !wantsTrailers(o.r) {
 		return
 	}
 	header := o.w.Header()
@@ -182,6 +185,15 @@ func (o *writer) writeTrailer(f *message.Fields) {
 		}
 	}
 	o.head += headSize(f)
+}
+
+func wantsTrailers(r *http.Request) bool {
+	for _, v := range r.Header["Te"] {
+		if hasToken([]byte(v), "trailers") {
+			return true
+		}
+	}
+	return false
 }
 
 // end tells the Ender, once.

@@ -45,7 +45,8 @@ func (c *serverConn) answer(ctx context.Context, x *exchange, resp *message.Resp
 	x.outcome.Status = resp.Status
 	frame, length := c.frame(x, resp)
 	if !c.keeps(x, resp) || frame == frameClose {
-		x.keep, c.last = false, true
+		// A client may have sent more than the request that was answered.
+		x.keep, c.last, c.linger = false, true, true
 	}
 	c.wmu.Lock()
 	c.head(x, resp, frame, length)

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -27,13 +27,14 @@ type body struct {
 	wait    time.Duration
 	left    int64 // that may still come; -1 is no limit
 	buf     []byte
-	peeked  int // bytes in buf that peek has read
+	began   bool // somebody has pulled
+	peeked  int  // bytes in buf that peek has read
 	err     error
 }
 
 func (b *body) begin(ctx context.Context, cfg Config, out *writer, trailer *message.Fields) {
 	b.src, b.base, b.rc, b.r, b.trailer = out.r.Body, ctx.Done(), out.rc, out.r, trailer
-	b.wait, b.left, b.peeked, b.err = cfg.Timeouts.Body, -1, 0, nil
+	b.wait, b.left, b.began, b.peeked, b.err = cfg.Timeouts.Body, -1, false, 0, nil
 	if cfg.Limits.BodyBytes > 0 {
 		b.left = cfg.Limits.BodyBytes
 	}
@@ -42,15 +43,15 @@ func (b *body) begin(ctx context.Context, cfg Config, out *writer, trailer *mess
 	}
 }
 
-// Next implements message.Body.
+// Next implements message.Body. The end of ctx is no end of the body: another may go on.
 func (b *body) Next(ctx context.Context) ([]byte, error) {
-	n := b.peeked
+	n, err := b.peeked, b.err
 	b.peeked = 0
 	if n == 0 {
-		if b.err != nil {
-			return nil, b.err
+		if err != nil {
+			return nil, err
 		}
-		n = b.read(ctx)
+		n, err = b.read(ctx)
 	}
 	if b.left >= 0 {
 		if b.left -= int64(n); b.left < 0 {
@@ -58,34 +59,25 @@ func (b *body) Next(ctx context.Context) ([]byte, error) {
 			return nil, b.err
 		}
 	}
-	return b.buf[:n], b.err
+	return b.buf[:n], err
 }
 
 // read fills buf. A read that brings neither bytes nor an error is tried again.
-func (b *body) read(ctx context.Context) int {
+func (b *body) read(ctx context.Context) (int, error) {
 	if err := ctx.Err(); err != nil {
-		b.err = err
-		return 0
+		return 0, err
 	}
-	if ctx.Done() != b.base && ctx.Done() != nil {
-		// The caller gives up before the connection does: wake the read.
-		var kick sync.WaitGroup
-		kick.Add(1)
-		stop := context.AfterFunc(ctx, func() {
-			defer kick.Done()
-			_ = b.rc.SetReadDeadline(time.Unix(1, 0))
-		})
-		defer func() {
-			if !stop() {
-				// One that has begun must end here: later the stream is gone and b is another request's.
-				kick.Wait()
-				_ = b.rc.SetReadDeadline(time.Time{})
-			}
-		}()
+	if !b.began && b.r.ProtoMajor == 1 {
+		// Without this net/http reads the rest of the body before it sends the answer's head.
+		// With it a body that nobody pulled would end the connection: net/http would read it
+		// after the answer, while it already watches for the next request.
+		_ = b.rc.EnableFullDuplex()
 	}
+	b.began = true
 	if b.wait > 0 {
 		_ = b.rc.SetReadDeadline(time.Now().Add(b.wait))
 	}
+	quiet := b.wakeAtEnd(ctx)
 	n, err := 0, error(nil)
 	for range 100 {
 		if n, err = b.src.Read(b.buf); n > 0 || err != nil {
@@ -93,18 +85,43 @@ func (b *body) read(ctx context.Context) int {
 		}
 		err = io.ErrNoProgress
 	}
-	if b.wait > 0 {
+	if quiet() || b.wait > 0 {
 		// Net/http uses the connection between reads, and HTTP/2 ends a stream at the deadline
 		// even when nobody reads it.
 		_ = b.rc.SetReadDeadline(time.Time{})
 	}
-	b.err = b.classify(ctx, err)
-	return n
+	err = b.classify(ctx, err)
+	if err == nil || err == io.EOF || ctx.Err() == nil {
+		b.err = err
+	} else if n > 0 {
+		err = nil // what came is not lost
+	}
+	return n, err
+}
+
+// wakeAtEnd wakes the read when the caller gives up before the connection does. The returned
+// function ends that, and says whether the deadline was touched.
+func (b *body) wakeAtEnd(ctx context.Context) (quiet func() bool) {
+	if ctx.Done() == b.base || ctx.Done() == nil {
+		return func() bool { return false }
+	}
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		_ = b.rc.SetReadDeadline(time.Unix(1, 0))
+		close(woken)
+	})
+	return func() bool {
+		if stop() {
+			return false
+		}
+		<-woken // or it would wake the next read
+		return true
+	}
 }
 
 // peek reads once and says whether there is a body.
 func (b *body) peek(ctx context.Context) bool {
-	b.peeked = b.read(ctx)
+	b.peeked, _ = b.read(ctx)
 	return b.peeked > 0 || !errors.Is(b.err, io.EOF)
 }
 
@@ -121,10 +138,10 @@ func (b *body) classify(ctx context.Context, err error) error {
 		return message.ErrBodySlow
 	case errors.Is(err, http.ErrBodyReadAfterClose):
 		return message.ErrBodyClosed
-	case errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), strings.Contains(err.Error(), "EOF"): // one of a trailer has no sentinel
 		return message.ErrBodyTruncated
-	case strings.Contains(err.Error(), "chunk"): // net/http has no sentinel for these
-		return message.ErrBodyMalformed
+	case b.r.ProtoMajor == 1 && !errors.As(err, new(net.Error)):
+		return message.ErrBodyMalformed // chunks or trailer: what net/http says of them has many types and no sentinel
 	}
 	return err
 }
@@ -161,6 +178,12 @@ func notInTrailer(id message.ID) bool {
 		return true
 	}
 	return false
+}
+
+// spoils says that the connection is of no use after the answer: what remains of a body must
+// not be read as a request.
+func (b *body) spoils() bool {
+	return b.src != nil && b.r.ProtoMajor == 1 && b.began && !errors.Is(b.err, io.EOF)
 }
 
 // Close implements message.Body. Net/http closes the body itself after the answer.

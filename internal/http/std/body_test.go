@@ -34,7 +34,7 @@ func TestACallerThatGivesUpTouchesNothingAfterTheRead(t *testing.T) {
 			w := &deadlines{ResponseWriter: httptest.NewRecorder()}
 			ctx, cancel := context.WithCancel(t.Context())
 			b := &body{
-				rc: http.NewResponseController(w), buf: make([]byte, 8), left: -1, wait: time.Second,
+				rc: http.NewResponseController(w), r: httptest.NewRequest("POST", "/", nil), buf: make([]byte, 8), left: -1, wait: time.Second,
 				src: io.NopCloser(readFunc(func(b []byte) (int, error) {
 					cancel() // as the read succeeds
 					return len(b), nil

@@ -15,6 +15,9 @@ type refusal struct {
 	code, detail string
 }
 
+// maxMethod is that of our own core.
+const maxMethod = 32
+
 func bad(code, detail string) *refusal { return &refusal{http.StatusBadRequest, code, detail} }
 
 // fill makes c.req of r, or says why r is refused. It holds r against what net/http does
@@ -24,6 +27,12 @@ func (c *call) fill(ctx context.Context, h *connHandler, out *writer) *refusal {
 	q.Conn = h.conn
 	q.Secure = h.conn.TLS != nil
 	q.Proto = protoOf(r)
+	if r.ProtoMajor == 1 && r.ProtoMinor > 1 {
+		return &refusal{http.StatusHTTPVersionNotSupported, "http_version_not_supported", "neither HTTP/1.1 nor HTTP/1.0"}
+	}
+	if len(r.Method) > maxMethod {
+		return &refusal{http.StatusNotImplemented, "method_too_long", "the method is longer than any known one"}
+	}
 	if !validToken(r.Method) {
 		return bad("bad_method", "the method is not a token")
 	}
@@ -239,9 +248,22 @@ func checkConnection(values []string) *refusal {
 	return nil
 }
 
+// asksUpgrade says whether Connection names Upgrade.
+func asksUpgrade(r *http.Request) bool {
+	for _, v := range r.Header["Connection"] {
+		if hasToken([]byte(v), "upgrade") {
+			return true
+		}
+	}
+	return false
+}
+
 // content sets the body, the trailer and the control.
 func (c *call) content(ctx context.Context, h *connHandler, out *writer) *refusal {
 	q, r := &c.req, out.r
+	if q.Has(message.Upgrade) && q.Proto < message.HTTP2 && (q.Proto == message.HTTP10 || r.ContentLength != 0 || !asksUpgrade(r)) {
+		q.Del(message.Upgrade) // it does not count (RFC 9110 section 7.8)
+	}
 	c.ctl = control{w: out.w, proto: q.Proto}
 	q.Control = &c.ctl
 	q.ContentLength = r.ContentLength
@@ -261,14 +283,10 @@ func (c *call) content(ctx context.Context, h *connHandler, out *writer) *refusa
 			return nil
 		}
 	}
-	if q.Proto < message.HTTP2 {
-		if r.ContentLength < 0 {
-			// Net/http hides a Content-Length beside chunked, and would take the bytes that it
-			// meant for another request (RFC 9112 section 6.1).
-			out.close = true
-		}
-		// Without this net/http reads the rest of the body before it sends the answer's head.
-		_ = out.rc.EnableFullDuplex()
+	if q.Proto < message.HTTP2 && r.ContentLength < 0 {
+		// Net/http hides a Content-Length beside chunked, and would take the bytes that it
+		// meant for another request (RFC 9112 section 6.1).
+		out.close = true
 	}
 	q.Body, q.Trailer = &c.body, &c.trailer
 	return nil

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -115,7 +114,8 @@ func (o *writer) writeHead(resp *message.Response) {
 	}
 	noBody := message.NoBody(message.KnownMethod([]byte(o.r.Method)), resp.Status)
 	// A 304 may have a Content-Length (RFC 9110 section 8.6), but clients of HTTP/2 wait for that body.
-	if resp.ContentLength > 0 && resp.Status != http.StatusNotModified || resp.ContentLength == 0 && !noBody {
+	head := o.r.Method == http.MethodHead && resp.Status != http.StatusNoContent && resp.Status != http.StatusNotModified
+	if resp.ContentLength > 0 && resp.Status != http.StatusNotModified || resp.ContentLength == 0 && (!noBody || head) {
 		header.Set("Content-Length", strconv.FormatInt(resp.ContentLength, 10))
 	}
 	if o.close && o.r.ProtoMajor < 3 {
@@ -173,10 +173,10 @@ func (o *writer) undeadline() {
 	}
 }
 
-// writeTrailer sends trailers; on HTTP/1 only to clients that asked for them (RFC 9110
-// section 6.5.1).
+// writeTrailer sends the trailer, on HTTP/1 to clients that asked for it (RFC 9110 section
+// 6.5.1).
 func (o *writer) writeTrailer(f *message.Fields) {
-	if f == nil || o.r.ProtoMajor == 1 && !slices.ContainsFunc(o.r.Header["Te"], func(v string) bool { return hasToken([]byte(v), "trailers") }) {
+	if f == nil || o.r.ProtoMajor == 1 && !wantsTrailers(o.r) {
 		return
 	}
 	header := o.w.Header()
@@ -186,6 +186,15 @@ func (o *writer) writeTrailer(f *message.Fields) {
 		}
 	}
 	o.head += headSize(f)
+}
+
+func wantsTrailers(r *http.Request) bool {
+	for _, v := range r.Header["Te"] {
+		if hasToken([]byte(v), "trailers") {
+			return true
+		}
+	}
+	return false
 }
 
 // end tells the Ender, once.

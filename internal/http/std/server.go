@@ -109,6 +109,9 @@ func (s *Server) serve(ctx context.Context, nc net.Conn, facts *message.Conn, ht
 	}
 	h := s.adapter.For(lifetime, facts).(*connHandler)
 	h.unhook = finish
+	if !http2 {
+		h.reset = func() { reset(nc) }
+	}
 	c.srv = s.server(ctx, h, http2)
 	c.srv.ConnState = func(_ net.Conn, state http.ConnState) {
 		c.idle.Store(state == http.StateIdle)
@@ -132,6 +135,25 @@ func (s *Server) serve(ctx context.Context, nc net.Conn, facts *message.Conn, ht
 		c.goAway()
 	}
 	<-done
+	_ = nc.Close()
+}
+
+// reset closes nc so that the client sees an error, and no TLS close_notify: an answer that the
+// end of the connection would end must not look whole (RFC 9112 section 8).
+func reset(nc net.Conn) {
+	under := nc
+	for range 4 {
+		if t, ok := under.(*net.TCPConn); ok {
+			_ = t.SetLinger(0)
+			_ = t.Close()
+			break
+		}
+		u, ok := under.(interface{ NetConn() net.Conn })
+		if !ok {
+			break
+		}
+		under = u.NetConn()
+	}
 	_ = nc.Close()
 }
 

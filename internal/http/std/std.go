@@ -95,6 +95,7 @@ type connHandler struct {
 	context  func(*http.Request) context.Context
 	requests atomic.Int64
 	unhook   func() // told when a hijacked connection is done; may be nil
+	reset    func() // ends an HTTP/1 connection so that the client sees an error; may be nil
 }
 
 // call is the memory of one request.
@@ -113,10 +114,14 @@ func (h *connHandler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	ctx := h.context(r)
 	out := newWriter(h, w, r)
 	resp := h.answer(ctx, c, out)
+	out.close = out.close || c.body.spoils()
 	err := out.send(ctx, resp)
 	out.end(resp, err)
 	c.release(h.a, err == nil && !out.spoilt)
 	if err != nil {
+		if h.reset != nil {
+			h.reset()
+		}
 		panic(http.ErrAbortHandler)
 	}
 }

@@ -29,7 +29,7 @@ check: ## format, vet, lint, the house's rules
 test: check build race fuzz e2e conformance ## every lane that proves the product
 
 race: ## unit tests with the race detector
-	$(GO) test -race ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/...
+	$(GO) test -race ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/proc
 
 fuzz: ## each fuzz target for FUZZTIME
 	@for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' api internal); do \

@@ -7,7 +7,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 TOOL := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 5s
 
-.PHONY: help build run test check race fuzz e2e conformance bench generate fmt clean
+.PHONY: help build run test check allocs race fuzz e2e conformance bench generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -26,7 +26,10 @@ check: ## format, vet, lint, the house's rules
 	$(TOOL) staticcheck ./...
 	$(GO) test .
 
-test: check build race fuzz e2e conformance ## every lane that proves the product
+test: check build allocs race fuzz e2e conformance ## every lane that proves the product
+
+allocs: ## the hot paths allocate nothing (counted without the race detector)
+	$(GO) test -count=1 -run 'Alloc|Nothing' ./internal/...
 
 race: ## unit tests with the race detector
 	$(GO) test -race ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/proc

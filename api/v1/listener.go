@@ -106,6 +106,7 @@ type ListenerTimeouts struct {
 
 // RequestIDSpec says who chooses the request id.
 type RequestIDSpec struct {
-	// Trust takes a well-formed X-Request-Id from the client address's trusted proxies.
+	// Trust takes an X-Request-Id from the client address's trusted proxies when it has the form of our
+	// own (26 characters), as another Relais in front sends it.
 	Trust bool `json:"trust,omitempty"`
 }

@@ -7,7 +7,6 @@ import (
 	"io"
 	"iter"
 	"log/slog"
-	"net/netip"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -231,14 +230,14 @@ func (e *Edge) Site(host []byte, listener string) (*snapshot.Site, error) {
 	return entry.Site()
 }
 
-// client is what the listener knows of a request: the visitor's address, whether a trusted
-// proxy stands in between, and the Alt-Svc for the answer.
-func (e *Edge) client(req *message.Request) (addr netip.Addr, peerTrusted bool, altSvc string) {
+// client asks the listener what it knows of a request.
+func (e *Edge) client(req *message.Request) client {
 	l := e.listen.Listener(req.Conn.Listener)
 	if l == nil {
-		return req.Conn.Client, false, ""
+		return client{addr: req.Conn.Client}
 	}
-	return l.Client(req), l.Trusts(req.Conn), l.AltSvc
+	trusted := l.Trusts(req.Conn)
+	return client{l.Client(req), trusted, trusted && l.Spec.RequestID.Trust, l.AltSvc}
 }
 
 // Addresses are those on which connections are accepted.

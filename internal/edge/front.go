@@ -22,11 +22,19 @@ import (
 // asks the chain, turns an error into a page, and records the end.
 type front struct {
 	chain  stage.Handler
-	client func(*message.Request) (addr netip.Addr, peerTrusted bool, altSvc string)
+	client func(*message.Request) client
 	record recorder
 	panics observe.Counter
 	report func(msg string, args ...any)
 	turns  sync.Pool
+}
+
+// client is what the listener knows of a request.
+type client struct {
+	addr    netip.Addr // the visitor's
+	trusted bool       // a trusted proxy stands in between
+	takeID  bool       // that proxy may choose the request id
+	altSvc  string     // how HTTP/3 is to be had
 }
 
 // recorder is what the front needs of edge/record.
@@ -48,8 +56,10 @@ type turn struct {
 func (f *front) Serve(ctx context.Context, req *message.Request) *message.Response {
 	t := f.turn()
 	x := &t.Exchange
-	x.Start, x.ID, x.In = time.Now(), newID(), req
-	x.Client, x.PeerTrusted, t.altSvc = f.client(req)
+	x.Start, x.In = time.Now(), req
+	c := f.client(req)
+	x.Client, x.PeerTrusted, t.altSvc = c.addr, c.trusted, c.altSvc
+	x.ID = idFor(req, c)
 	resp, err := f.ask(ctx, x)
 	if err != nil {
 		x.Failure = stage.AsError(err)
@@ -130,6 +140,16 @@ func (t *turn) addTiming(resp *message.Response) {
 	resp.Append("total;dur=")
 	resp.AppendBytes(strconv.AppendFloat(b[:0], float64(time.Since(t.Start).Microseconds())/1000, 'f', 3, 64))
 	resp.End()
+}
+
+// idFor takes the id that a trusted proxy chose, where the listener says so, or makes one.
+func idFor(req *message.Request, c client) stage.RequestID {
+	if c.takeID && req.Count(message.XRequestId) == 1 {
+		if id, ok := stage.ParseRequestID(string(req.Get(message.XRequestId))); ok {
+			return id
+		}
+	}
+	return newID()
 }
 
 func newID() (id stage.RequestID) {

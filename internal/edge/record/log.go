@@ -2,7 +2,6 @@ package record
 
 import (
 	"context"
-	"errors"
 	"io"
 	"log/slog"
 	"sync"
@@ -88,7 +87,7 @@ func (l *Log) Run(ctx context.Context) error {
 		}
 		spare = batch
 		if done {
-			return errors.Join(context.Cause(ctx))
+			return context.Cause(ctx)
 		}
 	}
 }

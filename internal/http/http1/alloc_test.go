@@ -88,37 +88,6 @@ func answerLen(t testing.TB, nc net.Conn, buf []byte) int {
 	}
 }
 
-func TestHitAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("under the race detector pools drop what they hold")
-	}
-	for _, size := range []int{0, 1 << 10, 64 << 10} {
-		_, addr := listen(t, ServerConfig{}, newHit(size))
-		once := exchanger(t, addr, browserGet)
-		once()
-		if n := testing.AllocsPerRun(200, once); n >= 1 {
-			t.Errorf("%d bytes: %v allocations a hit", size, n)
-		}
-	}
-}
-
-func TestProxiedRequestAllocatesNothing(t *testing.T) {
-	if raceEnabled {
-		t.Skip("under the race detector pools drop what they hold")
-	}
-	for _, size := range []int{0, 1 << 10, 64 << 10} {
-		_, origin := listen(t, ServerConfig{}, newHit(size))
-		_, addr := listen(t, ServerConfig{}, newProxy(t, origin))
-		for _, raw := range []string{browserGet, "POST /cart HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"} {
-			once := exchanger(t, addr, raw)
-			once()
-			if n := testing.AllocsPerRun(200, once); n >= 1 {
-				t.Errorf("%d bytes: %v allocations of %.20q and its answer", size, n, raw)
-			}
-		}
-	}
-}
-
 func TestParsingAllocatesNothing(t *testing.T) {
 	var r message.Request
 	var h requestHead

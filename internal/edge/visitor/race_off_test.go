@@ -1,5 +1,0 @@
-//go:build !race
-
-package visitor
-
-const raceEnabled = false

@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -27,6 +28,7 @@ type front struct {
 	panics observe.Counter
 	report func(msg string, args ...any)
 	turns  sync.Pool
+	base   atomic.Pointer[time.Time]
 }
 
 // client is what the listener knows of a request.
@@ -56,7 +58,7 @@ type turn struct {
 func (f *front) Serve(ctx context.Context, req *message.Request) *message.Response {
 	t := f.turn()
 	x := &t.Exchange
-	x.Start, x.In = time.Now(), req
+	x.Start, x.In = f.now(), req
 	c := f.client(req)
 	x.Client, x.PeerTrusted, t.altSvc = c.addr, c.trusted, c.altSvc
 	x.ID = idFor(req, c)
@@ -68,6 +70,19 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 	t.finish(resp)
 	resp.Ender = t
 	return resp
+}
+
+// now is the time with one reading of the clock, where time.Now needs one for the wall and one
+// that is monotonic. The wall's is read once a second, so that a step of it is followed.
+func (f *front) now() time.Time {
+	if b := f.base.Load(); b != nil {
+		if d := time.Since(*b); d < time.Second {
+			return b.Add(d)
+		}
+	}
+	t := time.Now()
+	f.base.Store(&t)
+	return t
 }
 
 // ask runs the chain; a panic in it ends this request only.

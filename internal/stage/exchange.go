@@ -89,6 +89,7 @@ type Exchange struct {
 	// Local is what each stage keeps in an exchange, from one use to the next, by slot.
 	Local [Slots]any
 
+	lap    time.Duration   // since Start, when the clock was last read
 	idText []byte          // of ID, once it was asked for
 	forked message.Request // In of a fork
 	host   []byte
@@ -105,7 +106,7 @@ func (x *Exchange) Reset() {
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
-	x.Spilled, x.Noted, x.Failure = false, false, nil
+	x.Spilled, x.Noted, x.Failure, x.lap = false, false, nil, 0
 	x.Target, x.Deadline, x.Sent = nil, time.Time{}, false
 	clear(x.enders)
 	x.enders = x.enders[:0]
@@ -166,7 +167,7 @@ func (x *Exchange) End(o message.Outcome) {
 // The caller calls f.End when the work is done.
 func (x *Exchange) ForkInto(f *Exchange) {
 	f.Reset()
-	f.ID, f.Start, f.Client, f.PeerTrusted = x.ID, x.Start, x.Client, x.PeerTrusted
+	f.ID, f.Start, f.lap, f.Client, f.PeerTrusted = x.ID, x.Start, x.lap, x.Client, x.PeerTrusted
 	f.forked.CopyFrom(x.In)
 	f.forked.Body, f.forked.Trailer, f.forked.Control = nil, nil, nil
 	f.forked.ContentLength = 0
@@ -202,17 +203,28 @@ func (t *Trail) reset() {
 // Marks lends the decisions.
 func (t *Trail) Marks() []Mark { return t.marks[:t.n] }
 
-// Mark notes a decision and its time.
+// Lap reads the clock and returns the time since Start. Whatever took time (a wait, an
+// evaluation, an origin's answer) calls it when it is done, and before it marks that. The
+// stages in between cost less than reading a clock does, so they share its last reading.
+func (x *Exchange) Lap() time.Duration {
+	x.lap = time.Since(x.Start)
+	return x.lap
+}
+
+// Now is the time of the last Lap, or of Start.
+func (x *Exchange) Now() time.Time { return x.Start.Add(x.lap) }
+
+// Mark notes a decision, with the time of the last Lap.
 func (x *Exchange) Mark(stage, code string) { x.MarkDetail(stage, code, "") }
 
-// MarkDetail notes a decision, its time and what a person should know of it.
+// MarkDetail notes a decision and what a person should know of it, with the time of the last Lap.
 func (x *Exchange) MarkDetail(stage, code, detail string) {
 	t := &x.Trail
 	if t.n == maxMarks {
 		t.Dropped++
 		return
 	}
-	t.marks[t.n] = Mark{stage, code, detail, time.Since(x.Start)}
+	t.marks[t.n] = Mark{stage, code, detail, x.lap}
 	t.n++
 	if strings.HasPrefix(code, "would-") {
 		x.Noted = true

@@ -85,6 +85,9 @@ func (s *Stage) Name() string { return name }
 // so that 0 is before everything.
 func (s *Stage) clock() int64 { return int64(time.Since(s.epoch) + time.Second) }
 
+// now is the time of x's last lap on the stage's clock.
+func (s *Stage) now(x *stage.Exchange) int64 { return int64(x.Now().Sub(s.epoch) + time.Second) }
+
 // at turns a reading of the clock into a time.
 func (s *Stage) at(clock int64) time.Time { return s.epoch.Add(time.Duration(clock) - time.Second) }
 

@@ -49,7 +49,8 @@ func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answ
 	if ctx.Err() != nil || x.Tries > v1.Value(a.pool.view.Load().spec.Retries.Attempts) {
 		return false
 	}
-	if a.deadline != 0 && a.stage.clock() >= a.deadline {
+	x.Lap()
+	if a.deadline != 0 && a.stage.now(x) >= a.deadline {
 		return false
 	}
 	key := len(x.Out.Get(message.IdempotencyKey)) > 0
@@ -80,6 +81,7 @@ func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answ
 // is down the wait is short enough to be honest.
 func (a *attempt) awaitBudget(ctx context.Context, x *stage.Exchange) bool {
 	x.MayBlock()
+	defer x.Lap()
 	for d := 5 * time.Millisecond; d <= maxBudgetStep; d *= 2 {
 		if a.deadline != 0 && a.stage.clock()+int64(d) >= a.deadline || !sleep(ctx, d/2+rand.N(d)) {
 			return false

@@ -83,7 +83,7 @@ func (a *attempt) begin(x *stage.Exchange, p *Pool) {
 func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
 	v := Visitor{
 		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier,
-		Hash: hashOf(x, a.pool.view.Load().spec), Now: a.stage.clock(),
+		Hash: hashOf(x, a.pool.view.Load().spec), Now: a.stage.now(x),
 	}
 	if r := x.Route; r != nil {
 		if limit := v1.Value(r.Spec.Timeouts.Request); limit > 0 {
@@ -110,7 +110,7 @@ func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler
 		if !failed.Retry || !a.again(ctx, x, failed.Code, false) {
 			return nil, failed
 		}
-		v.Now = a.stage.clock()
+		v.Now = a.stage.now(x)
 		if err := a.place(ctx, x, &v); err != nil {
 			return nil, failed
 		}
@@ -137,7 +137,7 @@ func (a *attempt) consider(ctx context.Context, x *stage.Exchange, v *Visitor, r
 		a.again(ctx, x, "status", true) {
 		// The place at the next origin comes first: without one this answer is what there is.
 		old := a.slot
-		v.Now = a.stage.clock()
+		v.Now = a.stage.now(x)
 		a.tried.add(old.origin)
 		slot, err := a.pool.Pick(*v, &a.tried)
 		if err == nil {
@@ -175,7 +175,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 			a.endRetry()
 			return err
 		}
-		v.Now = a.stage.clock()
+		v.Now = a.stage.now(x)
 		slot, err = a.pool.Pick(*v, &a.tried)
 	}
 	if err == nil {
@@ -195,6 +195,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 func (a *attempt) pause(ctx context.Context, x *stage.Exchange) bool {
 	x.MayBlock()
 	d := 10 * time.Millisecond << min(x.Tries, 4)
+	defer x.Lap()
 	return sleep(ctx, d/2+rand.N(d))
 }
 

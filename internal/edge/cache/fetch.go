@@ -32,7 +32,8 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			fl.abandon(leads)
 			return nil, err
 		}
-		l.now = s.cfg.Clock()
+		x.Lap()
+		l.now = s.now(x)
 		switch fl.landed {
 		case landOwn:
 			if leads {

@@ -26,10 +26,10 @@ func (fl *flight) run(ctx context.Context, next stage.Handler) {
 			fl.end(out) // else when the leader is done with it
 		}
 	}()
-	sent := fl.s.cfg.Clock()
+	sent := fl.s.now(fl.fork)
 	conditional := fl.prior != nil && semantics.AddValidators(&fl.fork.In.Fields, &fl.prior.fields)
 	resp, err := next.Serve(ctx, fl.fork)
-	came := fl.s.cfg.Clock()
+	came := fl.s.now(fl.fork)
 	if err == nil && conditional && resp.Status == 304 && !semantics.Freshens(&resp.Fields, &fl.prior.fields) {
 		// It speaks of an answer that we do not have: ask for the whole.
 		closeBody(resp)
@@ -37,7 +37,7 @@ func (fl *flight) run(ctx context.Context, next stage.Handler) {
 		fl.fork.In.Del(message.IfModifiedSince)
 		sent, conditional = came, false
 		resp, err = next.Serve(ctx, fl.fork)
-		came = fl.s.cfg.Clock()
+		came = fl.s.now(fl.fork)
 	}
 	if err != nil {
 		out.Err = err

@@ -32,7 +32,7 @@ func (s *Stage) bypass(ctx context.Context, x *stage.Exchange, next stage.Handle
 // through if it may be.
 func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, r result, why forward) (*message.Response, error) {
 	epoch := s.epoch(l.hash).Load()
-	sent := s.cfg.Clock()
+	sent := s.now(x)
 	resp, err := next.Serve(ctx, x)
 	if err != nil {
 		s.done(x, r, "")
@@ -40,7 +40,7 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	}
 	e := &semantics.Exchange{
 		Authorization: x.In.Has(message.Authorization), Status: resp.Status,
-		Fields: &resp.Fields, Sent: sent, Came: s.cfg.Clock(),
+		Fields: &resp.Fields, Sent: sent, Came: s.now(x),
 	}
 	c := semantics.ParseResponse(&resp.Fields)
 	life, not := semantics.Judge(e, &c, &l.rule.Policy)
@@ -127,7 +127,7 @@ func (t *tee) drop() {
 // head forwards a HEAD that nothing stored answers. Its answer is not stored, but says whether
 // a stored one is still good (RFC 9111 section 4.3.5).
 func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, why forward) (*message.Response, error) {
-	sent := s.cfg.Clock()
+	sent := s.now(x)
 	epoch := s.epoch(l.hash).Load()
 	resp, err := next.Serve(ctx, x)
 	s.done(x, resultPass, "")
@@ -135,7 +135,7 @@ func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler,
 		return resp, err
 	}
 	if o != nil && resp.Status == 200 && o.status == 200 {
-		s.freshenByHead(x, l, o, resp, &semantics.Exchange{Status: 200, Authorization: x.In.Has(message.Authorization), Sent: sent, Came: s.cfg.Clock()}, epoch)
+		s.freshenByHead(x, l, o, resp, &semantics.Exchange{Status: 200, Authorization: x.In.Has(message.Authorization), Sent: sent, Came: s.now(x)}, epoch)
 	}
 	s.addStatus(&resp.Fields, &status{fwd: why})
 	return resp, nil

@@ -218,10 +218,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	}
 	l := s.local(x)
 	l.rule = r
-	l.now = x.Start
-	if l.now.IsZero() {
-		l.now = s.cfg.Clock()
-	}
+	l.now = s.now(x)
 	l.control = semantics.Control{}
 	if x.In.Has(message.CacheControl) || x.In.Has(message.Pragma) {
 		l.control = semantics.ParseRequest(x.In)
@@ -232,6 +229,14 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	l.key = r.append(l.key[:0], x)
 	l.hash = s.store.HashOf(l.key)
 	return s.lookup(ctx, x, next, l)
+}
+
+// now is the time of x's last lap.
+func (s *Stage) now(x *stage.Exchange) time.Time {
+	if x.Start.IsZero() {
+		return s.cfg.Clock()
+	}
+	return x.Now()
 }
 
 // notForUs says why a request is not looked up, or nothing.

@@ -134,6 +134,7 @@ func (b *body) broke(ctx context.Context, err error) error {
 		code = "http_response_incomplete"
 	}
 	b.stats.failed(code)
+	b.x.Lap()
 	b.x.Mark(name, code)
 	return fault(code, status, err)
 }

@@ -34,7 +34,6 @@ type Config struct {
 // the balance stage opens targets with.
 type Handler struct {
 	cfg     Config
-	epoch   time.Time
 	client  *http1.Client
 	metrics *metrics
 
@@ -52,14 +51,14 @@ func New(cfg Config, reg *observe.Registry) *Handler {
 		cfg.MaxWaiting = 1024
 	}
 	return &Handler{
-		cfg: cfg, epoch: time.Now(), metrics: newMetrics(reg), endpoints: map[*endpoint]struct{}{},
+		cfg: cfg, metrics: newMetrics(reg), endpoints: map[*endpoint]struct{}{},
 		// A route decides how long the head may take, so the client has no limit of its own.
 		client: http1.NewClient(http1.ClientConfig{HeadTimeout: 24 * time.Hour}),
 	}
 }
 
-// clock is monotonic, nanoseconds.
-func (h *Handler) clock() int64 { return int64(time.Since(h.epoch)) }
+// clock is monotonic, nanoseconds. It is the client's, so as coarse as what it is for allows.
+func (h *Handler) clock() int64 { return int64(h.client.Clock()) }
 
 // Open makes a target for an address (host:port) of a pool. It connects nothing. An error says
 // what in spec cannot work.
@@ -181,14 +180,17 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		x.Sent = false
 		c, err := e.get(ctx, want)
 		if err != nil {
+			x.Lap()
 			return connectFault(ctx, err)
 		}
 		if c.fresh {
+			x.Lap()
 			x.MarkDetail(name, "connect", e.address)
 		} else {
 			e.stats.reused.Inc()
 		}
 		err = c.hc.RoundTrip(ctx, &x.Out, &w.resp, try)
+		x.Lap()
 		if err == nil {
 			x.Sent = true
 			return nil

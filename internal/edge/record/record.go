@@ -97,7 +97,7 @@ func (p *part) name(site *snapshot.Site) {
 
 // Record records a request that has ended.
 func (r *Recorder) Record(x *stage.Exchange, o message.Outcome) {
-	took := time.Since(x.Start)
+	took := x.Lap()
 	var p *part
 	if x.Site != nil {
 		p, _ = x.Site.Parts[r.slot].(*part)

@@ -250,10 +250,10 @@ func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchang
 		}
 		return overloaded, "no place for an evaluation", errOverloaded
 	}
-	start := time.Now()
+	start := x.Lap()
 	v, err := pt.engine.evaluate(p, x, body, cut)
 	at.leave()
-	s.seconds.Observe(time.Since(start).Seconds())
+	s.seconds.Observe((x.Lap() - start).Seconds())
 	switch {
 	case err != nil && basket:
 		return failed, err.Error() + "; a visitor with a basket passes", nil

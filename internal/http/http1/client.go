@@ -48,6 +48,10 @@ func NewClient(cfg ClientConfig) *Client {
 	return c
 }
 
+// Clock is the time since the client was made, at most a tick (50 ms) old, monotonic. It stands
+// still without Run.
+func (c *Client) Clock() time.Duration { return time.Duration(c.watch.now.Load()) * time.Millisecond }
+
 // Run keeps limits of time and the ends of contexts, 20 times a second, until ctx ends. It blocks.
 func (c *Client) Run(ctx context.Context) error { return c.watch.run(ctx) }
 

@@ -172,6 +172,35 @@ func TestTheLastRequestsAreExplained(t *testing.T) {
 	}
 }
 
+func TestOrdinaryRequestsAreKeptAtAPaceAndNotableOnesAlways(t *testing.T) {
+	r := New(0, nil, NewRing(8*1024), observe.New())
+	record := func(id int, at time.Time, status int) {
+		x := exchange(t, r)
+		x.ID, x.Start = stage.RequestID{byte(id), byte(id >> 8)}, at
+		r.Record(x, message.Outcome{Status: status})
+	}
+	kept := func(id int) bool {
+		_, ok := r.ring.Find(stage.RequestID{byte(id), byte(id >> 8)})
+		return ok
+	}
+	// Lap is read from the real clock, so the second is that of now; it may turn once.
+	start := time.Now()
+	for i := range 4 * 1024 {
+		record(i, start, 200)
+	}
+	record(5000, start, 502)
+	if !kept(5000) {
+		t.Error("a failed request is not kept")
+	}
+	if time.Since(start) < time.Second && kept(4*1024-1) && kept(0) {
+		t.Error("a place and a pace of 1024 kept the first and the last of 4096")
+	}
+	var p pace
+	if !p.take(7, 2) || !p.take(7, 2) || p.take(7, 2) || !p.take(8, 2) {
+		t.Error("two a second are not two a second")
+	}
+}
+
 func TestRecordAllocatesNothing(t *testing.T) {
 	m := observe.New()
 	log := NewLog(io.Discard, quiet(), m)

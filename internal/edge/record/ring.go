@@ -13,11 +13,36 @@ import (
 // about (refused, failed, spilled, tried again, or judged by a rule in shadow) have a place of
 // their own, so that a flood of good answers does not wash them away. Its memory is bounded:
 // texts are cut and query strings are not kept.
-type Ring struct{ notable, ordinary track }
+//
+// Of the others about as many as have a place are kept each second: on a busy edge they would
+// be washed away in milliseconds, so keeping them all would cost a twentieth of a request and
+// explain nothing. What was kept stays for about a second.
+type Ring struct {
+	notable, ordinary track
+	pace              pace
+}
 
 type track struct {
 	slots []slot
 	next  atomic.Uint64
+}
+
+// pace counts what was kept in the current second: the second, then 20 bits of the count.
+type pace struct{ v atomic.Int64 }
+
+const paceBits = 20
+
+// take says whether one more may be kept.
+func (p *pace) take(second, most int64) bool {
+	v := p.v.Load()
+	if v>>paceBits != second {
+		return p.v.CompareAndSwap(v, second<<paceBits|1)
+	}
+	if v&(1<<paceBits-1) >= most {
+		return false
+	}
+	p.v.Add(1)
+	return true
 }
 
 type slot struct {
@@ -44,19 +69,25 @@ type slot struct {
 	marks  []stage.Mark
 }
 
+// minPace is how many ordinary requests a second are kept at least, so that a small ring on a
+// quiet edge keeps the last ones.
+const minPace = 256
+
 // maxText bounds each text of a slot.
 const maxText = 512
 
 // NewRing returns a ring of n notable requests and an eighth as many others. The latter are
 // few so that writing them stays in the processor's cache.
 func NewRing(n int) *Ring {
-	return &Ring{track{slots: make([]slot, n)}, track{slots: make([]slot, max(1, n/8))}}
+	return &Ring{notable: track{slots: make([]slot, n)}, ordinary: track{slots: make([]slot, max(1, n/8))}}
 }
 
 func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
 	t := &r.ordinary
 	if x.Failure != nil || x.Spilled || x.Tries > 1 || x.Noted || o.Status >= 400 || o.Err != nil {
 		t = &r.notable
+	} else if !r.pace.take(x.Now().Unix(), max(minPace, int64(len(t.slots)))) {
+		return
 	}
 	s := &t.slots[(t.next.Add(1)-1)%uint64(len(t.slots))]
 	s.mu.Lock()

@@ -81,6 +81,9 @@ type Exchange struct {
 	// Sent says that the last try's request may have reached the origin, so that only one
 	// whose repeat does no harm may be tried again. The last handler sets it.
 	Sent bool
+	// Shared says that the answer may be kept for other visitors, so that the last handler takes no
+	// risk of it being another request's. The cache sets it.
+	Shared bool
 	// CacheStatus is what the cache says of itself, such as hit or miss.
 	CacheStatus string
 	Trail       Trail
@@ -107,7 +110,7 @@ func (x *Exchange) Reset() {
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
 	x.Spilled, x.Noted, x.Failure, x.lap = false, false, nil, 0
-	x.Target, x.Deadline, x.Sent = nil, time.Time{}, false
+	x.Target, x.Deadline, x.Sent, x.Shared = nil, time.Time{}, false, false
 	clear(x.enders)
 	x.enders = x.enders[:0]
 }
@@ -174,7 +177,7 @@ func (x *Exchange) ForkInto(f *Exchange) {
 	f.In = &f.forked
 	f.SetHost(x.Host)
 	f.SetPath(x.Path)
-	f.Site, f.Route, f.Visitor = x.Site, x.Route, x.Visitor
+	f.Site, f.Route, f.Visitor, f.Shared = x.Site, x.Route, x.Visitor, true
 }
 
 // Mark is one decision of a stage.

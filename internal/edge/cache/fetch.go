@@ -224,6 +224,18 @@ func (s *Stage) forget(h store.Hash, key []byte, o *object) {
 	})
 }
 
+// endPass takes markPass back, so that the next request fetches for all.
+func (s *Stage) endPass(h store.Hash, key []byte) {
+	s.store.Update(h, key, func(old *variants) (*variants, int64) {
+		if old == nil || old.newest == nil {
+			return nil, 0
+		}
+		v := *old
+		v.passUntil = 0
+		return &v, v.cost
+	})
+}
+
 // markPass notes that answers under the key cannot be stored.
 func (s *Stage) markPass(h store.Hash, key []byte) {
 	until := s.cfg.Clock().Add(passFor).UnixNano()

@@ -251,9 +251,12 @@ func TestFlightWhatIsForOneIsNotShared(t *testing.T) {
 			if d := time.Since(start); d != time.Second {
 				t.Errorf("%s: 20 passes took %v", h, d)
 			}
-			// And what may be stored again is, from a pass.
+			// And what may be stored again ends that: the next one fetches for all.
 			r.origin.replies = []reply{ok("Cache-Control: max-age=60")}
 			r.do("GET /a")
+			if g := r.do("GET /a"); g.cache != "miss" {
+				t.Errorf("%s: %s", h, g.cache)
+			}
 			if g := r.do("GET /a"); g.cache != "hit" {
 				t.Errorf("%s: %s", h, g.cache)
 			}

@@ -28,8 +28,9 @@ func (s *Stage) bypass(ctx context.Context, x *stage.Exchange, next stage.Handle
 	return resp, err
 }
 
-// pass forwards a request as it is, for nobody but its client; the answer is stored on its way
-// through if it may be.
+// pass forwards a request as it is, for nobody but its client; where x is shared the answer is
+// stored on its way through if it may be. Else it was not asked for with the care for that, and the
+// next request will be.
 func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, r result, why forward) (*message.Response, error) {
 	epoch := s.epoch(l.hash).Load()
 	sent := s.now(x)
@@ -46,6 +47,10 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	life, not := semantics.Judge(e, &c, &l.rule.Policy)
 	if not == semantics.Stored && resp.ContentLength > l.rule.maxObject {
 		not = "too-large"
+	}
+	if not == semantics.Stored && !x.Shared {
+		not = "pass"
+		s.endPass(l.hash, l.key)
 	}
 	if not == semantics.Stored {
 		var kept, own message.Fields
@@ -127,6 +132,7 @@ func (t *tee) drop() {
 // head forwards a HEAD that nothing stored answers. Its answer is not stored, but says whether
 // a stored one is still good (RFC 9111 section 4.3.5).
 func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, why forward) (*message.Response, error) {
+	x.Shared = true
 	sent := s.now(x)
 	epoch := s.epoch(l.hash).Load()
 	resp, err := next.Serve(ctx, x)

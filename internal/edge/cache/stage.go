@@ -285,6 +285,7 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 			}
 		}
 	}
+	x.Shared = v == nil || l.now.UnixNano() >= v.passUntil
 	if l.control.Has(semantics.OnlyIfCached) {
 		x.Mark("cache", "only-if-cached")
 		return nil, errNotCached
@@ -292,9 +293,10 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 	if x.In.Method == message.HEAD {
 		return s.head(ctx, x, next, l, o, why)
 	}
-	if o == nil && (x.In.Has(message.Authorization) || v != nil && l.now.UnixNano() < v.passUntil) {
+	if o == nil && (x.In.Has(message.Authorization) || !x.Shared) {
 		return s.pass(ctx, x, next, l, resultPass, why)
 	}
+	x.Shared = true
 	return s.fetch(ctx, x, next, l, o, why)
 }
 

@@ -34,6 +34,7 @@ type Config struct {
 // the balance stage opens targets with.
 type Handler struct {
 	cfg     Config
+	epoch   time.Time
 	client  *http1.Client
 	metrics *metrics
 
@@ -51,14 +52,14 @@ func New(cfg Config, reg *observe.Registry) *Handler {
 		cfg.MaxWaiting = 1024
 	}
 	return &Handler{
-		cfg: cfg, metrics: newMetrics(reg), endpoints: map[*endpoint]struct{}{},
+		cfg: cfg, epoch: time.Now(), metrics: newMetrics(reg), endpoints: map[*endpoint]struct{}{},
 		// A route decides how long the head may take, so the client has no limit of its own.
 		client: http1.NewClient(http1.ClientConfig{HeadTimeout: 24 * time.Hour}),
 	}
 }
 
-// clock is monotonic, nanoseconds. It is the client's, so as coarse as what it is for allows.
-func (h *Handler) clock() int64 { return int64(h.client.Clock()) }
+// clock is monotonic, nanoseconds.
+func (h *Handler) clock() int64 { return int64(time.Since(h.epoch)) }
 
 // Open makes a target for an address (host:port) of a pool. It connects nothing. An error says
 // what in spec cannot work.
@@ -169,13 +170,14 @@ func (h *Handler) Serve(ctx context.Context, x *stage.Exchange) (*message.Respon
 // idle may be found dead only now: then the request goes once more, on a fresh one, if that
 // does no harm.
 func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, w *work) *stage.Error {
-	want := wish{maxIdle: int64(e.spec.Idle), deadline: x.Deadline, host: e.hostOf(x)}
+	want := wish{maxIdle: int64(e.spec.Idle), deadline: x.Deadline, host: e.hostOf(x), now: int64(x.Now().Sub(h.epoch))}
 	repeatable := x.Out.Method.Idempotent() || len(x.Out.Get(message.IdempotencyKey)) > 0
 	if !repeatable {
 		want.maxIdle = min(want.maxIdle, young)
 		want.sure = true
 	}
 	try := http1.Try{Inform: x, Head: x.Deadline, Body: e.spec.Read.Std(), Upgrade: mayUpgrade(x.Out.Get(message.Upgrade))}
+	hot := x.Out.Method.Safe() && !x.Shared
 	for {
 		x.Sent = false
 		c, err := e.get(ctx, want)
@@ -189,6 +191,7 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		} else {
 			e.stats.reused.Inc()
 		}
+		try.Hot = !c.fresh && hot && want.now-c.idleSince < warm
 		err = c.hc.RoundTrip(ctx, &x.Out, &w.resp, try)
 		x.Lap()
 		if err == nil {

@@ -48,10 +48,6 @@ func NewClient(cfg ClientConfig) *Client {
 	return c
 }
 
-// Clock is the time since the client was made, at most a tick (50 ms) old, monotonic. It stands
-// still without Run.
-func (c *Client) Clock() time.Duration { return time.Duration(c.watch.now.Load()) * time.Millisecond }
-
 // Run keeps limits of time and the ends of contexts, 20 times a second, until ctx ends. It blocks.
 func (c *Client) Run(ctx context.Context) error { return c.watch.run(ctx) }
 
@@ -89,6 +85,7 @@ type Try struct {
 	Head    time.Time     // latest time for the final answer's head; zero leaves ClientConfig.HeadTimeout alone
 	Body    time.Duration // longest wait for more of the answer's body; zero is ClientConfig.BodyTimeout
 	Upgrade bool          // ask for the protocols of the request's Upgrade field; CONNECT needs none
+	Hot     bool          // the connection was in use a moment ago: send a bodyless request without looking whether it is quiet
 }
 
 // Phase is where an exchange was when it failed.

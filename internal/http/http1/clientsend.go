@@ -32,7 +32,7 @@ func (c *ClientConn) send(ctx context.Context, req *message.Request, resp *messa
 	if req.Body == nil && c.src.raw != nil {
 		return false, c.writeAndWait(out, t)
 	}
-	if c.uses > 1 && c.Stale() {
+	if c.uses > 1 && !(t.Hot && req.Body == nil) && c.Stale() {
 		return false, ErrStale // before the body is touched
 	}
 	if req.Body == nil {
@@ -88,6 +88,7 @@ func (c *ClientConn) awaitContinue(resp *message.Response, t *Try) (answered boo
 // The steps of writeAndWait.
 const (
 	stepProbe uint8 = iota
+	stepWrite       // without looking first
 	stepStale
 	stepPartial // of the request some was written, or none
 	stepFailed
@@ -101,7 +102,9 @@ func (c *ClientConn) writeAndWait(out []byte, t *Try) error {
 	c.waitHead(t)
 	s := &c.src
 	s.size, s.n, s.err = sizeLarge, 0, nil
-	c.step, c.out, c.wrote = stepProbe, out, 0
+	if c.step, c.out, c.wrote = stepProbe, out, 0; t.Hot {
+		c.step = stepWrite
+	}
 	err := s.raw.Read(c.both)
 	c.out = nil
 	c.sent = c.wrote > 0
@@ -129,7 +132,7 @@ func (c *ClientConn) bothSteps(fd uintptr) bool {
 	if c.step == stepWait {
 		return c.src.readStep(fd)
 	}
-	if !nothingToRead(fd, c.one[:]) {
+	if c.step == stepProbe && !nothingToRead(fd, c.one[:]) {
 		c.step = stepStale
 		return true
 	}

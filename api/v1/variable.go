@@ -153,4 +153,3 @@ func nearVariable(name string, at place) string {
 	}
 	return Suggest(name, slices.Values(list))
 }
-

@@ -79,8 +79,10 @@ func TestVariablesAndConditionsAllocateNothing(t *testing.T) {
 func TestALineIsForItsStatusesOnly(t *testing.T) {
 	h := chain(t, v1.Route{Name: "r", Respond: &v1.Respond{Status: 404}, Filters: v1.Filters{ResponseHeaders: &v1.HeaderFilter{
 		Set: []v1.HeaderValue{
-			{Name: "X-A", Value: "all"}, {Name: "X-B", Value: "class", Statuses: []string{"2xx", "4xx"}},
-			{Name: "X-C", Value: "code", Statuses: []string{"404"}}, {Name: "X-D", Value: "other", Statuses: []string{"403", "5xx"}},
+			{Name: "X-A", Value: "all"},
+			{Name: "X-B", Value: "class", Statuses: []string{"2xx", "4xx"}},
+			{Name: "X-C", Value: "code", Statuses: []string{"404"}},
+			{Name: "X-D", Value: "other", Statuses: []string{"403", "5xx"}},
 		},
 	}}})
 	resp, err := h.Serve(t.Context(), exchange("GET http://h/"))

@@ -81,6 +81,7 @@ type Edge struct {
 	recorder  *record.Recorder
 	ring      *record.Ring
 	log       *record.Log
+	front     *front
 	compilers []slotted
 	logger    *slog.Logger
 
@@ -146,7 +147,7 @@ func New(cfg Config) (*Edge, error) {
 		e.mirror,                              // sees the request as it is sent, and only what is
 		e.balance,                             // which tier and origin, and once more when it failed
 	)
-	front := &front{
+	e.front = &front{
 		chain: chain, client: e.client, record: e.recorder,
 		panics: m.Counters("relais_panics_total", "Panics that ended a request.", 1).With(),
 		report: cfg.Logger.Error,
@@ -155,7 +156,7 @@ func New(cfg Config) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.listen = listen.New(listen.Config{Handler: front, Authority: ca, Logger: cfg.Logger, Metrics: m})
+	e.listen = listen.New(listen.Config{Handler: e.front, Authority: ca, Logger: cfg.Logger, Metrics: m})
 	return e, nil
 }
 

@@ -57,6 +57,10 @@ func (o *writer) send(ctx context.Context, resp *message.Response) (err error) {
 	}
 	o.writeHead(resp)
 	if message.NoBody(message.KnownMethod([]byte(o.r.Method)), resp.Status) {
+		if o.r.ProtoMajor == 3 && o.r.Method == http.MethodHead && resp.ContentLength < 0 {
+			// Else quic-go would tell a length of 0, which GET would not have.
+			return o.flush()
+		}
 		return o.finish()
 	}
 	if resp.Body == nil {

@@ -38,6 +38,11 @@ kind: Listener
 metadata: {name: web-tls}
 spec: {address: "127.0.0.1:0", tls: {}}
 ---
+apiVersion: relais/v1
+kind: Listener
+metadata: {name: web-std}
+spec: {address: "127.0.0.1:0", engine: std}
+---
 `
 
 // newBed starts an edge with documents, in which ORIGIN is the address of h.
@@ -92,13 +97,16 @@ func (b *bed) apply(docs string) {
 // base is the beginning of the URLs of a protocol.
 func (b *bed) base(proto string) string {
 	key, scheme := "default/web", "http://"
-	if proto == "https" || proto == "h2" || proto == "h3" {
+	switch proto {
+	case "https", "h2", "h3":
 		key, scheme = "default/web-tls", "https://"
+	case "std":
+		key = "default/web-std"
 	}
 	return scheme + b.listen.Addrs()[key].String()
 }
 
-// clientOf speaks one protocol: http1, https, h2c, h2 or h3.
+// clientOf speaks one protocol: http1, https, h2c, h2, h3, or std for HTTP/1.1 to the other engine.
 func clientOf(t *testing.T, proto string) *http.Client {
 	conf := &tls.Config{InsecureSkipVerify: true}
 	var tr http.RoundTripper
@@ -108,7 +116,7 @@ func clientOf(t *testing.T, proto string) *http.Client {
 		tr = h
 	} else {
 		p := new(http.Protocols)
-		p.SetHTTP1(proto == "http1" || proto == "https")
+		p.SetHTTP1(proto == "http1" || proto == "https" || proto == "std")
 		p.SetHTTP2(proto == "h2")
 		p.SetUnencryptedHTTP2(proto == "h2c")
 		h := &http.Transport{Protocols: p, TLSClientConfig: conf, DisableCompression: true, DialContext: (&net.Dialer{}).DialContext}

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -91,7 +93,7 @@ func TestStreamedAnswersReachTheClientWithoutDelayWithEverythingOn(t *testing.T)
 		t.Errorf("the firewall lets an attack pass: %d", resp.StatusCode)
 	}
 	n := 0
-	for _, proto := range []string{"http1", "https", "h2c", "h2", "h3"} {
+	for _, proto := range []string{"http1", "https", "h2c", "h2", "h3", "std"} {
 		client := clientOf(t, proto)
 		for _, kind := range []string{"text/event-stream", "text/html", "application/octet-stream"} {
 			for _, coding := range []string{"", "gzip", "br", "zstd"} {
@@ -120,6 +122,63 @@ func TestStreamedAnswersReachTheClientWithoutDelayWithEverythingOn(t *testing.T)
 				}
 			}
 		}
+	}
+}
+
+// TestAStreamThatIsSharedReachesEachOfItsClientsWithoutDelay has one fetch for several clients.
+func TestAStreamThatIsSharedReachesEachOfItsClientsWithoutDelay(t *testing.T) {
+	const events, clients = 5, 3
+	seen := make(chan int, clients)
+	var asked atomic.Int32
+	b := newBed(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Relais-Mirror") != "" {
+			return
+		}
+		asked.Add(1)
+		w.Header().Set("Content-Type", "text/event-stream")
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.WriteHeader(200)
+		http.NewResponseController(w).Flush()
+		for i := range events + 1 {
+			for range clients {
+				if !await(t, seen, i) {
+					return
+				}
+			}
+			if i < events {
+				io.WriteString(w, event(i))
+				http.NewResponseController(w).Flush()
+			}
+		}
+	}, everything)
+	var wg sync.WaitGroup
+	for _, proto := range []string{"http1", "h2c", "std"} {
+		req, _ := http.NewRequestWithContext(t.Context(), "GET", b.base(proto)+"/shared", nil)
+		req.Host = "shop.example.com"
+		req.Header.Set("Accept-Encoding", "br, gzip")
+		resp, err := clientOf(t, proto).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			defer resp.Body.Close()
+			r := brotli.NewReader(resp.Body)
+			seen <- 0
+			for i := range events {
+				got := make([]byte, len(event(i)))
+				if _, err := io.ReadFull(r, got); err != nil || string(got) != event(i) {
+					t.Errorf("%s: event %d is %q: %v", proto, i, got, err)
+				}
+				seen <- i + 1
+			}
+			if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
+				t.Errorf("%s: after the last event %q, %v", proto, rest, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := asked.Load(); n != 1 {
+		t.Errorf("the origin was asked %d times", n)
 	}
 }
 

@@ -73,7 +73,9 @@ func TestDeliveryOfAShop(t *testing.T) {
 		io.WriteString(w, page)
 	})
 	copies := make(chan string, 100)
-	other := origin(t, func(_ http.ResponseWriter, r *http.Request) { copies <- r.Method + r.URL.Path + r.Header.Get("Relais-Mirror") })
+	other := origin(t, func(_ http.ResponseWriter, r *http.Request) {
+		copies <- r.Method + r.URL.Path + r.Header.Get("Relais-Mirror")
+	})
 	file := filepath.Join(t.TempDir(), "edge.yaml")
 	write(t, file, fmt.Sprintf(delivered, addrs[0], addrs[1], back, other, "maintenance: {}"))
 	serve(t, addrs[0], file)

@@ -17,13 +17,13 @@ import (
 type Config struct {
 	// Slot is the stage's place in sites and exchanges.
 	Slot stage.Slot
-	// MaxOpen is how many answers are compressed at once; beyond it they pass as they are. Streams
-	// of events get half of it.
-	MaxOpen int
+	// MaxMemory bounds the memory of encoders in use, in bytes, and with it how many answers are
+	// compressed at once; beyond it they pass as they are. Streams of events get half of it.
+	MaxMemory int64
 }
 
-// DefaultMaxOpen answers are compressed at once. An encoder holds about 1 MiB.
-const DefaultMaxOpen = 256
+// DefaultMaxMemory is enough for about 130 answers at once with zstd, 85 with br or 230 with gzip.
+const DefaultMaxMemory = 256 << 20
 
 // Stage compresses answers. It implements stage.Stage and stage.Compiler.
 type Stage struct {
@@ -42,7 +42,7 @@ var (
 // New returns a stage. It starts nothing.
 func New(cfg Config, m *observe.Registry) *Stage {
 	s := &Stage{slot: cfg.Slot}
-	s.encoders.maxOpen = int64(cmp.Or(cfg.MaxOpen, DefaultMaxOpen))
+	s.encoders.max = cmp.Or(cfg.MaxMemory, DefaultMaxMemory)
 	answers := m.Counters("relais_encode_answers_total", "Answers that were compressed.", int(codings), "coding")
 	volume := m.Counters("relais_encode_bytes_total", "Bytes before (in) and after (out) compression.", 2*int(codings), "coding", "direction")
 	for c := zstdCoding; c < codings; c++ {

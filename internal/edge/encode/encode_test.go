@@ -148,7 +148,7 @@ func TestEveryCodingAndLevelGivesTheContentBack(t *testing.T) {
 			}
 		}
 		if n := r.encoders.open.Load(); n != 0 {
-			t.Errorf("%d encoders are still in use", n)
+			t.Errorf("encoders of %d bytes are still in use", n)
 		}
 	}
 }
@@ -460,7 +460,7 @@ func TestABodyThatBreaksOffIsNotEnded(t *testing.T) {
 
 func TestTooManyAtOncePassAsTheyAre(t *testing.T) {
 	r := newRig(t, v1.Compression{}, "")
-	r.encoders.maxOpen = 2
+	r.encoders.max = 2 * cost[gzipCoding][balanced]
 	r.answers(text, "Content-Type: text/event-stream", `ETag: "a"`)
 	_, first := r.ask(t, "GET", "Accept-Encoding: gzip")
 	x, second := r.ask(t, "GET", "Accept-Encoding: gzip")

@@ -40,8 +40,8 @@ func levelOf(s string) level {
 // The levels of the libraries. The windows are kept small, since an encoder holds a few times
 // its window while an answer lasts.
 var (
-	gzipLevels   = [levels]int{1, 5, 9}
-	brotliLevels = [levels]int{1, 4, 7}
+	gzipLevels   = [levels]int{1, 6, 9}
+	brotliLevels = [levels]int{1, 4, 6}
 	zstdLevels   = [levels]zstd.EncoderLevel{zstd.SpeedFastest, zstd.SpeedDefault, zstd.SpeedBetterCompression}
 )
 
@@ -50,24 +50,33 @@ const (
 	zstdWindow   = 256 << 10
 )
 
-// encoders lends encoders, and bounds how many are in use at once.
+// cost is what an encoder holds while an answer lasts, in bytes, rounded up; it is measured by
+// BenchmarkEncoderMemory.
+var cost = [codings][levels]int64{
+	zstdCoding: {768 << 10, 1900 << 10, 4800 << 10},
+	brCoding:   {1700 << 10, 3000 << 10, 4600 << 10},
+	gzipCoding: {850 << 10, 1100 << 10, 1400 << 10},
+}
+
+// encoders lends encoders, and bounds the memory, and so the number, of those in use.
 type encoders struct {
-	idle    [codings][levels]sync.Pool
-	open    atomic.Int64
-	events  atomic.Int64
-	maxOpen int64
+	idle   [codings][levels]sync.Pool
+	open   atomic.Int64 // bytes
+	events atomic.Int64 // bytes, of streams of events
+	max    int64
 }
 
 // take lends an encoder that writes to w; nil when too many are in use. Streams of events,
-// which last for hours, get at most half of them.
+// which last for hours, get at most half of the memory.
 func (e *encoders) take(c coding, l level, events bool, w io.Writer) encoder {
-	if e.open.Add(1) > e.maxOpen {
-		e.open.Add(-1)
+	n := cost[c][l]
+	if e.open.Add(n) > e.max {
+		e.open.Add(-n)
 		return nil
 	}
-	if events && e.events.Add(1) > e.maxOpen/2 {
-		e.events.Add(-1)
-		e.open.Add(-1)
+	if events && e.events.Add(n) > e.max/2 {
+		e.events.Add(-n)
+		e.open.Add(-n)
 		return nil
 	}
 	if enc, ok := e.idle[c][l].Get().(encoder); ok {
@@ -81,9 +90,9 @@ func (e *encoders) take(c coding, l level, events bool, w io.Writer) encoder {
 func (e *encoders) give(enc encoder, c coding, l level, events bool) {
 	enc.Reset(io.Discard)
 	e.idle[c][l].Put(enc)
-	e.open.Add(-1)
+	e.open.Add(-cost[c][l])
 	if events {
-		e.events.Add(-1)
+		e.events.Add(-cost[c][l])
 	}
 }
 

@@ -60,6 +60,8 @@ type room struct {
 var homes = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/observe"},
 	"github.com/corazawaf/":               {"internal/edge/waf"},
+	"github.com/klauspost/compress":       {"internal/edge/encode"},
+	"github.com/andybalholm/brotli":       {"internal/edge/encode"},
 	"github.com/quic-go/quic-go":          {"internal/http/http3"},
 	"golang.org/x/net/http2":              {"internal/http/std", "bench", "test"},
 	"golang.org/x/net":                    {"internal/http/std", "api/v1", "internal/compile", "test", "bench"},

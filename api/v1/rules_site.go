@@ -11,6 +11,7 @@ func (c *checker) site(s *SiteSpec) {
 	c.distinct("hostnames", s.Hostnames)
 	c.distinct("listeners", s.Listeners)
 	c.distinct("rateLimits", s.RateLimits)
+	c.siteDelivery(s)
 	names := make(map[string]int, len(s.Routes))
 	c.each("routes", len(s.Routes), func(i int) {
 		r := &s.Routes[i]
@@ -55,6 +56,10 @@ func (c *checker) route(r *Route) {
 		c.add("", "has "+strings.Join(given, " and ")+" at once", "give exactly one of them")
 	}
 	c.distinct("rateLimits", r.RateLimits)
+	c.compression(r.Compression)
+	if r.Mirror != nil {
+		c.within("mirror", func() { c.mirror(r.Mirror, r) })
+	}
 	c.each("match", len(r.Match), func(i int) { c.match(&r.Match[i]) })
 	c.within("filters", func() { c.filters(&r.Filters, r) })
 	c.each("pools", len(r.Pools), func(i int) {
@@ -120,9 +125,10 @@ func (c *checker) filters(f *Filters, r *Route) {
 	for _, h := range []struct {
 		name string
 		f    *HeaderFilter
-	}{{"requestHeaders", f.RequestHeaders}, {"responseHeaders", f.ResponseHeaders}} {
+		at   place
+	}{{"requestHeaders", f.RequestHeaders, inRequest}, {"responseHeaders", f.ResponseHeaders, inResponse}} {
 		if h.f != nil {
-			c.within(h.name, func() { c.headerFilter(h.f) })
+			c.within(h.name, func() { c.headerFilter(h.f, h.at) })
 		}
 	}
 	w := f.Rewrite
@@ -130,14 +136,15 @@ func (c *checker) filters(f *Filters, r *Route) {
 		return
 	}
 	c.within("rewrite", func() {
-		if w.Hostname == "" && w.Path == "" && w.Prefix == nil {
-			c.add("", "changes nothing", "give hostname, path or prefix")
+		if w.Hostname == "" && w.Path == "" && w.Prefix == nil && w.Regex == nil && w.Query == nil {
+			c.add("", "changes nothing", "give hostname, path, prefix, regex or query")
 		}
+		c.rewrite(w)
 		c.pathOrPrefix(w.Path, w.Prefix, r)
 	})
 }
 
-func (c *checker) headerFilter(f *HeaderFilter) {
+func (c *checker) headerFilter(f *HeaderFilter, at place) {
 	for i, name := range f.Remove {
 		c.framingField("remove["+strconv.Itoa(i)+"]", name)
 	}
@@ -149,7 +156,15 @@ func (c *checker) headerFilter(f *HeaderFilter) {
 			v := &list.values[i]
 			c.framingField("name", v.Name)
 			c.fieldValue("value", v.Value)
-			if list.name == "set" && slices.ContainsFunc(list.values[:i], func(o HeaderValue) bool { return strings.EqualFold(o.Name, v.Name) }) {
+			c.template("value", v.Value, at)
+			if len(v.Statuses) > 0 && at == inRequest {
+				c.add("statuses", "has no meaning before there is an answer", "move the line to responseHeaders, or remove statuses")
+			} else {
+				c.statuses(v.Statuses, "2345")
+			}
+			if list.name == "set" && slices.ContainsFunc(list.values[:i], func(o HeaderValue) bool {
+				return strings.EqualFold(o.Name, v.Name) && (len(o.Statuses) == 0 || len(v.Statuses) == 0)
+			}) {
 				c.add("name", quote(v.Name)+" is set twice", "put further values under add")
 			}
 		})

@@ -14,6 +14,13 @@ type SiteSpec struct {
 	// Listeners that serve the site, of its organization or else of the one named default; absent means all.
 	Listeners []string `json:"listeners,omitempty" schema:"maxItems=64,ref=Listener"`
 	Policies  `json:",inline"`
+	Delivery  `json:",inline"`
+	// HTTPS brings visitors to TLS.
+	HTTPS HTTPS `json:"https,omitempty"`
+	// Maintenance answers with a page while the site is worked on.
+	Maintenance *Maintenance `json:"maintenance,omitempty"`
+	// ErrorPages take the place of the edge's own pages for errors.
+	ErrorPages []ErrorPage `json:"errorPages,omitempty" schema:"maxItems=32"`
 	// Routes are tried in order; the first that matches serves the request.
 	Routes []Route `json:"routes" schema:"required,minItems=1,maxItems=1000"`
 }
@@ -42,6 +49,9 @@ type Route struct {
 	// Listeners narrows the route to these listeners of the site.
 	Listeners []string `json:"listeners,omitempty" schema:"maxItems=64,ref=Listener"`
 	Policies  `json:",inline"`
+	Delivery  `json:",inline"`
+	// Mirror sends copies of the requests to another pool.
+	Mirror *Mirror `json:"mirror,omitempty"`
 	// Filters change the request and its answer, for every pool of the route.
 	Filters Filters `json:"filters,omitempty"`
 	// Pool names the one OriginPool.
@@ -106,7 +116,8 @@ type Filters struct {
 	RequestHeaders *HeaderFilter `json:"requestHeaders,omitempty"`
 	// ResponseHeaders changes the fields sent to the visitor.
 	ResponseHeaders *HeaderFilter `json:"responseHeaders,omitempty"`
-	// Rewrite changes the host or the path sent to the origin.
+	// Rewrite changes the host, the path or the query sent to the origin. Rules and the cache work on the target
+	// as the visitor sent it.
 	Rewrite *Rewrite `json:"rewrite,omitempty"`
 }
 
@@ -120,15 +131,21 @@ type HeaderFilter struct {
 	Add []HeaderValue `json:"add,omitempty" schema:"maxItems=32"`
 }
 
-// HeaderValue is one field line.
+// HeaderValue is one field line. Its value may hold variables: ${client.ip}, ${client.port}, ${request.id},
+// ${request.method}, ${request.scheme}, ${request.host}, ${request.authority}, ${request.path}, ${request.query},
+// ${http.version}, ${tls.version}, ${tls.cipher}, ${tls.sni}, ${site.name}, ${route.name}, ${visitor.class} and, in
+// an answer, ${response.status}.
 type HeaderValue struct {
 	// Name of the field.
 	Name string `json:"name" schema:"required,format=field-name"`
 	// Value of the field.
 	Value string `json:"value" schema:"required,maxLength=4096"`
+	// Statuses of the answers that get the line: codes such as 404, or classes such as 5xx. Absent means all.
+	// Only in responseHeaders.
+	Statuses []string `json:"statuses,omitempty" schema:"maxItems=16,maxLength=3"`
 }
 
-// Rewrite changes the request's target. Path and Prefix exclude each other.
+// Rewrite changes the request's target. Path, Prefix and Regex exclude each other.
 type Rewrite struct {
 	// Hostname is sent as the authority in place of the visitor's.
 	Hostname string `json:"hostname,omitempty" schema:"format=hostname"`
@@ -136,6 +153,10 @@ type Rewrite struct {
 	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
 	// Prefix replaces the prefix that the route's path match named.
 	Prefix *string `json:"prefix,omitempty" schema:"maxLength=1024"`
+	// Regex replaces what a pattern matches in the path.
+	Regex *RegexRewrite `json:"regex,omitempty"`
+	// Query removes and sets parameters.
+	Query *QueryRewrite `json:"query,omitempty"`
 }
 
 // Redirect answers with a redirection to the same URL with some parts replaced.

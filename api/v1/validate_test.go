@@ -14,7 +14,7 @@ func TestValidateTakesWhatIsRight(t *testing.T) {
 			Routes: []Route{
 				{Match: []RouteMatch{{Path: &PathMatch{Regex: `/p/[0-9]{1,9}`}, Headers: []ValueMatch{{Name: "X-A", Exact: &exact}}}}, Pool: "a"},
 				{Match: []RouteMatch{{Path: &PathMatch{Prefix: "/old/"}}}, Redirect: &Redirect{Prefix: new("/new")}},
-				{Pools: []WeightedPool{{Pool: "a", Weight: new(0)}, {Pool: "b"}}, Filters: Filters{RequestHeaders: &HeaderFilter{Set: []HeaderValue{{"X-B", "c"}}}}},
+				{Pools: []WeightedPool{{Pool: "a", Weight: new(0)}, {Pool: "b"}}, Filters: Filters{RequestHeaders: &HeaderFilter{Set: []HeaderValue{{Name: "X-B", Value: "c"}}}}},
 				{Respond: &Respond{Status: 404, Body: "gone"}},
 			},
 		}},

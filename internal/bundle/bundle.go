@@ -71,4 +71,8 @@ type Site struct {
 	WAF        map[string]*v1.WafPolicySpec     `json:"waf,omitempty"`
 	Visitors   map[string]*v1.VisitorPolicySpec `json:"visitors,omitempty"`
 	Caches     map[string]*v1.CachePolicySpec   `json:"caches,omitempty"`
+	// HTTPS has the port of https where it redirects.
+	HTTPS       v1.HTTPS        `json:"https,omitzero"`
+	Maintenance *v1.Maintenance `json:"maintenance,omitempty"`
+	ErrorPages  []v1.ErrorPage  `json:"errorPages,omitempty"`
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
@@ -22,8 +23,10 @@ func (c *compiler) site(d *v1.Site) *bundle.Site {
 		Key:       keyOf(d),
 		Hostnames: d.Spec.Hostnames,
 		Routes:    slices.Clone(d.Spec.Routes),
+		HTTPS:     d.Spec.HTTPS, Maintenance: d.Spec.Maintenance, ErrorPages: d.Spec.ErrorPages,
 	}}
 	s.out.Listeners = s.listenerKeys(whole, d.Spec.Listeners)
+	s.https()
 	s.policies(whole, &d.Spec.Policies)
 	for i := range s.out.Routes {
 		s.route(i, &s.out.Routes[i])
@@ -37,6 +40,8 @@ func (s *siteCompiler) route(i int, r *v1.Route) {
 	}
 	s.policies(i, &r.Policies)
 	inherit(&r.Policies, &s.doc.Spec.Policies)
+	r.Compression = cmp.Or(r.Compression, s.doc.Spec.Compression)
+	r.EarlyHints = cmp.Or(r.EarlyHints, s.doc.Spec.EarlyHints)
 	if keys := s.listenerKeys(i, r.Listeners); len(keys) > 0 {
 		r.Listeners = make([]string, len(keys))
 		for j, k := range keys {
@@ -47,6 +52,32 @@ func (s *siteCompiler) route(i int, r *v1.Route) {
 	use(s, &s.out.Pools, s.pools, r.Pool, ref{i, "pool", alone, ""}, pool)
 	for j := range r.Pools {
 		use(s, &s.out.Pools, s.pools, r.Pools[j].Pool, ref{i, "pools", j, ".pool"}, pool)
+	}
+	if r.Mirror != nil {
+		use(s, &s.out.Pools, s.pools, r.Mirror.Pool, ref{i, "mirror", alone, ".pool"}, pool)
+	}
+}
+
+// https finds the port to which requests in clear are sent: that of a TLS listener of the site, 443
+// before others. Without such a listener TLS must be somewhere in front.
+func (s *siteCompiler) https() {
+	h := &s.out.HTTPS
+	if !h.Redirect || h.Port != 0 {
+		return
+	}
+	for key, d := range s.listenerDocs {
+		if d.Spec.TLS == nil || len(s.out.Listeners) > 0 && !slices.Contains(s.out.Listeners, key) {
+			continue
+		}
+		_, text, _ := strings.Cut(d.Spec.Address[strings.LastIndexByte(d.Spec.Address, ']')+1:], ":")
+		port, err := strconv.Atoi(text)
+		if err == nil && port > 0 && (h.Port == 0 || port == 443 || h.Port != 443 && port < h.Port) {
+			h.Port = port
+		}
+	}
+	if h.Port == 0 {
+		s.problem(s.doc, "spec.https.redirect", "leads to https, and no listener with tls and a fixed port serves the site",
+			"add a Listener with tls, or give https.port if TLS ends in front of the edge")
 	}
 }
 

@@ -8,7 +8,8 @@ import (
 const maxExpanded = 1 << 20
 
 // expand replaces ${NAME} and ${NAME:-default} from the environment, and $$ by a dollar sign. As in a
-// shell, a default is taken when the variable is not set or empty. Any other dollar sign stays.
+// shell, a default is taken when the variable is not set or empty. Any other dollar sign stays, and so
+// does ${client.ip} and its like with a dot: it names a value of a request.
 func expand(s string, env func(string) (string, bool)) (text, what, fix string) {
 	var b strings.Builder
 	for {
@@ -34,6 +35,11 @@ func expand(s string, env func(string) (string, bool)) (text, what, fix string) 
 			return "", "${ is not closed", "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves"
 		}
 		name, fallback, hasFallback := strings.Cut(inner, ":-")
+		if isRequestVariable(inner) {
+			b.WriteString("${" + inner + "}")
+			s = rest
+			continue
+		}
 		if !isVariable(name) {
 			return "", quote("${"+inner+"}") + " does not name a variable", "write ${NAME} or ${NAME:-default}, or $${ for the characters themselves"
 		}
@@ -56,6 +62,22 @@ func isVariable(s string) bool {
 	for i := range len(s) {
 		c := s[i]
 		if c != '_' && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// isRequestVariable says whether s has the form of a variable of a request: words in lower case with
+// dots between them.
+func isRequestVariable(s string) bool {
+	first, last, dot := strings.Cut(s, ".")
+	return dot && isWord(first) && (isWord(last) || isRequestVariable(last))
+}
+
+func isWord(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (i == 0 || (c < '0' || c > '9') && c != '-' && c != '_') {
 			return false
 		}
 	}

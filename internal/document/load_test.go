@@ -201,6 +201,8 @@ func TestExpandReplacesVariables(t *testing.T) {
 		{"${B:-}", "", ""},
 		{"${A:-d}", "1", ""},
 		{"$${A}", "${A}", ""},
+		{"a ${client.ip} b ${A}", "a ${client.ip} b 1", ""},
+		{"${A.b}", "", "does not name"},
 		{"$$", "$", ""},
 		{"$", "$", ""},
 		{"^/a$", "^/a$", ""},

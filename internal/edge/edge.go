@@ -20,7 +20,11 @@ import (
 	"github.com/relais-edge/relais/internal/edge/access"
 	"github.com/relais-edge/relais/internal/edge/balance"
 	"github.com/relais-edge/relais/internal/edge/cache"
+	"github.com/relais-edge/relais/internal/edge/encode"
+	"github.com/relais-edge/relais/internal/edge/hints"
 	"github.com/relais-edge/relais/internal/edge/listen"
+	"github.com/relais-edge/relais/internal/edge/maintenance"
+	"github.com/relais-edge/relais/internal/edge/mirror"
 	"github.com/relais-edge/relais/internal/edge/origin"
 	"github.com/relais-edge/relais/internal/edge/ratelimit"
 	"github.com/relais-edge/relais/internal/edge/record"
@@ -44,6 +48,11 @@ const (
 	slotBalance
 	slotOrigin
 	slotRecord
+	slotManners
+	slotMaintenance
+	slotHints
+	slotEncode
+	slotMirror
 )
 
 // Config of an Edge.
@@ -68,9 +77,11 @@ type Edge struct {
 	origin    *origin.Handler
 	waf       *waf.Stage
 	cache     *cache.Stage
+	mirror    *mirror.Stage
 	recorder  *record.Recorder
 	ring      *record.Ring
 	log       *record.Log
+	front     *front
 	compilers []slotted
 	logger    *slog.Logger
 
@@ -100,6 +111,11 @@ func New(cfg Config) (*Edge, error) {
 	accesses := access.New(slotAccess, m)
 	visitors := visitor.New(slotVisitor, visitor.Config{}, visitor.Dir(filepath.Join(cfg.Data, "secrets")), m)
 	limits := ratelimit.New(slotRateLimit, ratelimit.Config{}, m)
+	closed := maintenance.New(slotMaintenance, m)
+	early := hints.New(slotHints, m)
+	encoder := encode.New(encode.Config{Slot: slotEncode}, m)
+	// Copies go to their pool past all other stages: they belong to no visitor.
+	e.mirror = mirror.New(mirror.Config{Slot: slotMirror}, stage.Chain(e.origin, e.balance), m)
 	e.compilers = []slotted{
 		{slotRoute, "route", routes},
 		{slotAccess, "access", accesses},
@@ -109,6 +125,11 @@ func New(cfg Config) (*Edge, error) {
 		{slotCache, "cache", e.cache},
 		{slotBalance, "balance", e.balance},
 		{slotRecord, "record", e.recorder},
+		{slotManners, "manners", mannersOf{}},
+		{slotMaintenance, "maintenance", closed},
+		{slotHints, "hints", early},
+		{slotEncode, "encode", encoder},
+		{slotMirror, "mirror", e.mirror},
 	}
 
 	// The order of the stages. It is written here and nowhere else.
@@ -116,13 +137,17 @@ func New(cfg Config) (*Edge, error) {
 		routes,                                // first: whose request is this; every rule after it is that tenant's
 		accesses,                              // cheapest and most certain refusal
 		visitors,                              // before any limit, so that a limit can spare who has a basket
+		closed,                                // after the visitor is known, so that a basket goes on; before all that costs
 		limits,                                // before the firewall, so that a flood does not buy firewall time
 		e.waf,                                 // before the cache, so that nothing an attack asked for is stored
 		e.cache,                               // before anything that costs an origin
+		early,                                 // below the cache: a stored page needs no hint
 		route.NewForward(slotRoute, visitors), // only what the cache does not have is made into a request to send
+		encoder,                               // below the cache: what is compressed once is stored so, and a hit costs nothing
+		e.mirror,                              // sees the request as it is sent, and only what is
 		e.balance,                             // which tier and origin, and once more when it failed
 	)
-	front := &front{
+	e.front = &front{
 		chain: chain, client: e.client, record: e.recorder,
 		panics: m.Counters("relais_panics_total", "Panics that ended a request.", 1).With(),
 		report: cfg.Logger.Error,
@@ -131,7 +156,7 @@ func New(cfg Config) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.listen = listen.New(listen.Config{Handler: front, Authority: ca, Logger: cfg.Logger, Metrics: m})
+	e.listen = listen.New(listen.Config{Handler: e.front, Authority: ca, Logger: cfg.Logger, Metrics: m})
 	return e, nil
 }
 
@@ -142,6 +167,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	g.Go(func() error { return e.listen.Run(ctx) })
 	g.Go(func() error { return e.balance.Run(ctx) })
 	g.Go(func() error { return e.origin.Run(ctx) })
+	g.Go(func() error { return e.mirror.Run(ctx) })
 	if e.log != nil {
 		g.Go(func() error { return e.log.Run(ctx) })
 	}

@@ -132,6 +132,7 @@ func (t *turn) finish(resp *message.Response) {
 	if t.altSvc != "" && t.In.Proto != message.HTTP3 && !resp.Has(message.AltSvc) {
 		resp.AddString(message.AltSvc, t.altSvc)
 	}
+	mannersFor(&t.Exchange).secure(&t.Exchange, resp)
 	if t.In.Lookup(timingField) != nil {
 		t.addTiming(resp)
 	}

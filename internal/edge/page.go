@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relais-edge/relais/internal/edge/maintenance"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -17,7 +18,64 @@ func page(x *stage.Exchange, e *stage.Error) *message.Response {
 	resp := &x.Response
 	resp.Reset()
 	fill(resp, x.In, e, x.ID)
+	if own := mannersFor(x).page(e); own != nil {
+		own.put(resp, x, e)
+	}
 	return resp
+}
+
+// put gives the page the site's own content, in the form that the edge's would have.
+func (c *contents) put(resp *message.Response, x *stage.Exchange, e *stage.Error) {
+	switch f := formFor(x.In); {
+	case f == formHTML && c.html != nil:
+		resp.SetBytes(expand(c.html, x, e, escapeHTML))
+	case f == formJSON && c.json != nil:
+		resp.Set(message.ContentType, []byte("application/json"))
+		resp.SetBytes(expand(c.json, x, e, escapeJSON))
+	case f == formText && c.text != nil:
+		resp.SetBytes(expand(c.text, x, e, escapeNothing))
+	}
+}
+
+// form is how a page is written.
+type form uint8
+
+const (
+	formText form = iota
+	formHTML
+	formJSON
+)
+
+// formFor reads Accept: a browser names text/html, a program that wants JSON names that. Of both,
+// the one that comes first is taken; one with q=0 is not.
+func formFor(in *message.Request) form {
+	if in == nil {
+		return formText
+	}
+	for rest := in.Get(message.Accept); len(rest) > 0; {
+		var kind []byte
+		kind, rest, _ = bytes.Cut(rest, []byte{','})
+		kind, params, _ := bytes.Cut(kind, []byte{';'})
+		switch kind = bytes.TrimSpace(kind); {
+		case refused(params):
+		case message.EqualFold(kind, "text/html"), message.EqualFold(kind, "application/xhtml+xml"):
+			return formHTML
+		case bytes.HasSuffix(bytes.ToLower(kind), []byte("json")):
+			return formJSON
+		}
+	}
+	return formText
+}
+
+// refused says whether parameters hold a weight of 0.
+func refused(params []byte) bool {
+	for p := range bytes.SplitSeq(params, []byte{';'}) {
+		q, ok := bytes.CutPrefix(bytes.TrimSpace(p), []byte("q="))
+		if ok && len(bytes.Trim(q, "0.")) == 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // refusal is the answer to bytes that could not be read as a request.
@@ -48,16 +106,12 @@ func fill(resp *message.Response, in *message.Request, e *stage.Error, id stage.
 		}
 	}
 	words := wordsFor(in, e)
-	var accept []byte
-	if in != nil {
-		accept = in.Get(message.Accept)
-	}
 	var b bytes.Buffer
-	switch {
-	case bytes.Contains(accept, []byte("text/html")):
+	switch formFor(in) {
+	case formHTML:
 		resp.AddString(message.ContentType, "text/html; charset=utf-8")
 		writeHTML(&b, words, e, id)
-	case bytes.Contains(accept, []byte("json")):
+	case formJSON:
 		resp.AddString(message.ContentType, "application/problem+json")
 		b.WriteString(`{"type":"about:blank","title":` + strconv.Quote(words.title) + `,"status":` + strconv.Itoa(e.Status) +
 			`,"code":"` + e.Code + `","id":"` + id.String() + "\"}\n")
@@ -112,6 +166,8 @@ func wordsFor(in *message.Request, e *stage.Error) words {
 	switch {
 	case e.Code == "site_not_found":
 		kind = "site"
+	case e.Code == maintenance.Code:
+		kind = "closed"
 	case e.Status == 403:
 		kind = "denied"
 	case e.Status == 404:
@@ -143,6 +199,7 @@ func wordsFor(in *message.Request, e *stage.Error) words {
 var englishWords = map[string][2]string{
 	"site":    {"No such site here", "This address is not known to this server."},
 	"denied":  {"Request blocked", "The protection of this site refused the request. If you did nothing unusual, give the site's owner the id below: it says why."},
+	"closed":  {"Back soon", "This site is being worked on. Please come back in a little while."},
 	"missing": {"Page not found", "There is nothing at this address."},
 	"limited": {"Too many requests", "Please wait a moment and try again. Your basket is kept."},
 	"request": {"Request not understood", "The request is not valid HTTP for this server."},
@@ -157,6 +214,7 @@ var englishWords = map[string][2]string{
 var frenchWords = map[string][2]string{
 	"site":    {"Site inconnu", "Cette adresse n’est pas connue de ce serveur."},
 	"denied":  {"Requête bloquée", "La protection de ce site a refusé la requête. Si vous n’avez rien fait d’inhabituel, donnez au propriétaire du site l’identifiant ci-dessous : il dit pourquoi."},
+	"closed":  {"De retour bientôt", "Ce site est en maintenance. Revenez dans un petit moment."},
 	"missing": {"Page introuvable", "Il n’y a rien à cette adresse."},
 	"limited": {"Trop de requêtes", "Patientez un instant puis réessayez. Votre panier est conservé."},
 	"request": {"Requête incomprise", "La requête n’est pas du HTTP valable pour ce serveur."},

@@ -17,7 +17,8 @@ func (c comparer) sites(a, b *bundle.Site) bool {
 	return a.Key == b.Key &&
 		specs(c, a.Pools, b.Pools) && specs(c, a.Caches, b.Caches) && specs(c, a.WAF, b.WAF) &&
 		specs(c, a.Access, b.Access) && specs(c, a.RateLimits, b.RateLimits) && specs(c, a.Visitors, b.Visitors) &&
-		same(&a.Hostnames, &b.Hostnames) && same(&a.Listeners, &b.Listeners) && same(&a.Routes, &b.Routes)
+		same(&a.Hostnames, &b.Hostnames) && same(&a.Listeners, &b.Listeners) && same(&a.Routes, &b.Routes) &&
+		same(&a.HTTPS, &b.HTTPS) && same(&a.Maintenance, &b.Maintenance) && same(&a.ErrorPages, &b.ErrorPages)
 }
 
 func specs[S any](c comparer, a, b map[string]*S) bool {

@@ -98,6 +98,12 @@ func (t *tee) Next(ctx context.Context) ([]byte, error) {
 	return chunk, err
 }
 
+// Ready implements message.Prompt.
+func (t *tee) Ready() bool {
+	p, ok := t.inner.(message.Prompt)
+	return ok && p.Ready()
+}
+
 // Close implements message.Body.
 func (t *tee) Close(cause error) {
 	t.drop()

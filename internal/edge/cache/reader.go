@@ -20,7 +20,8 @@ type body struct {
 	readers []*reader
 }
 
-// reader is a client's view of a flight's body. It implements message.Body.
+// reader is a client's view of a flight's body. It implements message.Body
+// and message.Prompt.
 type reader struct {
 	fl   *flight
 	off  int64
@@ -77,6 +78,14 @@ func (r *reader) Next(ctx context.Context) ([]byte, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// Ready implements message.Prompt.
+func (r *reader) Ready() bool {
+	r.fl.mu.Lock()
+	defer r.fl.mu.Unlock()
+	b := &r.fl.body
+	return r.err != nil || b.done || r.off == r.end || b.base+int64(len(b.buf)) > r.off
 }
 
 // Close implements message.Body.

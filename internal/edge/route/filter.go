@@ -2,7 +2,6 @@ package route
 
 import (
 	v1 "github.com/relais-edge/relais/api/v1"
-	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // headerFilter is a compiled v1.HeaderFilter.
@@ -12,8 +11,10 @@ type headerFilter struct {
 }
 
 type line struct {
-	name  string
-	value []byte
+	name     string
+	bytes    []byte // the name
+	value    template
+	statuses statuses
 }
 
 func compileHeaders(f *v1.HeaderFilter) *headerFilter {
@@ -26,21 +27,9 @@ func compileHeaders(f *v1.HeaderFilter) *headerFilter {
 func lines(in []v1.HeaderValue) []line {
 	out := make([]line, len(in))
 	for i, h := range in {
-		out[i] = line{h.Name, []byte(h.Value)}
+		out[i] = line{h.Name, []byte(h.Name), compileTemplate(h.Value), compileStatuses(h.Statuses)}
 	}
 	return out
-}
-
-func (h *headerFilter) apply(f *message.Fields) {
-	for _, n := range h.remove {
-		f.DelLine(n)
-	}
-	for i := range h.set {
-		f.SetLine(h.set[i].name, h.set[i].value)
-	}
-	for i := range h.add {
-		f.AddLine([]byte(h.add[i].name), h.add[i].value)
-	}
 }
 
 // forwardPool is one share of a route.
@@ -51,12 +40,14 @@ type forwardPool struct {
 	response *headerFilter
 	host     []byte
 	path     rewrite
+	query    []*queryRewrite
 }
 
 // rewrite is a compiled v1.Rewrite or the path part of a v1.Redirect.
 type rewrite struct {
 	path   string  // in place of the whole path
 	prefix *string // in place of the matched prefix
+	regex  *pattern
 }
 
 // append appends the path that the rewrite makes of path. Matched is the prefix that the
@@ -83,7 +74,7 @@ func (w *rewrite) append(dst, path []byte, matched string) []byte {
 
 func (w *rewrite) changes() bool { return w.path != "" || w.prefix != nil }
 
-func compilePools(c *compiled, spec *v1.Route) {
+func compilePools(c *compiled, spec *v1.Route) error {
 	pools := spec.Pools
 	if spec.Pool != "" {
 		one := 1
@@ -97,17 +88,36 @@ func compilePools(c *compiled, spec *v1.Route) {
 				f.request = append(f.request, h)
 			}
 			if w := filters.Rewrite; w != nil {
-				if w.Hostname != "" {
-					f.host = []byte(w.Hostname)
-				}
-				if w.Path != "" || w.Prefix != nil {
-					f.path = rewrite{w.Path, w.Prefix}
+				if err := f.rewrite(w); err != nil {
+					return err
 				}
 			}
 		}
 		c.weights += f.weight
 		c.forward = append(c.forward, f)
 	}
+	return nil
+}
+
+// rewrite adds a rewrite: the host and the path in place of an earlier one's, the query after it.
+func (f *forwardPool) rewrite(w *v1.Rewrite) error {
+	if w.Hostname != "" {
+		f.host = []byte(w.Hostname)
+	}
+	switch {
+	case w.Regex != nil:
+		p, err := compilePattern(w.Regex)
+		if err != nil {
+			return err
+		}
+		f.path = rewrite{regex: p}
+	case w.Path != "" || w.Prefix != nil:
+		f.path = rewrite{path: w.Path, prefix: w.Prefix}
+	}
+	if q := compileQuery(w.Query); q != nil {
+		f.query = append(f.query, q)
+	}
+	return nil
 }
 
 // redirect is a compiled v1.Redirect.
@@ -121,5 +131,5 @@ func compileRedirect(spec *v1.Route) *redirect {
 	if r == nil {
 		return nil
 	}
-	return &redirect{r, rewrite{r.Path, r.Prefix}}
+	return &redirect{r, rewrite{path: r.Path, prefix: r.Prefix}}
 }

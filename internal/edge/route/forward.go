@@ -13,7 +13,7 @@ import (
 
 // Forward makes the request that is sent to the origin.
 type Forward struct {
-	slot    stage.Slot
+	slotted
 	cookies Cookies
 }
 
@@ -25,7 +25,7 @@ type Cookies interface {
 var _ stage.Stage = (*Forward)(nil)
 
 // NewForward returns the stage; slot is that of Stage.
-func NewForward(slot stage.Slot, cookies Cookies) *Forward { return &Forward{slot, cookies} }
+func NewForward(slot stage.Slot, cookies Cookies) *Forward { return &Forward{slotted{slot}, cookies} }
 
 // Name implements stage.Stage.
 func (f *Forward) Name() string { return "forward" }
@@ -46,11 +46,13 @@ func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handl
 		return nil, errNoWeight
 	}
 	x.Pool = p.name
-	f.build(x, c, p)
+	if err := f.build(x, c, p); err != nil {
+		return nil, err
+	}
 	x.MayBlock()
 	resp, err := next.Serve(ctx, x)
 	if err == nil && p.response != nil {
-		p.response.apply(&resp.Fields)
+		p.response.apply(f.local(x), x, &resp.Fields, resp.Status)
 	}
 	return resp, err
 }
@@ -91,10 +93,16 @@ func (c *compiled) choose(x *stage.Exchange) *forwardPool {
 }
 
 // build makes x.Out from x.In.
-func (f *Forward) build(x *stage.Exchange, c *compiled, p *forwardPool) {
+func (f *Forward) build(x *stage.Exchange, c *compiled, p *forwardPool) error {
 	out := &x.Out
 	out.CopyFrom(x.In)
-	if p.path.changes() {
+	if p.path.regex != nil {
+		path, err := p.path.regex.rewritePath(f.local(x), x.Path)
+		if err != nil {
+			return err
+		}
+		out.SetPath(path)
+	} else if p.path.changes() {
 		out.SetPath(p.path.append(nil, x.Path, c.matchedPrefix(x)))
 	} else if !bytes.Equal(x.Path, x.In.Path()) {
 		out.SetPath(x.Path)
@@ -102,13 +110,17 @@ func (f *Forward) build(x *stage.Exchange, c *compiled, p *forwardPool) {
 	if p.host != nil {
 		out.SetAuthority(p.host)
 	}
+	for _, q := range p.query {
+		q.apply(f.local(x), out)
+	}
 	removeHopByHop(out)
 	f.cookies.Strip(x, &out.Fields)
 	addForwarded(x, out)
 	for _, h := range p.request {
-		h.apply(&out.Fields)
+		h.apply(f.local(x), x, &out.Fields, 0)
 	}
 	x.Forwarding = true
+	return nil
 }
 
 func (c *compiled) matchedPrefix(x *stage.Exchange) string {
@@ -183,11 +195,7 @@ func addForwarded(x *stage.Exchange, out *message.Request) {
 		out.Add(message.XForwardedFor, addr)
 	}
 	if !out.Has(message.XForwardedProto) {
-		proto := "http"
-		if x.In.Secure {
-			proto = "https"
-		}
-		out.AddString(message.XForwardedProto, proto)
+		out.AddString(message.XForwardedProto, schemeOf(x.In.Secure))
 	}
 	if !out.Has(message.XForwardedHost) {
 		out.Add(message.XForwardedHost, x.In.Authority())
@@ -204,10 +212,7 @@ func (c *compiled) answerRedirect(x *stage.Exchange) *message.Response {
 	r := c.redirect.spec
 	scheme := r.Scheme
 	if scheme == "" {
-		scheme = "http"
-		if x.In.Secure {
-			scheme = "https"
-		}
+		scheme = schemeOf(x.In.Secure)
 	}
 	to := append(make([]byte, 0, 256), scheme...)
 	to = append(to, "://"...)

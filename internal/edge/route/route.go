@@ -28,20 +28,23 @@ type Table interface {
 
 // Stage finds the site and the route.
 type Stage struct {
-	slot  stage.Slot
+	slotted
 	table Table
 }
 
 var _ stage.Stage = (*Stage)(nil)
 
 // New returns the stage. Its part of a site is also used by Forward.
-func New(slot stage.Slot, table Table) *Stage { return &Stage{slot: slot, table: table} }
+func New(slot stage.Slot, table Table) *Stage { return &Stage{slotted{slot}, table} }
 
 // Name implements stage.Stage.
 func (s *Stage) Name() string { return "route" }
 
 // part is what a site's routes were made into.
-type part struct{ routes []compiled }
+type part struct {
+	routes []compiled
+	https  *v1.HTTPS // nil where requests in clear are served
+}
 
 type compiled struct {
 	matches   []matcher
@@ -56,6 +59,9 @@ type compiled struct {
 // Compile implements stage.Compiler.
 func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 	p := &part{routes: make([]compiled, len(site.Routes))}
+	if h := &site.Spec.HTTPS; h.Redirect {
+		p.https = h
+	}
 	for i := range site.Routes {
 		spec := site.Routes[i].Spec
 		c := &p.routes[i]
@@ -70,7 +76,9 @@ func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 		c.response = compileHeaders(spec.Filters.ResponseHeaders)
 		c.respond = spec.Respond
 		c.redirect = compileRedirect(spec)
-		compilePools(c, spec)
+		if err := compilePools(c, spec); err != nil {
+			return nil, err
+		}
 	}
 	return p, nil
 }
@@ -87,21 +95,34 @@ var (
 
 // Serve implements stage.Stage.
 func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
-	if err := s.find(x); err != nil {
+	listener := ""
+	if x.In.Conn != nil {
+		listener = x.In.Conn.Listener
+	}
+	if err := s.findSite(x, listener); err != nil {
 		return nil, err
+	}
+	p := x.Site.Parts[s.slot].(*part)
+	if p.https != nil {
+		if resp, err := toHTTPS(x, p.https); resp != nil || err != nil {
+			return resp, err
+		}
+	}
+	if !p.find(x, listener) {
+		return nil, errNoRoute
 	}
 	x.Mark("route", x.Route.Name)
 	resp, err := next.Serve(ctx, x)
 	if err != nil {
 		return nil, err
 	}
-	if f := x.Site.Parts[s.slot].(*part).routes[x.Route.Index].response; f != nil {
-		f.apply(&resp.Fields)
+	if f := p.routes[x.Route.Index].response; f != nil {
+		f.apply(s.local(x), x, &resp.Fields, resp.Status)
 	}
 	return resp, nil
 }
 
-func (s *Stage) find(x *stage.Exchange) error {
+func (s *Stage) findSite(x *stage.Exchange, listener string) error {
 	if x.In.Method == message.CONNECT || x.In.Method == message.TRACE {
 		return errMethod
 	}
@@ -112,10 +133,6 @@ func (s *Stage) find(x *stage.Exchange) error {
 		x.Path = raw
 	} else if !setPath(x, raw) {
 		return errPath
-	}
-	listener := ""
-	if x.In.Conn != nil {
-		listener = x.In.Conn.Listener
 	}
 	site, err := s.table.Site(x.Host, listener)
 	if err != nil {
@@ -128,14 +145,18 @@ func (s *Stage) find(x *stage.Exchange) error {
 		return errNoSite
 	}
 	x.Site = site
-	p := site.Parts[s.slot].(*part)
+	return nil
+}
+
+// find finds the first route that takes x.
+func (p *part) find(x *stage.Exchange, listener string) bool {
 	for i := range p.routes {
 		if p.routes[i].takes(x, listener) {
-			x.Route = &site.Routes[i]
-			return nil
+			x.Route = &x.Site.Routes[i]
+			return true
 		}
 	}
-	return errNoRoute
+	return false
 }
 
 func (c *compiled) takes(x *stage.Exchange, listener string) bool {

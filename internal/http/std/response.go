@@ -57,6 +57,10 @@ func (o *writer) send(ctx context.Context, resp *message.Response) (err error) {
 	}
 	o.writeHead(resp)
 	if message.NoBody(message.KnownMethod([]byte(o.r.Method)), resp.Status) {
+		if o.r.ProtoMajor == 3 && o.r.Method == http.MethodHead && resp.ContentLength < 0 {
+			// Else quic-go would tell a length of 0, which GET would not have.
+			return o.flush()
+		}
 		return o.finish()
 	}
 	if resp.Body == nil {
@@ -83,8 +87,14 @@ func (o *writer) finish() error {
 	return o.rc.Flush()
 }
 
-// copyBody writes the body as it comes, and flushes at each of its points.
+// copyBody writes the body as it comes, and flushes at each of its points. The head does not
+// wait for a body that has nothing at hand.
 func (o *writer) copyBody(ctx context.Context, resp *message.Response) error {
+	if p, ok := resp.Body.(message.Prompt); ok && !p.Ready() {
+		if err := o.flush(); err != nil {
+			return err
+		}
+	}
 	for {
 		b, err := resp.Body.Next(ctx)
 		if resp.ContentLength >= 0 && o.body+int64(len(b)) > resp.ContentLength {

@@ -1,0 +1,119 @@
+package encode
+
+import (
+	"bytes"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// coding is a content coding that this stage makes.
+type coding uint8
+
+const (
+	identity coding = iota
+	zstdCoding
+	brCoding
+	gzipCoding
+	codings
+)
+
+var codingNames = [codings]string{"identity", "zstd", "br", "gzip"}
+
+// weights are what a client gives each coding, in thousandths; -1 where it says nothing.
+type weights [codings]int
+
+// weigh reads Accept-Encoding (RFC 9110 section 12.5.3). False means that there is none.
+func weigh(f *message.Fields) (w weights, ok bool) {
+	w = weights{-1, -1, -1, -1}
+	star := -1
+	for i := f.Next(message.AcceptEncoding, 0); i >= 0; i = f.Next(message.AcceptEncoding, i+1) {
+		ok = true
+		_, _, v := f.At(i)
+		for len(v) > 0 {
+			var member []byte
+			member, v, _ = bytes.Cut(v, comma)
+			name, params, _ := bytes.Cut(member, semicolon)
+			q := weight(params)
+			if q < 0 {
+				continue // not a weight: as if the coding were not named
+			}
+			switch name = bytes.Trim(name, " \t"); {
+			case message.EqualFold(name, "zstd"):
+				w[zstdCoding] = q
+			case message.EqualFold(name, "br"):
+				w[brCoding] = q
+			case message.EqualFold(name, "gzip"), message.EqualFold(name, "x-gzip"):
+				w[gzipCoding] = q
+			case message.EqualFold(name, "identity"):
+				w[identity] = q
+			case len(name) == 1 && name[0] == '*':
+				star = q
+			}
+		}
+	}
+	if star >= 0 {
+		for c := zstdCoding; c < codings; c++ {
+			if w[c] < 0 {
+				w[c] = star
+			}
+		}
+	}
+	return w, ok
+}
+
+var (
+	comma     = []byte{','}
+	semicolon = []byte{';'}
+)
+
+// weight reads the parameters of a coding: 1000 when there is no q, -1 when it is none (RFC
+// 9110 section 12.4.2).
+func weight(params []byte) int {
+	for len(params) > 0 {
+		var p []byte
+		p, params, _ = bytes.Cut(params, semicolon)
+		p = bytes.Trim(p, " \t")
+		if len(p) < 2 || p[0]|0x20 != 'q' || p[1] != '=' {
+			continue
+		}
+		return thousandths(p[2:])
+	}
+	return 1000
+}
+
+func thousandths(p []byte) int {
+	if len(p) == 0 || len(p) > 5 || p[0] != '0' && p[0] != '1' || len(p) > 1 && p[1] != '.' {
+		return -1
+	}
+	n, unit := int(p[0]-'0')*1000, 100
+	for i := 2; i < len(p); i++ {
+		if p[i] < '0' || p[i] > '9' {
+			return -1
+		}
+		n += int(p[i]-'0') * unit
+		unit /= 10
+	}
+	if n > 1000 {
+		return -1
+	}
+	return n
+}
+
+// choose picks the coding for a client. Of equally weighted ones the first of prefer is taken.
+// Shared answers are chosen by prefer alone, since other clients get them too.
+func choose(f *message.Fields, prefer []coding, shared bool) coding {
+	w, ok := weigh(f)
+	if !ok {
+		return identity
+	}
+	best := identity
+	for _, c := range prefer {
+		if w[c] > 0 && (best == identity || !shared && w[c] > w[best]) {
+			best = c
+		}
+	}
+	if !shared && best != identity && w[identity] > w[best] {
+		return identity
+	}
+	return best
+}

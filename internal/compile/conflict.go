@@ -68,6 +68,7 @@ type socket struct {
 	tcp, udp  bool
 	sni       []string // host names of a tls-passthrough service
 	isSNI     bool
+	ends      bool // it is a listener that ends TLS, beside which SNI may choose
 	wholeName string // Kind organization/name
 }
 
@@ -91,7 +92,7 @@ func (c *compiler) addressConflicts() {
 	for _, d := range c.listenerDocs.sorted() {
 		p := d.Spec.Protocols
 		udp := slices.Contains(p, v1.ProtocolH3)
-		add(d.Spec.Address, socket{doc: d, udp: udp, tcp: !udp || len(p) > 1})
+		add(d.Spec.Address, socket{doc: d, udp: udp, tcp: !udp || len(p) > 1, ends: d.Spec.TLS != nil})
 	}
 	for _, d := range c.services.sorted() {
 		add(d.Spec.Address, socket{
@@ -110,6 +111,12 @@ func (c *compiler) sockets(s, o socket, port string) {
 			if slices.Contains(o.sni, h) {
 				c.problem(s.doc, "spec.hostnames["+strconv.Itoa(i)+"]", fmt.Sprintf("%q is taken by %s on the same address", h, o.wholeName), "remove it from one of the two")
 			}
+		}
+		return
+	}
+	if s.isSNI && o.ends && o.tcp && s.host == o.host {
+		if i := slices.Index(s.sni, "*"); i >= 0 {
+			c.problem(s.doc, "spec.hostnames["+strconv.Itoa(i)+"]", "* would take every name from "+o.wholeName+" on the same address", "name the hosts, or choose another address")
 		}
 		return
 	}

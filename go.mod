@@ -11,6 +11,7 @@ require (
 
 require (
 	github.com/inconshreveable/mousetrap v1.1.0 // indirect
+	github.com/pires/go-proxyproto v0.8.1 // indirect
 	github.com/spf13/pflag v1.0.9 // indirect
 )
 

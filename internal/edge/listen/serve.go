@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/http/http3"
 	"github.com/relais-edge/relais/internal/http/message"
 )
@@ -73,17 +74,17 @@ func (a *Active) readProxy(ctx context.Context, nc *net.TCPConn, facts *message.
 	if d := a.Spec.Timeouts.Handshake.Std(); d > 0 {
 		_ = nc.SetReadDeadline(time.Now().Add(d))
 	}
-	src, dst, conn, err := readProxy(nc)
+	h, conn, err := readProxy(nc)
 	_ = nc.SetReadDeadline(time.Time{})
 	switch {
-	case errors.Is(err, errProxyNone) && a.proxy == proxyOptional:
+	case errors.Is(err, proxyproto.ErrNone) && a.proxy == proxyOptional:
 		return conn, true
 	case err != nil:
 		a.refuse(nc, refuseProxy)
 		return nil, false
 	}
-	if src.IsValid() {
-		facts.Client, facts.Local = src.Addr(), dst
+	if h.Source.IsValid() {
+		facts.Client, facts.Local = h.Source.Addr(), h.Destination
 	}
 	return conn, true
 }

@@ -68,7 +68,7 @@ type socket struct {
 	tcp, udp  bool
 	sni       []string // host names of a tls-passthrough service
 	isSNI     bool
-	ends      bool // it is a listener that ends TLS, beside which SNI may choose
+	ends      bool   // it is a listener that ends TLS, beside which SNI may choose
 	wholeName string // Kind organization/name
 }
 

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/document"
 )
@@ -86,14 +85,6 @@ func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, [
 	set, problems := document.Load(paths, env)
 	b, found := set.Compile()
 	problems = append(problems, found...)
-	for _, d := range set.Documents {
-		if _, ok := d.(*v1.Service); ok {
-			problems = append(problems, set.Place(d, v1.Problem{
-				Field: "kind", What: "Service is part of the vocabulary, but this version does not serve it yet",
-				Fix: "take the document out; HTTP goes through a Site",
-			}))
-		}
-	}
 	if len(problems) > 0 {
 		return nil, problems
 	}

@@ -16,7 +16,7 @@ import (
 
 // facts are what is known of a new connection.
 func (a *Active) facts(peer, local netip.AddrPort) *message.Conn {
-	return &message.Conn{ID: a.m.ids.Add(1), Listener: a.Key, Peer: peer, Local: local, Client: peer.Addr()}
+	return &message.Conn{ID: a.m.ids.Add(1), Listener: a.Key, Peer: peer, Local: local, Client: peer.Addr().WithZone("")}
 }
 
 // serve serves a connection until it has ended, and closes it. Quiet ends before ctx, when
@@ -132,6 +132,12 @@ func (a *Active) sniff(ctx, quiet context.Context, nc *net.TCPConn, conn net.Con
 }
 
 func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, facts *message.Conn) {
+	if p := a.m.cfg.Passthrough; p != nil {
+		var taken bool
+		if conn, taken = p.Forward(ctx, a.Spec.Address, conn, facts, a.Spec.Timeouts.Handshake.Std()); taken {
+			return
+		}
+	}
 	if a.m.handshakes.Add(1) > maxHandshakes {
 		a.m.handshakes.Add(-1)
 		a.refuse(nc, refuseHandshakes)

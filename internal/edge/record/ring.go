@@ -42,6 +42,8 @@ type slot struct {
 	origin string
 	tries  int
 	marks  []stage.Mark
+	// connection is what a service's connection has in place of a request; nil for requests.
+	connection *Service
 }
 
 // maxText bounds each text of a slot.
@@ -65,6 +67,7 @@ func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
 }
 
 func (s *slot) keep(x *stage.Exchange, o message.Outcome, took time.Duration) {
+	s.connection = nil
 	s.used, s.id, s.start, s.took, s.proto, s.end, s.err = true, x.ID, x.Start, took, x.In.Proto, o, x.Failure
 	s.client, s.is4 = x.Client.As16(), x.Client.Is4()
 	s.text = s.text[:0]

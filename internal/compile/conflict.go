@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -111,6 +112,11 @@ func (c *compiler) sockets(s, o socket, port string) {
 			if slices.Contains(o.sni, h) {
 				c.problem(s.doc, "spec.hostnames["+strconv.Itoa(i)+"]", fmt.Sprintf("%q is taken by %s on the same address", h, o.wholeName), "remove it from one of the two")
 			}
+		}
+		// The PROXY protocol comes before the name that chooses between them.
+		one, two := s.doc.(*v1.Service), o.doc.(*v1.Service)
+		if !reflect.DeepEqual(one.Spec.ClientAddress, two.Spec.ClientAddress) {
+			c.problem(s.doc, "spec.clientAddress", "differs from that of "+o.wholeName+" on the same address", "write the same in both")
 		}
 		return
 	}

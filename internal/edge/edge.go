@@ -278,7 +278,7 @@ func (e *Edge) client(req *message.Request) client {
 		return client{addr: req.Conn.Client}
 	}
 	trusted := l.Trusts(req.Conn)
-	return client{l.Client(req), trusted, trusted && l.Spec.RequestID.Trust, l.AltSvc}
+	return client{l.Client(req), trusted, trusted && l.Spec.RequestID.Trust, l.AltSvc, l.Field()}
 }
 
 // Addresses are those on which connections are accepted.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -48,6 +49,14 @@ func TestClientIsTheLastAddressThatNoTrustedProxyHas(t *testing.T) {
 		{"real IP spoofed", "X-Real-IP", visitor, []string{"X-Real-IP", "1.1.1.1"}, visitor},
 		{"forwarded", "Forwarded", proxy, []string{"Forwarded", "for=1.1.1.1;proto=http, by=x; For=\"" + visitor + ":80\""}, visitor},
 		{"forwarded IPv6", "Forwarded", proxy, []string{"Forwarded", `for="[2001:db8::1]:443"`}, "2001:db8::1"},
+		{"custom", "CF-Connecting-IP", proxy, []string{"cf-connecting-ip", visitor}, visitor},
+		{"custom IPv6", "True-Client-IP", proxy, []string{"True-Client-IP", " 2001:db8::1 "}, "2001:db8::1"},
+		{"custom from a stranger", "CF-Connecting-IP", "192.0.2.99", []string{"CF-Connecting-IP", visitor}, "192.0.2.99"},
+		{"custom twice", "CF-Connecting-IP", proxy, []string{"CF-Connecting-IP", visitor, "CF-Connecting-IP", "1.1.1.1"}, proxy},
+		{"custom list", "CF-Connecting-IP", proxy, []string{"CF-Connecting-IP", "1.1.1.1, " + visitor}, proxy},
+		{"custom, another field", "CF-Connecting-IP", proxy, []string{"X-Forwarded-For", visitor}, proxy},
+		{"custom, empty", "CF-Connecting-IP", proxy, []string{"CF-Connecting-IP", ""}, proxy},
+		{"lower case", "x-forwarded-for", proxy, []string{"X-Forwarded-For", "1.1.1.1, " + visitor}, visitor},
 		{"forwarded unknown", "Forwarded", proxy, []string{"Forwarded", "for=unknown"}, proxy},
 		{"forwarded obfuscated", "Forwarded", proxy, []string{"Forwarded", "for=_hidden"}, proxy},
 		{"forwarded quoted comma", "Forwarded", proxy, []string{"Forwarded", `for="1.1.1.1, for=2.2.2.2"`}, proxy},
@@ -56,7 +65,7 @@ func TestClientIsTheLastAddressThatNoTrustedProxyHas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &Active{trusted: trusted, source: sourceOf(tc.field)}
+		a := &Active{trusted: trusted, source: sourceOf(tc.field), Spec: &v1.ListenerSpec{ClientAddress: v1.ClientAddress{Field: tc.field}}}
 		q := newFrom(tc.peer, tc.lines...)
 		if got := a.Client(q).String(); got != tc.want {
 			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)

@@ -41,6 +41,7 @@ type Change struct {
 	// Revision is the digest of the documents, as 12 hexadecimal digits.
 	Revision string
 	Sites    int
+	Services int
 	Took     time.Duration
 	// Problems are why nothing changed; empty when the change is in service.
 	Problems []document.Problem
@@ -98,7 +99,7 @@ func (f *Files) Load(ctx context.Context) Change {
 	b, problems := Compile(f.cfg.Paths, f.cfg.Env)
 	c := Change{Problems: problems}
 	if len(problems) == 0 {
-		c.Revision, c.Sites = revision(stamp), len(b.Sites)
+		c.Revision, c.Sites, c.Services = revision(stamp), len(b.Sites), len(b.Services)
 		c.Err = f.cfg.Apply.Apply(ctx, b)
 	}
 	c.Took = time.Since(begin)

@@ -139,7 +139,7 @@ func (m *Manager) prepare(c *change, services []bundle.Service, listening map[st
 			continue
 		}
 		c.routers[p] = r
-		if m.endpoints[p] == nil && c.bound[p] == nil {
+		if m.endpoints[p] == nil && m.resting[p] == nil && c.bound[p] == nil {
 			e, err := m.bind(p)
 			if err != nil {
 				return m.explain(b, p.network, err)
@@ -188,6 +188,13 @@ func (m *Manager) commit(c *change) {
 	for p, e := range c.bound {
 		m.endpoints[p] = e
 	}
+	for p, e := range m.resting {
+		if c.routers[p] != nil {
+			delete(m.resting, p)
+			e.leaving.Store(false)
+			m.endpoints[p] = e
+		}
+	}
 	for p, e := range m.endpoints {
 		if r := c.routers[p]; r != nil {
 			e.router.Store(r)
@@ -223,6 +230,8 @@ func (m *Manager) retire(e *endpoint) {
 		e.shut()
 		return
 	}
+	e.leaving.Store(true)
+	m.resting[e.place] = e
 	m.wg.Go(e.leave)
 }
 

@@ -203,11 +203,16 @@ func (m *Manager) Forward(ctx context.Context, address string, nc net.Conn, fact
 		o.header.Source = facts.Peer
 	}
 	o.header.Destination = facts.Local
+	if m.hellos.Add(1) > maxHellos {
+		m.hellos.Add(-1)
+		return nc, false // the Listener has a limit of its own
+	}
 	stop := context.AfterFunc(ctx, func() { _ = nc.Close() })
 	defer stop()
 	_ = nc.SetReadDeadline(time.Now().Add(limit))
 	err := o.readHello()
 	_ = nc.SetReadDeadline(time.Time{})
+	m.hellos.Add(-1)
 	rest = &begun{Conn: nc, first: o.first}
 	if err != nil {
 		return rest, false // the Listener's TLS says what is wrong
@@ -265,7 +270,7 @@ func (s *service) forward(ctx context.Context, o *opening) {
 	defer s.exit(c)
 	var l Link
 	if err := c.set.pool.Connect(ctx, "tcp", &c.header, &l); err != nil {
-		c.link = l
+		c.attach(l)
 		c.fail(err)
 		s.series.refused[refuseOrigin].Inc()
 		if passthrough {

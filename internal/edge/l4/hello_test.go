@@ -6,10 +6,14 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // helloOf is what crypto/tls sends as a ClientHello.
@@ -225,5 +229,49 @@ func TestAClientHelloThatDoesNotComeEndsTheConnection(t *testing.T) {
 		if got := knock(b.address("tcp"), send); got != "" {
 			t.Errorf("%q: got %q", send, got)
 		}
+	}
+}
+
+func TestForwardReturnsWhatIsNotAServicesWhole(t *testing.T) {
+	b := newBed(t)
+	s := serviceDoc("one", "tls-passthrough", "127.0.0.1:8443", tlsOrigin(t, "one"), hostnames("a.test"))
+	if err := b.Apply([]bundle.Service{s}, map[string]bool{"127.0.0.1:8443": true}); err != nil {
+		t.Fatal(err)
+	}
+	if n := len(b.Addrs()); n != 0 {
+		t.Errorf("it receives on %d addresses that are the listener's", n)
+	}
+	facts := &message.Conn{Client: loopback, Peer: netip.MustParseAddrPort("127.0.0.1:9"), Local: netip.MustParseAddrPort("127.0.0.1:8443")}
+	other := helloOf(t, &tls.Config{ServerName: "other.test"})
+	for name, tc := range map[string]struct{ address, send string }{
+		"another name": {"127.0.0.1:8443", string(other)}, "HTTP": {"127.0.0.1:8443", "GET / HTTP/1.1\r\n\r\n"},
+		"another address": {"127.0.0.1:9443", string(helloOf(t, &tls.Config{ServerName: "a.test"}))}, "a part": {"127.0.0.1:8443", string(other[:50])},
+	} {
+		client, ours := tcpPair(t)
+		_, _ = io.WriteString(client, tc.send)
+		rest, taken := b.Forward(t.Context(), tc.address, ours, facts, 200*time.Millisecond)
+		if taken {
+			t.Fatalf("%s: taken", name)
+		}
+		_, _ = io.WriteString(client, "more")
+		got := make([]byte, len(tc.send)+4)
+		if _, err := io.ReadFull(rest, got); err != nil || string(got) != tc.send+"more" {
+			t.Errorf("%s: %q %v", name, got, err)
+		}
+	}
+	client, ours := tcpPair(t)
+	done := make(chan bool, 1)
+	go func() {
+		_, taken := b.Forward(t.Context(), "127.0.0.1:8443", ours, facts, time.Second)
+		done <- taken
+	}()
+	c := tls.Client(client, &tls.Config{ServerName: "a.test", InsecureSkipVerify: true})
+	ask(t, c, "hello", "one for a.test\nhello")
+	_ = c.Close()
+	if !<-done {
+		t.Error("a name of the service was not taken")
+	}
+	if e := b.last(1); e.Client != loopback || e.Host != "a.test" {
+		t.Errorf("%+v", e)
 	}
 }

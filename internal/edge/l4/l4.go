@@ -108,6 +108,7 @@ type Manager struct {
 	endpoints map[place]*endpoint
 	services  map[bundle.Key]*service
 	leaving   map[*service]struct{}
+	resting   map[place]*endpoint // over UDP, while their last sessions fall silent
 }
 
 // New returns a Manager without services. It starts nothing.
@@ -124,6 +125,7 @@ func New(cfg Config) *Manager {
 	m := &Manager{
 		cfg: cfg, epoch: time.Now(), metrics: newMetrics(cfg.Metrics), wake: make(chan struct{}, 1),
 		endpoints: map[place]*endpoint{}, services: map[bundle.Key]*service{}, leaving: map[*service]struct{}{},
+		resting: map[place]*endpoint{},
 	}
 	m.shared.Store(&map[string]*router{})
 	return m

@@ -66,7 +66,11 @@ func (e *endpoint) receive(ctx context.Context) {
 			if errors.Is(err, net.ErrClosed) {
 				return
 			}
-			continue // an ICMP error of an answer that could not be delivered
+			select { // whatever it is, it must not make us spin
+			case <-ctx.Done():
+			case <-time.After(firstPause):
+			}
+			continue
 		}
 		e.mu.Lock()
 		s := e.sessions[from]
@@ -129,7 +133,7 @@ func (s *session) run(ctx context.Context) {
 	s.e.opening--
 	s.e.mu.Unlock()
 	if err != nil {
-		s.connection.link = l
+		s.attach(l)
 		s.fail(err)
 		s.s.series.refused[refuseOrigin].Inc()
 		return
@@ -250,22 +254,23 @@ func (e *endpoint) endQuiet(now int64, limit time.Duration) (left int) {
 	return left
 }
 
-// leave takes no new sessions, lets those there are fall silent, and gives up the socket. The drain
-// of the service cuts it short.
+// leave takes no new sessions, lets those there are fall silent, and gives up the socket, unless a
+// service wants it again meanwhile. The drain of the service cuts it short.
 func (e *endpoint) leave() {
-	e.leaving.Store(true)
 	tick := time.NewTicker(udpQuiet / 4)
 	defer tick.Stop()
-	for e.endQuiet(e.m.clock(), udpQuiet) > 0 {
+	for e.leaving.Load() && e.endQuiet(e.m.clock(), udpQuiet) > 0 {
 		select {
 		case <-tick.C:
 		case <-e.over:
 			return
 		}
 	}
-	e.close()
-	if e.started {
-		<-e.over
+	e.m.mu.Lock()
+	defer e.m.mu.Unlock()
+	if e.leaving.Load() && e.m.resting[e.place] == e {
+		delete(e.m.resting, e.place)
+		e.close()
 	}
 }
 
@@ -278,6 +283,11 @@ type datagramReader struct {
 	raw  syscall.RawConn
 	pool *sync.Pool // of *datagram
 	buf  *datagram
+
+	// Of the last try.
+	try func(fd uintptr) bool
+	n   int
+	err error
 }
 
 func newDatagramReader(c *net.UDPConn, pool *sync.Pool) (*datagramReader, error) {

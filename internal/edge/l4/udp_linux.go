@@ -3,7 +3,6 @@ package l4
 import (
 	"net"
 	"net/netip"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -79,23 +78,27 @@ func answerFrom(oob []byte) []byte {
 
 // read waits for a datagram and takes memory for it only then; done gives it back.
 func (r *datagramReader) read() (n int, err error) {
-	var failed error
-	err = r.raw.Read(func(fd uintptr) bool {
-		r.take()
-		for {
-			n, _, failed = syscall.Recvfrom(int(fd), r.buf[:], syscall.MSG_DONTWAIT)
-			switch failed {
-			case syscall.EINTR:
-				continue
-			case syscall.EAGAIN:
-				r.done()
-				return false
-			}
-			return true
-		}
-	})
-	if err == nil {
-		err = failed
+	if r.try == nil {
+		r.try = r.receive // made once: it would be allocated for each datagram
 	}
-	return max(n, 0), err
+	if err = r.raw.Read(r.try); err == nil {
+		err = r.err
+	}
+	return max(r.n, 0), err
+}
+
+// receive takes a datagram; false when there is none.
+func (r *datagramReader) receive(fd uintptr) bool {
+	r.take()
+	for {
+		r.n, r.err = unix.Read(int(fd), r.buf[:]) // sockets of net do not block
+		switch r.err {
+		case unix.EINTR:
+			continue
+		case unix.EAGAIN:
+			r.done()
+			return false
+		}
+		return true
+	}
 }

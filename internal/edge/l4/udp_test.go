@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"runtime"
 	"slices"
@@ -184,6 +183,23 @@ func TestEachDatagramCarriesTheClientWhereThePoolWantsIt(t *testing.T) {
 	}
 }
 
+func TestAUDPAddressThatComesBackKeepsItsSocketAndSessions(t *testing.T) {
+	b := newBed(t)
+	s := serviceDoc("a", "udp", freeUDP(t), udpOrigin(t, "one "))
+	b.apply(s)
+	nc := dial(t, "udp", s.Spec.Address)
+	tell(t, nc, "x")
+	b.apply()
+	again := serviceDoc("b", "udp", s.Spec.Address, udpOrigin(t, "two "))
+	b.apply(again)
+	if got := tell(t, nc, "x"); got != "one x" {
+		t.Errorf("the session: %q", got)
+	}
+	if got := tell(t, dial(t, "udp", s.Spec.Address), "x"); got != "two x" {
+		t.Errorf("a new session: %q", got)
+	}
+}
+
 // TestUDPAnswersComeFromTheAddressThatWasAsked needs a machine that has all of 127.0.0.0/8.
 func TestUDPAnswersComeFromTheAddressThatWasAsked(t *testing.T) {
 	if runtime.GOOS != "linux" {
@@ -216,27 +232,5 @@ func TestUDPAnswersComeFromTheAddressThatWasAsked(t *testing.T) {
 		if !slices.Equal(to, want) {
 			t.Errorf("%s: sent to %v, want %v", listen, to, want)
 		}
-	}
-}
-
-func TestADatagramAllocatesNothing(t *testing.T) {
-	a := netip.MustParseAddrPort("127.0.0.1:1")
-	conn, err := net.Dial("udp", udpOrigin(t, ""))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	s := &session{e: &endpoint{sessions: map[netip.AddrPort]*session{}}}
-	s.e.sessions[a] = s
-	s.conn.Store(conn.(*net.UDPConn))
-	buf := make([]byte, maxPrefix+100)
-	if n := testing.AllocsPerRun(1000, func() {
-		s.e.mu.Lock()
-		found := s.e.sessions[a]
-		s.e.mu.Unlock()
-		found.received.Add(1)
-		_, _ = found.conn.Load().Write(buf[maxPrefix:])
-	}); n != 0 {
-		t.Errorf("%v allocations", n)
 	}
 }

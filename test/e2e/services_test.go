@@ -176,12 +176,12 @@ func TestTheServicesExampleServesTCPUDPAndTLSBesideHTTPS(t *testing.T) {
 		_ = tc.Close()
 	})
 	web := origin(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "web") })
-	addr := ports(t, 3)
+	addr := ports(t, 4)
 	dir := t.TempDir()
 	log := filepath.Join(dir, "access.json")
 	down := ports(t, 1)[0] // nobody is there
 	start(t, addr[0], []string{
-		"LISTEN_TCP=" + addr[0], "LISTEN_UDP=" + addr[1], "LISTEN_TLS=" + addr[2], "PASSTHROUGH=vault.test", "ORIGIN=" + web,
+		"LISTEN_TCP=" + addr[0], "LISTEN_UDP=" + addr[1], "LISTEN_TLS=" + addr[2], "LISTEN=" + addr[3], "PASSTHROUGH=vault.test", "ORIGIN=" + web,
 		"ORIGIN_TCP=" + down, "ORIGIN_TCP_OVERFLOW=" + tcpServer(t, "tcp", "127.0.0.1:0", greeter("overflow", true)),
 		"ORIGIN_UDP=" + udpServer(t, "dns"), "ORIGIN_TLS=" + tlsOrigin, "RELAIS_DATA=" + filepath.Join(dir, "data"),
 	}, "serve", "-f", "../../examples/services.yaml", "--access-log", log)
@@ -514,7 +514,8 @@ func TestAPortMovesBetweenServiceAndListener(t *testing.T) {
 	}
 	write(t, file, fmt.Sprintf(plain, addr, "1", web))
 	eventually(t, "the listener has the port", func() bool {
-		resp, err := http.Get("http://" + addr + "/")
+		client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: time.Second}
+		resp, err := client.Get("http://" + addr + "/")
 		if err != nil {
 			return false
 		}

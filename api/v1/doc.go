@@ -11,7 +11,7 @@
 //	minItems=N maxItems=N  bounds of a list or of a map
 //	maxLength=N         bytes of a string
 //	format=F            host-port, listen (host-port whose host may be empty and whose port may be 0),
-//	                    hostname, hostname-pattern (a hostname, *.name or *), cidr, path, token,
+//	                    hostname, hostname-pattern (a hostname, *.name or *), cidr, address, path, token,
 //	                    field-name, regexp, name
 //	ref=Kind            the name of a document of that kind in the same organization
 //

@@ -11,7 +11,7 @@ import (
 )
 
 var formats = [...]string{
-	"host-port", "listen", "hostname", "hostname-pattern", "cidr", "path", "token", "field-name", "regexp", "name",
+	"host-port", "listen", "hostname", "hostname-pattern", "cidr", "address", "path", "token", "field-name", "regexp", "name",
 }
 
 // maxProgram bounds the compiled size of a regular expression, in instructions: matching costs at most
@@ -31,6 +31,8 @@ func checkFormat(format, s string) (what, fix string) {
 		return checkHostname(s, true)
 	case "cidr":
 		return checkNetwork(s)
+	case "address":
+		return checkAddress(s)
 	case "path":
 		return checkPath(s)
 	case "token", "field-name":
@@ -105,6 +107,20 @@ func checkNetwork(s string) (what, fix string) {
 		return quote(s) + " is an IPv4 network in IPv6 form", example
 	case p.Masked() != p:
 		return quote(s) + " has bits set behind its length", "write " + p.Masked().String() + ", or " + p.Addr().String() + " for the one address"
+	}
+	return "", ""
+}
+
+// checkAddress wants an address that a machine can have.
+func checkAddress(s string) (what, fix string) {
+	a, err := netip.ParseAddr(s)
+	switch {
+	case err != nil || a.Zone() != "":
+		return quote(s) + " is not an address", "write an address such as 192.0.2.1 or 2001:db8::1"
+	case a.Is4In6():
+		return quote(s) + " is an IPv4 address in IPv6 form", "write " + a.Unmap().String()
+	case a.IsUnspecified() || a.IsMulticast():
+		return quote(s) + " is no address that a machine has", "write one address of this machine"
 	}
 	return "", ""
 }

@@ -61,8 +61,9 @@ type ListenerTLS struct {
 type ClientAddress struct {
 	// TrustedProxies may tell the visitor's address in Field or by the PROXY protocol.
 	TrustedProxies []string `json:"trustedProxies,omitempty" schema:"maxItems=1024,format=cidr"`
-	// Field is the request field that a trusted proxy fills.
-	Field string `json:"field,omitempty" schema:"enum=X-Forwarded-For|X-Real-IP|Forwarded,default=X-Forwarded-For"`
+	// Field is the request field that a trusted proxy fills: X-Forwarded-For and Forwarded are lists, any
+	// other, such as X-Real-IP, CF-Connecting-IP or True-Client-IP, holds one address and stands once.
+	Field string `json:"field,omitempty" schema:"format=field-name,maxLength=64,default=X-Forwarded-For"`
 	// ProxyProtocol accepts the PROXY protocol, versions 1 and 2, from TrustedProxies. When it is
 	// required, a connection without it is closed.
 	ProxyProtocol string `json:"proxyProtocol,omitempty" schema:"enum=off|optional|required,default=off"`

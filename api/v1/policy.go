@@ -230,6 +230,33 @@ type ServiceSpec struct {
 	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=1000,format=hostname-pattern"`
 	// Pool names the OriginPool.
 	Pool string `json:"pool" schema:"required,ref=OriginPool"`
-	// Idle ends a connection, or a UDP flow, on which nothing passes.
+	// Idle ends a connection, or a UDP session, on which nothing passes.
 	Idle Duration `json:"idle,omitempty" schema:"default=5m,min=1s,max=24h"`
+	// Hello is the time for the PROXY protocol header and for the TLS ClientHello.
+	Hello Duration `json:"hello,omitempty" schema:"default=10s,min=100ms,max=5m"`
+	// Drain is how long connections may go on when the service is taken out or the process stops.
+	Drain *Duration `json:"drain,omitempty" schema:"default=30s,min=0s,max=1h"`
+	// ClientAddress says whose word is taken for a client's address.
+	ClientAddress ServiceClientAddress `json:"clientAddress,omitempty"`
+	// Limits bound what clients may cost.
+	Limits ServiceLimits `json:"limits,omitempty"`
+}
+
+// ServiceClientAddress says whose word is taken for a client's address. On an address that is shared
+// with a Listener, the Listener's holds.
+type ServiceClientAddress struct {
+	// TrustedProxies may tell the client's address by the PROXY protocol.
+	TrustedProxies []string `json:"trustedProxies,omitempty" schema:"maxItems=1024,format=cidr"`
+	// ProxyProtocol accepts the PROXY protocol, versions 1 and 2, from TrustedProxies, over TCP. When it
+	// is required, a connection without it is closed.
+	ProxyProtocol string `json:"proxyProtocol,omitempty" schema:"enum=off|optional|required,default=off"`
+}
+
+// ServiceLimits bound what the clients of a Service may cost.
+type ServiceLimits struct {
+	// Connections, or UDP sessions, at once; more are refused.
+	Connections int `json:"connections,omitempty" schema:"default=100000,min=1,max=10000000"`
+	// ConnectionsPerAddress at once from one IPv4 address or IPv6 /64; 0 means no limit for TCP, and for
+	// UDP, whose source addresses can be forged, 1000.
+	ConnectionsPerAddress int `json:"connectionsPerAddress,omitempty" schema:"default=0,min=0,max=1000000"`
 }

@@ -79,6 +79,8 @@ type HealthSpec struct {
 	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
 	// Host is sent as the authority of a check.
 	Host string `json:"host,omitempty" schema:"format=hostname"`
+	// Connect makes a check of opening a connection alone, TLS included: for origins that do not speak HTTP.
+	Connect bool `json:"connect,omitempty"`
 	// Interval between two checks of one origin.
 	Interval Duration `json:"interval,omitempty" schema:"default=5s,min=100ms,max=1h"`
 	// Timeout of a check.
@@ -130,6 +132,25 @@ type ConnectionSpec struct {
 	Allow []string `json:"allow,omitempty" schema:"maxItems=64,format=cidr"`
 	// Public refuses, when a connection is opened, addresses that are not public.
 	Public bool `json:"public,omitempty"`
+	// ProxyProtocol tells the origin the visitor's address, in front of what is sent: a line (v1) or in
+	// binary form (v2). An HTTP connection is then used for one visitor's connection alone. Over UDP (v2
+	// only) each datagram begins with it.
+	ProxyProtocol string `json:"proxyProtocol,omitempty" schema:"enum=off|v1|v2,default=off"`
+	// SourceAddresses are those of this machine from which origins are dialled, so that origins can shut
+	// out everybody else. An origin of a family without an address here is not dialled. Absent lets the
+	// system choose.
+	SourceAddresses []string `json:"sourceAddresses,omitempty" schema:"maxItems=64,format=address"`
+	// Signature signs each request to the origin (RFC 9421), so that the origin can refuse all others.
+	Signature *OriginSignature `json:"signature,omitempty"`
+}
+
+// OriginSignature signs requests to an origin with HMAC-SHA256 (RFC 9421 section 3.3.3). Fields
+// Signature and Signature-Input of the visitor are dropped.
+type OriginSignature struct {
+	// KeyID names the secret to the origin, so that it can be changed.
+	KeyID string `json:"keyId,omitempty" schema:"default=relais,format=token,maxLength=64"`
+	// Secret is shared with the origin, at least 16 bytes.
+	Secret string `json:"secret" schema:"required,maxLength=512"`
 }
 
 // OriginTLS is how TLS is spoken to an origin.
@@ -138,6 +159,8 @@ type OriginTLS struct {
 	ServerName string `json:"serverName,omitempty" schema:"format=hostname"`
 	// CA is PEM of the authorities to trust in place of the system's.
 	CA string `json:"ca,omitempty" schema:"maxLength=262144"`
+	// ClientCertificate names the Certificate that is shown to an origin that asks for one.
+	ClientCertificate string `json:"clientCertificate,omitempty" schema:"ref=Certificate"`
 	// InsecureSkipVerify accepts any certificate.
 	InsecureSkipVerify bool `json:"insecureSkipVerify,omitempty"`
 }

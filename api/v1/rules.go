@@ -93,6 +93,15 @@ func (c *checker) service(s *ServiceSpec) {
 	case !passthrough && len(s.Hostnames) > 0:
 		c.add("hostnames", "has no meaning for "+s.Protocol+", which knows no host names", "remove it, or write protocol: tls-passthrough")
 	}
+	if p := s.ClientAddress.ProxyProtocol; p != "off" && p != "" {
+		if len(s.ClientAddress.TrustedProxies) == 0 {
+			c.add("clientAddress.trustedProxies", "is empty, so that nobody may speak the PROXY protocol",
+				"list the networks of the proxies in front, or write proxyProtocol: off")
+		}
+		if s.Protocol == "udp" {
+			c.add("clientAddress.proxyProtocol", "is read over TCP only", "remove it")
+		}
+	}
 }
 
 func (c *checker) originPool(s *OriginPoolSpec) {
@@ -105,6 +114,13 @@ func (c *checker) originPool(s *OriginPoolSpec) {
 	c.each("tiers", len(s.Tiers), func(i int) { c.tier(&s.Tiers[i], s.Tiers[:i]) })
 	if t := s.Connection.TLS; t != nil && t.CA != "" {
 		c.authorities("connection.tls.ca", t.CA)
+	}
+	if s.Health.Connect && s.Health.Path != "" {
+		c.add("health.connect", "and path are two kinds of check", "remove one of the two")
+	}
+	c.distinct("connection.sourceAddresses", s.Connection.SourceAddresses)
+	if g := s.Connection.Signature; g != nil && len(g.Secret) > 0 && len(g.Secret) < 16 {
+		c.add("connection.signature.secret", fmt.Sprintf("has only %d bytes", len(g.Secret)), "write at least 16 random bytes, such as openssl rand -hex 32 gives")
 	}
 }
 

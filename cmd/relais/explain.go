@@ -49,11 +49,22 @@ func explainCommand() *cobra.Command {
 
 func explainOne(w io.Writer, e record.Explanation) {
 	p := paintFor(w)
+	if s := e.Service; s != nil {
+		fmt.Fprintf(w, "%s %s\n", p.bold(e.Proto), strings.TrimSpace("connection to service "+s.Key+" "+e.Host))
+		fmt.Fprintf(w, "from %s at %s, %.3f ms, %d bytes received, %d sent\n", e.Client, e.Time.Format("2006-01-02 15:04:05.000"), e.Millis, s.Received, e.Bytes)
+		explainRest(w, e)
+		return
+	}
 	fmt.Fprintf(w, "%s %s%s  %s\n", p.bold(e.Method), e.Host, e.Path, status(p, e))
 	fmt.Fprintf(w, "%s from %s at %s, %.3f ms, %d bytes, visitor %s\n", e.Proto, e.Client, e.Time.Format("2006-01-02 15:04:05.000"), e.Millis, e.Bytes, e.Visitor)
 	if e.Site != "" {
 		fmt.Fprintf(w, "site %s, route %s\n", e.Site, e.Route)
 	}
+	explainRest(w, e)
+}
+
+// explainRest says what requests and connections have in common.
+func explainRest(w io.Writer, e record.Explanation) {
 	if e.Origin != "" {
 		fmt.Fprintf(w, "pool %s, tier %s, origin %s, tries %d\n", e.Pool, e.Tier, e.Origin, e.Tries)
 	}
@@ -77,6 +88,9 @@ func explainList(w io.Writer, list []record.Explanation) {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	for _, e := range list {
 		path := e.Host + e.Path
+		if e.Service != nil {
+			path = e.Proto + " " + e.Service.Key + " " + path
+		}
 		if len(path) > 60 {
 			path = path[:57] + "..."
 		}

@@ -71,7 +71,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	}
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
-	cmd.AddCommand(serveCommand(), validateCommand(), explainCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), validateCommand(), explainCommand(), rangesCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
 	return cmd
 }
 

@@ -96,9 +96,18 @@ func serve(cmd *cobra.Command, f *serveFlags) error {
 	}
 	defer in.Close()
 	ready := func(c pop.Change) {
-		fmt.Fprintf(cmd.OutOrStdout(), "relais serves %d sites on %s (revision %s, %s)\n", c.Sites, strings.Join(in.edge.Addresses(), " "), c.Revision, c.Took.Round(time.Millisecond))
+		fmt.Fprintf(cmd.OutOrStdout(), "relais serves %s on %s (revision %s, %s)\n", counted(c.Sites, c.Services), strings.Join(in.edge.Addresses(), " "), c.Revision, c.Took.Round(time.Millisecond))
 	}
 	return in.run(cmd.Context(), cmd.ErrOrStderr(), ready)
+}
+
+// counted says how many sites and services there are.
+func counted(sites, services int) string {
+	s := fmt.Sprintf("%d sites", sites)
+	if services > 0 {
+		s += fmt.Sprintf(" and %d services", services)
+	}
+	return s
 }
 
 // wire makes an edge of the flags.

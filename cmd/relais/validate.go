@@ -26,15 +26,16 @@ func validateCommand() *cobra.Command {
 			result := struct {
 				Valid    bool               `json:"valid"`
 				Sites    int                `json:"sites"`
+				Services int                `json:"services"`
 				Problems []document.Problem `json:"problems,omitempty"`
 			}{Valid: len(problems) == 0, Problems: problems}
 			if b != nil {
-				result.Sites = len(b.Sites)
+				result.Sites, result.Services = len(b.Sites), len(b.Services)
 			}
 			err := show(cmd.OutOrStdout(), output, result, func(w io.Writer) {
 				printProblems(w, problems)
 				if result.Valid {
-					fmt.Fprintf(w, "valid: %d sites\n", result.Sites)
+					fmt.Fprintf(w, "valid: %s\n", counted(result.Sites, result.Services))
 				}
 			})
 			if err == nil && !result.Valid {

@@ -134,7 +134,7 @@ func (ca *CA) sign(names []string, now time.Time) (*tls.Certificate, error) {
 		NotBefore:             now.Add(-backdate),
 		NotAfter:              now.Add(leafLife),
 		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 		BasicConstraintsValid: true,
 	}
 	if len(names[0]) <= 64 { // the upper bound of a common name (RFC 5280 appendix A)

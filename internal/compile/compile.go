@@ -6,6 +6,7 @@ package compile
 import (
 	"maps"
 	"slices"
+	"strconv"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
@@ -41,6 +42,7 @@ func Compile(docs []v1.Document) (*bundle.Bundle, []Problem) {
 	for _, d := range c.services.sorted() {
 		b.Services = append(b.Services, c.service(d))
 	}
+	c.clientCertificates()
 	c.addressConflicts()
 	if len(c.problems) > 0 {
 		return nil, c.problems
@@ -158,6 +160,36 @@ func (c *compiler) service(d *v1.Service) bundle.Service {
 	s := bundle.Service{Key: keyOf(d), Spec: d.Spec}
 	if pool, _, ok := resolve(c, c.pools, d, d.Spec.Pool, ref{whole, "pool", alone, ""}); ok {
 		s.Pool = &pool.Spec
+		c.servicePool(d, &pool.Spec.Connection)
 	}
 	return s
+}
+
+// servicePool finds what of a pool's connection a service cannot do.
+func (c *compiler) servicePool(d *v1.Service, conn *v1.ConnectionSpec) {
+	pool := strconv.Quote(d.Spec.Pool)
+	switch {
+	case conn.TLS != nil && d.Spec.Protocol == "tls-passthrough":
+		c.problem(d, "spec.pool", "OriginPool "+pool+" speaks TLS itself, but the TLS of a tls-passthrough service is the client's", "name a pool without connection.tls")
+	case conn.TLS != nil && d.Spec.Protocol == "udp":
+		c.problem(d, "spec.pool", "OriginPool "+pool+" speaks TLS, which a udp service cannot", "name a pool without connection.tls")
+	}
+	if d.Spec.Protocol == "udp" && conn.ProxyProtocol == "v1" {
+		c.problem(d, "spec.pool", "OriginPool "+pool+" speaks version 1 of the PROXY protocol, which has no form for UDP", "write connection.proxyProtocol: v2 in the pool")
+	}
+	if conn.Signature != nil {
+		c.problem(d, "spec.pool", "OriginPool "+pool+" signs requests, and a service knows no requests", "name a pool without connection.signature")
+	}
+}
+
+// clientCertificates resolves the certificates that pools show to origins.
+func (c *compiler) clientCertificates() {
+	for _, d := range c.pools.sorted() {
+		if t := d.Spec.Connection.TLS; t != nil && t.ClientCertificate != "" {
+			cert, _, ok := resolve(c, c.certificates, d, t.ClientCertificate, ref{whole, "connection.tls.clientCertificate", alone, ""})
+			if ok && cert.Spec.Internal != nil && len(cert.Spec.Internal.Hostnames) == 0 {
+				c.problem(d, "spec.connection.tls.clientCertificate", "Certificate "+strconv.Quote(t.ClientCertificate)+" has no name", "give internal.hostnames in the Certificate")
+			}
+		}
+	}
 }

@@ -3,6 +3,7 @@ package compile
 import (
 	"fmt"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -68,6 +69,7 @@ type socket struct {
 	tcp, udp  bool
 	sni       []string // host names of a tls-passthrough service
 	isSNI     bool
+	ends      bool   // it is a listener that ends TLS, beside which SNI may choose
 	wholeName string // Kind organization/name
 }
 
@@ -91,7 +93,7 @@ func (c *compiler) addressConflicts() {
 	for _, d := range c.listenerDocs.sorted() {
 		p := d.Spec.Protocols
 		udp := slices.Contains(p, v1.ProtocolH3)
-		add(d.Spec.Address, socket{doc: d, udp: udp, tcp: !udp || len(p) > 1})
+		add(d.Spec.Address, socket{doc: d, udp: udp, tcp: !udp || len(p) > 1, ends: d.Spec.TLS != nil})
 	}
 	for _, d := range c.services.sorted() {
 		add(d.Spec.Address, socket{
@@ -110,6 +112,17 @@ func (c *compiler) sockets(s, o socket, port string) {
 			if slices.Contains(o.sni, h) {
 				c.problem(s.doc, "spec.hostnames["+strconv.Itoa(i)+"]", fmt.Sprintf("%q is taken by %s on the same address", h, o.wholeName), "remove it from one of the two")
 			}
+		}
+		// The PROXY protocol comes before the name that chooses between them.
+		one, two := s.doc.(*v1.Service), o.doc.(*v1.Service)
+		if !reflect.DeepEqual(one.Spec.ClientAddress, two.Spec.ClientAddress) {
+			c.problem(s.doc, "spec.clientAddress", "differs from that of "+o.wholeName+" on the same address", "write the same in both")
+		}
+		return
+	}
+	if s.isSNI && o.ends && o.tcp && s.host == o.host {
+		if i := slices.Index(s.sni, "*"); i >= 0 {
+			c.problem(s.doc, "spec.hostnames["+strconv.Itoa(i)+"]", "* would take every name from "+o.wholeName+" on the same address", "name the hosts, or choose another address")
 		}
 		return
 	}

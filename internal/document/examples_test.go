@@ -38,6 +38,7 @@ func TestExamplesLoadWithAndWithoutEnvironment(t *testing.T) {
 			there = append(there, e.Name())
 		}
 	}
+	there = slices.DeleteFunc(there, func(n string) bool { return n == "services.yaml" }) // which has a test of its own
 	if !slices.Equal(names, there) {
 		t.Errorf("examples are %v, tested are %v", there, names)
 	}
@@ -136,4 +137,17 @@ func TestFullExampleUsesEveryPolicyKind(t *testing.T) {
 			t.Errorf("no %s", k)
 		}
 	}
+}
+
+func TestServicesExampleHasEveryProtocolOfAService(t *testing.T) {
+	var got []string
+	for _, d := range example(t, "services.yaml", map[string]string{"LISTEN_TLS": "[::1]:443", "PASSTHROUGH": "raw.test"}).Documents {
+		if s, ok := d.(*v1.Service); ok {
+			got = append(got, s.Spec.Protocol+" "+s.Spec.Address)
+		}
+	}
+	if want := []string{"tcp 127.0.0.1:8025", "udp 127.0.0.1:8053", "tls-passthrough [::1]:443"}; !slices.Equal(got, want) {
+		t.Errorf("services are %v, want %v", got, want)
+	}
+	example(t, "services.yaml", nil)
 }

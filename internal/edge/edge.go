@@ -22,6 +22,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/cache"
 	"github.com/relais-edge/relais/internal/edge/encode"
 	"github.com/relais-edge/relais/internal/edge/hints"
+	"github.com/relais-edge/relais/internal/edge/l4"
 	"github.com/relais-edge/relais/internal/edge/listen"
 	"github.com/relais-edge/relais/internal/edge/maintenance"
 	"github.com/relais-edge/relais/internal/edge/mirror"
@@ -73,6 +74,7 @@ type Config struct {
 type Edge struct {
 	current   snapshot.Current
 	listen    *listen.Manager
+	services  *l4.Manager
 	balance   *balance.Stage
 	origin    *origin.Handler
 	waf       *waf.Stage
@@ -85,7 +87,8 @@ type Edge struct {
 	compilers []slotted
 	logger    *slog.Logger
 
-	apply sync.Mutex // one change at a time; readers never take it
+	apply  sync.Mutex     // one change at a time; readers never take it
+	bundle *bundle.Bundle // in service; guarded by apply
 }
 
 // slotted is a stage that makes a part of each site.
@@ -103,7 +106,11 @@ func New(cfg Config) (*Edge, error) {
 		e.log = record.NewLog(cfg.AccessLog, cfg.Logger, m)
 	}
 	e.recorder = record.New(slotRecord, e.log, e.ring, m)
-	e.origin = origin.New(origin.Config{Slot: slotOrigin}, m)
+	ca, err := acme.OpenCA(filepath.Join(cfg.Data, "ca"))
+	if err != nil {
+		return nil, err
+	}
+	e.origin = origin.New(origin.Config{Slot: slotOrigin, Authority: ca}, m)
 	e.balance = balance.New(balance.Config{Slot: slotBalance}, e.origin, m)
 	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Metrics: m})
 	e.waf = waf.New(slotWAF, waf.Config{}, m)
@@ -152,11 +159,10 @@ func New(cfg Config) (*Edge, error) {
 		panics: m.Counters("relais_panics_total", "Panics that ended a request.", 1).With(),
 		report: cfg.Logger.Error,
 	}
-	ca, err := acme.OpenCA(filepath.Join(cfg.Data, "ca"))
-	if err != nil {
-		return nil, err
-	}
-	e.listen = listen.New(listen.Config{Handler: e.front, Authority: ca, Logger: cfg.Logger, Metrics: m})
+	e.services = l4.New(l4.Config{
+		Pools: servicePools{e.balance, e.origin}, Record: e.recordConnection, Logger: cfg.Logger, Metrics: m,
+	})
+	e.listen = listen.New(listen.Config{Handler: e.front, Passthrough: e.services, Authority: ca, Logger: cfg.Logger, Metrics: m})
 	return e, nil
 }
 
@@ -165,6 +171,7 @@ func New(cfg Config) (*Edge, error) {
 func (e *Edge) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.listen.Run(ctx) })
+	g.Go(func() error { return e.services.Run(ctx) })
 	g.Go(func() error { return e.balance.Run(ctx) })
 	g.Go(func() error { return e.origin.Run(ctx) })
 	g.Go(func() error { return e.mirror.Run(ctx) })
@@ -178,7 +185,9 @@ func (e *Edge) Run(ctx context.Context) error {
 // the listeners' time for it is over. Then it ends the cache's fetches, which may outlive those
 // who asked for them.
 func (e *Edge) Drain(ctx context.Context) error {
-	err := e.listen.Drain(ctx)
+	services := make(chan error, 1)
+	go func() { services <- e.services.Drain(ctx) }()
+	err := errors.Join(e.listen.Drain(ctx), <-services)
 	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
 	defer cancel()
 	return errors.Join(err, e.cache.Close(ctx))
@@ -197,16 +206,41 @@ func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 	if err := e.waf.Prepare(ctx, b); err != nil {
 		return err
 	}
+	if err := e.origin.SetCertificates(clientCertificates(b)); err != nil {
+		return err
+	}
 	old := e.current.Load()
 	next := snapshot.Build(b, old, e)
 	// The sites are there before the sockets, so that a new listener never answers 404, and a
 	// socket that cannot be opened takes the sites back.
 	e.current.Swap(next)
-	if err := e.listen.Apply(b.Listeners, b.Certificates); err != nil {
+	if err := e.open(b); err != nil {
 		e.current.Swap(old)
+		return errors.Join(err, e.restore())
+	}
+	e.bundle = b
+	return e.balance.Sweep(pools(b))
+}
+
+// open opens the sockets of listeners and services. An address that goes from a service to a listener
+// is given up first, the other way round it comes free by itself.
+func (e *Edge) open(b *bundle.Bundle) error {
+	e.services.Yield(tcpAddresses(b))
+	if err := e.listen.Apply(b.Listeners, b.Certificates); err != nil {
 		return err
 	}
-	return e.balance.Sweep(pools(b))
+	return e.services.Apply(b.Services, tlsAddresses(b))
+}
+
+// restore puts back what a change that failed half way has taken.
+func (e *Edge) restore() error {
+	if e.bundle == nil {
+		return nil
+	}
+	if err := e.open(e.bundle); err != nil {
+		return fmt.Errorf("what was served before cannot be had back whole: %w", err)
+	}
+	return errors.Join(e.origin.SetCertificates(clientCertificates(e.bundle)), e.balance.Sweep(pools(e.bundle)))
 }
 
 // pools are the pools that a bundle names, by key.
@@ -218,6 +252,13 @@ func pools(b *bundle.Bundle) iter.Seq2[bundle.Key, *v1.OriginPoolSpec] {
 				if !yield(bundle.NewKey(org, name), spec) {
 					return
 				}
+			}
+		}
+		for i := range b.Services {
+			s := &b.Services[i]
+			org, _ := s.Key.Split()
+			if !yield(bundle.NewKey(org, s.Spec.Pool), s.Pool) {
+				return
 			}
 		}
 	}
@@ -263,7 +304,7 @@ func (e *Edge) client(req *message.Request) client {
 		return client{addr: req.Conn.Client}
 	}
 	trusted := l.Trusts(req.Conn)
-	return client{l.Client(req), trusted, trusted && l.Spec.RequestID.Trust, l.AltSvc}
+	return client{l.Client(req), trusted, trusted && l.Spec.RequestID.Trust, l.AltSvc, l.Field()}
 }
 
 // Addresses are those on which connections are accepted.
@@ -272,8 +313,11 @@ func (e *Edge) Addresses() []string {
 	for _, a := range e.listen.Addrs() {
 		out = append(out, a.String())
 	}
+	for _, a := range e.services.Addrs() {
+		out = append(out, a.String())
+	}
 	slices.Sort(out)
-	return out
+	return slices.Compact(out)
 }
 
 // Explain implements admin.Explainer.

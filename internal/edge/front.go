@@ -37,6 +37,7 @@ type client struct {
 	trusted bool       // a trusted proxy stands in between
 	takeID  bool       // that proxy may choose the request id
 	altSvc  string     // how HTTP/3 is to be had
+	field   string     // the listener's own field for a visitor's address; empty for none
 }
 
 // recorder is what the front needs of edge/record.
@@ -60,7 +61,7 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 	x := &t.Exchange
 	x.Start, x.In = f.now(), req
 	c := f.client(req)
-	x.Client, x.PeerTrusted, t.altSvc = c.addr, c.trusted, c.altSvc
+	x.Client, x.PeerTrusted, x.ClientField, t.altSvc = c.addr, c.trusted, c.field, c.altSvc
 	x.ID = idFor(req, c)
 	resp, err := f.ask(ctx, x)
 	if err != nil {

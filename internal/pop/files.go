@@ -14,7 +14,6 @@ import (
 	"sync"
 	"time"
 
-	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/document"
 )
@@ -42,6 +41,7 @@ type Change struct {
 	// Revision is the digest of the documents, as 12 hexadecimal digits.
 	Revision string
 	Sites    int
+	Services int
 	Took     time.Duration
 	// Problems are why nothing changed; empty when the change is in service.
 	Problems []document.Problem
@@ -86,14 +86,6 @@ func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, [
 	set, problems := document.Load(paths, env)
 	b, found := set.Compile()
 	problems = append(problems, found...)
-	for _, d := range set.Documents {
-		if _, ok := d.(*v1.Service); ok {
-			problems = append(problems, set.Place(d, v1.Problem{
-				Field: "kind", What: "Service is part of the vocabulary, but this version does not serve it yet",
-				Fix: "take the document out; HTTP goes through a Site",
-			}))
-		}
-	}
 	if len(problems) > 0 {
 		return nil, problems
 	}
@@ -107,7 +99,7 @@ func (f *Files) Load(ctx context.Context) Change {
 	b, problems := Compile(f.cfg.Paths, f.cfg.Env)
 	c := Change{Problems: problems}
 	if len(problems) == 0 {
-		c.Revision, c.Sites = revision(stamp), len(b.Sites)
+		c.Revision, c.Sites, c.Services = revision(stamp), len(b.Sites), len(b.Services)
 		c.Err = f.cfg.Apply.Apply(ctx, b)
 	}
 	c.Took = time.Since(begin)

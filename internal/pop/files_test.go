@@ -105,21 +105,3 @@ func TestTheLastGoodDocumentsStayInService(t *testing.T) {
 		<-done
 	})
 }
-
-func TestAServiceIsRefusedAsLongAsNobodyServesIt(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "service.yaml")
-	write(t, file, `apiVersion: relais/v1
-kind: OriginPool
-metadata: {name: o}
-spec: {tiers: [{origins: [{address: "127.0.0.1:9000"}]}]}
----
-apiVersion: relais/v1
-kind: Service
-metadata: {name: t}
-spec: {protocol: tcp, address: ":2222", pool: o}
-`)
-	b, problems := Compile([]string{file}, os.LookupEnv)
-	if b != nil || len(problems) != 1 || problems[0].Line != 7 || !strings.Contains(problems[0].String(), "does not serve it yet") {
-		t.Errorf("%v %v", b, problems)
-	}
-}

@@ -55,6 +55,9 @@ type Exchange struct {
 	// connection comes from one of the listener's trusted proxies.
 	Client      netip.Addr
 	PeerTrusted bool
+	// ClientField is the name of the field in which trusted proxies tell the visitor's address, when it
+	// is one that only this listener knows; empty otherwise.
+	ClientField string
 	// Host is the authority's host in lower case, without port; an IPv6 address has no brackets.
 	Host []byte
 	// Path is the normalised path (RFC 3986 section 6.2.2), on which all rules work.
@@ -106,6 +109,7 @@ func (x *Exchange) Reset() {
 	x.Response.Reset()
 	x.Trail.reset()
 	x.ID, x.Start, x.In, x.Forwarding, x.Client, x.PeerTrusted = RequestID{}, time.Time{}, nil, false, netip.Addr{}, false
+	x.ClientField = ""
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
@@ -170,7 +174,7 @@ func (x *Exchange) End(o message.Outcome) {
 // The caller calls f.End when the work is done.
 func (x *Exchange) ForkInto(f *Exchange) {
 	f.Reset()
-	f.ID, f.Start, f.lap, f.Client, f.PeerTrusted = x.ID, x.Start, x.lap, x.Client, x.PeerTrusted
+	f.ID, f.Start, f.lap, f.Client, f.PeerTrusted, f.ClientField = x.ID, x.Start, x.lap, x.Client, x.PeerTrusted, x.ClientField
 	f.forked.CopyFrom(x.In)
 	f.forked.Body, f.forked.Trailer, f.forked.Control = nil, nil, nil
 	f.forked.ContentLength = 0

@@ -215,8 +215,8 @@ func TestExamplesAnswerAnyHostOnEveryProtocol(t *testing.T) {
 	back := origin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s %s", r.Host, r.URL.Path) })
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			a := ports(t, 2)
-			serve(t, a[0], file, "LISTEN="+a[0], "LISTEN_TLS="+a[1], "ORIGIN="+back, "ORIGIN_OVERFLOW="+back)
+			a := ports(t, 4)
+			serve(t, a[0], file, "LISTEN="+a[0], "LISTEN_TLS="+a[1], "LISTEN_TCP="+a[2], "LISTEN_UDP="+a[3], "ORIGIN="+back, "ORIGIN_OVERFLOW="+back)
 			for name, c := range clients() {
 				scheme, addr := "http", a[0]
 				if strings.HasPrefix(name, "tls") {

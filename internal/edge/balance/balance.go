@@ -30,7 +30,7 @@ type Origins interface {
 	// Close says that no new request will come; requests under way are not disturbed.
 	Close(t stage.Target)
 	// Probe asks for a path on a connection of its own and returns the status of the answer.
-	// It works on a closed target too.
+	// Without a path it only connects. It works on a closed target too.
 	Probe(ctx context.Context, t stage.Target, host, path string) (status int, err error)
 }
 

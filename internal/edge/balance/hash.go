@@ -29,8 +29,7 @@ func hashOf(x *stage.Exchange, spec *v1.OriginPoolSpec) uint64 {
 	if x.Visitor.Key != 0 {
 		return x.Visitor.Key
 	}
-	a := x.Client.As16()
-	return hashBytes(a[:])
+	return clientHash(x.Client)
 }
 
 // cookie lends the value of a request cookie (RFC 6265 section 4.2.1), or nil.

@@ -45,7 +45,7 @@ func newChecks(origins Origins, counter *observe.Family[observe.Counter]) *check
 // join finds or makes the check of an origin of p; nil when p has none. The pool's lock is held.
 func (c *checks) join(p *Pool, address string) *check {
 	spec := &p.spec.Health
-	if spec.Path == "" {
+	if spec.Path == "" && !spec.Connect {
 		return nil
 	}
 	key := checkKey(p, address)
@@ -172,12 +172,13 @@ func (c *checks) watch(ctx context.Context, k *check) {
 	}
 }
 
-// probe says whether the origin answered with a status from 200 to 399.
+// probe says whether the origin answered with a status from 200 to 399, or, without a path, whether
+// it took the connection.
 func (c *checks) probe(ctx context.Context, k *check) bool {
 	pctx, cancel := context.WithTimeout(ctx, k.spec.Timeout.Std())
 	defer cancel()
 	status, err := c.origins.Probe(pctx, k.target, k.host, k.spec.Path)
-	ok := err == nil && status >= 200 && status < 400
+	ok := err == nil && (k.spec.Path == "" || status >= 200 && status < 400)
 	if ctx.Err() == nil {
 		c.counter.With(checkResult(ok)).Inc()
 	}

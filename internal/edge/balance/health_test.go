@@ -162,3 +162,44 @@ func TestTwoSitesShareAPool(t *testing.T) {
 		t.Errorf("a second pool was made: %v", r.origins.opened)
 	}
 }
+
+func TestAConnectCheckAsksForNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var mu sync.Mutex
+		var asked []string
+		down := true
+		spec := poolSpec(v1.LeastRequest, tierSpec("home", 1, 0, 0), tierSpec("next", 1, 0, 0))
+		spec.Health.Connect = true
+		b := newBed(t, spec)
+		b.origins.probe = func(_ context.Context, address, _, path string) (int, error) {
+			mu.Lock()
+			defer mu.Unlock()
+			asked = append(asked, path)
+			if down && address == "home-0:80" {
+				return 0, errors.New("refused")
+			}
+			return 0, nil
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var wg sync.WaitGroup
+		wg.Go(func() { b.checks.run(ctx) })
+		time.Sleep(time.Minute)
+		if s := b.must(t, Visitor{}); s.Tier() != "next" {
+			t.Errorf("an origin that refuses is used: %s", s.Tier())
+		}
+		mu.Lock()
+		down = false
+		mu.Unlock()
+		time.Sleep(time.Minute)
+		if s := b.must(t, Visitor{}); s.Tier() != "home" {
+			t.Errorf("an origin that is back is not used: %s", s.Tier())
+		}
+		cancel()
+		wg.Wait()
+		for _, path := range asked {
+			if path != "" {
+				t.Errorf("it asked for %q", path)
+			}
+		}
+	})
+}

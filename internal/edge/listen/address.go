@@ -82,6 +82,7 @@ const (
 	fromForwardedFor source = iota
 	fromRealIP
 	fromForwarded
+	fromSingle // another field that holds one address
 )
 
 func sourceOf(field string) source {
@@ -90,8 +91,10 @@ func sourceOf(field string) source {
 		return fromRealIP
 	case strings.EqualFold(field, "Forwarded"):
 		return fromForwarded
+	case field == "" || strings.EqualFold(field, "X-Forwarded-For"):
+		return fromForwardedFor
 	}
-	return fromForwardedFor
+	return fromSingle
 }
 
 // maxHops bounds how many proxies a field may name.
@@ -116,6 +119,11 @@ func (a *Active) Client(req *message.Request) netip.Addr {
 		found, ok = a.walk(req, message.XForwardedFor, parseHop)
 	case fromForwarded:
 		found, ok = a.walk(req, message.Forwarded, parseForwarded)
+	case fromSingle:
+		var value []byte
+		if value, ok = single(req, a.Spec.ClientAddress.Field); ok {
+			found, ok = parseHop(trim(value))
+		}
 	}
 	if !ok {
 		return conn
@@ -126,6 +134,28 @@ func (a *Active) Client(req *message.Request) netip.Addr {
 // Trusts says whether the connection is from a trusted proxy.
 func (a *Active) Trusts(conn *message.Conn) bool {
 	return len(a.trusted) > 0 && a.trusted.contains(conn.Client)
+}
+
+// single lends the value of a field that stands once.
+func single(req *message.Request, name string) (value []byte, ok bool) {
+	for i := range req.Len() {
+		if _, n, v := req.At(i); message.EqualFold(n, name) {
+			if ok {
+				return nil, false
+			}
+			value, ok = v, true
+		}
+	}
+	return value, ok
+}
+
+// Field is the request field of the visitor's address, when it is one of the listener's own choice; empty
+// for those that everybody knows.
+func (a *Active) Field() string {
+	if a.source == fromSingle {
+		return a.Spec.ClientAddress.Field
+	}
+	return ""
 }
 
 // walk goes through the elements of a list field from its end.

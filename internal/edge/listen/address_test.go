@@ -1,11 +1,11 @@
 package listen
 
 import (
-	"bytes"
 	"net/netip"
 	"strings"
 	"testing"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -49,6 +49,14 @@ func TestClientIsTheLastAddressThatNoTrustedProxyHas(t *testing.T) {
 		{"real IP spoofed", "X-Real-IP", visitor, []string{"X-Real-IP", "1.1.1.1"}, visitor},
 		{"forwarded", "Forwarded", proxy, []string{"Forwarded", "for=1.1.1.1;proto=http, by=x; For=\"" + visitor + ":80\""}, visitor},
 		{"forwarded IPv6", "Forwarded", proxy, []string{"Forwarded", `for="[2001:db8::1]:443"`}, "2001:db8::1"},
+		{"custom", "CF-Connecting-IP", proxy, []string{"cf-connecting-ip", visitor}, visitor},
+		{"custom IPv6", "True-Client-IP", proxy, []string{"True-Client-IP", " 2001:db8::1 "}, "2001:db8::1"},
+		{"custom from a stranger", "CF-Connecting-IP", "192.0.2.99", []string{"CF-Connecting-IP", visitor}, "192.0.2.99"},
+		{"custom twice", "CF-Connecting-IP", proxy, []string{"CF-Connecting-IP", visitor, "CF-Connecting-IP", "1.1.1.1"}, proxy},
+		{"custom list", "CF-Connecting-IP", proxy, []string{"CF-Connecting-IP", "1.1.1.1, " + visitor}, proxy},
+		{"custom, another field", "CF-Connecting-IP", proxy, []string{"X-Forwarded-For", visitor}, proxy},
+		{"custom, empty", "CF-Connecting-IP", proxy, []string{"CF-Connecting-IP", ""}, proxy},
+		{"lower case", "x-forwarded-for", proxy, []string{"X-Forwarded-For", "1.1.1.1, " + visitor}, visitor},
 		{"forwarded unknown", "Forwarded", proxy, []string{"Forwarded", "for=unknown"}, proxy},
 		{"forwarded obfuscated", "Forwarded", proxy, []string{"Forwarded", "for=_hidden"}, proxy},
 		{"forwarded quoted comma", "Forwarded", proxy, []string{"Forwarded", `for="1.1.1.1, for=2.2.2.2"`}, proxy},
@@ -57,7 +65,7 @@ func TestClientIsTheLastAddressThatNoTrustedProxyHas(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		a := &Active{trusted: trusted, source: sourceOf(tc.field)}
+		a := &Active{trusted: trusted, source: sourceOf(tc.field), Spec: &v1.ListenerSpec{ClientAddress: v1.ClientAddress{Field: tc.field}}}
 		q := newFrom(tc.peer, tc.lines...)
 		if got := a.Client(q).String(); got != tc.want {
 			t.Errorf("%s: got %s, want %s", tc.name, got, tc.want)
@@ -113,75 +121,6 @@ func FuzzClient(f *testing.F) {
 		got := a.Client(newFrom("10.0.0.1", names[field%3], value))
 		if !got.IsValid() || got.Is4In6() || got.Zone() != "" {
 			t.Errorf("%q: %v", value, got)
-		}
-	})
-}
-
-func v2(cmd, fam byte, body ...byte) string {
-	return proxyV2Prefix + string([]byte{cmd, fam, byte(len(body) >> 8), byte(len(body))}) + string(body)
-}
-
-func TestParseProxy(t *testing.T) {
-	v6 := append(bytes.Repeat([]byte{0x20}, 32), 0, 80, 1, 0xbb)
-	for _, tc := range []struct{ name, in, src, dst, bad string }{
-		{name: "v1 TCP4", in: "PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\n", src: "192.0.2.1:56324", dst: "192.0.2.2:443"},
-		{name: "v1 TCP6", in: "PROXY TCP6 2001:db8::1 2001:db8::2 1 65535\r\n", src: "[2001:db8::1]:1", dst: "[2001:db8::2]:65535"},
-		{name: "v1 unknown", in: "PROXY UNKNOWN ffff::1 x y\r\n"},
-		{name: "v1 unknown short", in: "PROXY UNKNOWN\r\n"},
-		{name: "v1 wrong family", in: "PROXY TCP4 ::1 ::1 1 2\r\n", bad: "y"},
-		{name: "v1 port", in: "PROXY TCP4 192.0.2.1 192.0.2.2 65536 443\r\n", bad: "y"},
-		{name: "v1 leading zero", in: "PROXY TCP4 192.0.2.1 192.0.2.2 01 443\r\n", bad: "y"},
-		{name: "v1 spaces", in: "PROXY TCP4  192.0.2.1 192.0.2.2 1 443\r\n", bad: "y"},
-		{name: "v1 few", in: "PROXY TCP4 192.0.2.1 192.0.2.2 1\r\n", bad: "y"},
-		{name: "v1 name", in: "PROXY UDP4 192.0.2.1 192.0.2.2 1 2\r\n", bad: "y"},
-		{name: "v1 bare LF", in: "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\n", bad: "y"},
-		{name: "v2 IPv4", in: v2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 0, 80, 1, 0xbb), src: "192.0.2.1:80", dst: "192.0.2.2:443"},
-		{name: "v2 IPv6", in: v2(0x21, 0x21, v6...), src: "[2020:2020:2020:2020:2020:2020:2020:2020]:80", dst: "[2020:2020:2020:2020:2020:2020:2020:2020]:443"},
-		{name: "v2 with TLV", in: v2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 0, 80, 1, 0xbb, 4, 0, 1, 9), src: "192.0.2.1:80", dst: "192.0.2.2:443"},
-		{name: "v2 LOCAL", in: v2(0x20, 0)},
-		{name: "v2 unix", in: v2(0x21, 0x31, 1, 2, 3)},
-		{name: "v2 short", in: v2(0x21, 0x11, 192, 0, 2, 1), bad: "y"},
-		{name: "v2 command", in: v2(0x22, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 0, 80, 1, 0xbb), bad: "y"},
-		{name: "v2 version", in: v2(0x11, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 0, 80, 1, 0xbb), bad: "y"},
-		{name: "v2 family", in: v2(0x21, 0x41), bad: "y"},
-	} {
-		n, m := measureProxy([]byte(tc.in + "GET / HTTP/1.1\r\n"))
-		if m == proxyYes && n != len(tc.in) && tc.bad == "" {
-			t.Errorf("%s: the header has %d bytes, measured %d", tc.name, len(tc.in), n)
-		}
-		src, dst, err := parseProxy([]byte(tc.in))
-		if tc.bad != "" {
-			if err == nil && m == proxyYes {
-				t.Errorf("%s: taken as %v", tc.name, src)
-			}
-			continue
-		}
-		want := func(s string) netip.AddrPort { a, _ := netip.ParseAddrPort(s); return a }
-		if err != nil || m != proxyYes || src != want(tc.src) || dst != want(tc.dst) {
-			t.Errorf("%s: %v %v %v %v", tc.name, src, dst, m, err)
-		}
-	}
-}
-
-func FuzzProxyHeader(f *testing.F) {
-	f.Add([]byte("PROXY TCP4 192.0.2.1 192.0.2.2 56324 443\r\nGET / HTTP/1.1\r\n"))
-	f.Add([]byte("PROXY UNKNOWN\r\n"))
-	f.Add([]byte(v2(0x21, 0x11, 192, 0, 2, 1, 192, 0, 2, 2, 0, 80, 1, 0xbb)))
-	f.Add([]byte(v2(0x20, 0)))
-	f.Add([]byte("GET / HTTP/1.1\r\n"))
-	f.Fuzz(func(t *testing.T, b []byte) {
-		n, m := measureProxy(b)
-		// What the first bytes decide, more bytes do not change.
-		for i := 1; i < len(b) && i < 120; i++ {
-			if n2, m2 := measureProxy(b[:i]); m2 != proxyMore && (m2 != m || n2 != n) {
-				t.Fatalf("%d bytes say %d %d, all say %d %d", i, m2, n2, m, n)
-			}
-		}
-		if m == proxyYes && n <= len(b) {
-			src, dst, err := parseProxy(b[:n])
-			if err != nil && (src.IsValid() || dst.IsValid()) || src.IsValid() != dst.IsValid() {
-				t.Fatalf("%v %v %v", src, dst, err)
-			}
 		}
 	})
 }

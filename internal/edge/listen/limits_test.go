@@ -230,3 +230,8 @@ func TestAcceptGoesOnAfterItFailed(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 }
+
+// v2 writes a PROXY header of version 2.
+func v2(cmd, fam byte, body ...byte) string {
+	return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{cmd, fam, byte(len(body) >> 8), byte(len(body))}) + string(body)
+}

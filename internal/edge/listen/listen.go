@@ -32,9 +32,18 @@ type Handler interface {
 	Refuse(ctx context.Context, conn *message.Conn, status int, code, detail string) *message.Response
 }
 
+// Passthrough takes TLS connections whose TLS is an origin's, by the name that they ask for.
+type Passthrough interface {
+	// Forward serves such a connection to its end and says that it took it. Any other it returns, whole;
+	// so it does at once on an address on which nobody takes names. Limit is the time for the ClientHello.
+	Forward(ctx context.Context, address string, nc net.Conn, facts *message.Conn, limit time.Duration) (rest net.Conn, taken bool)
+}
+
 // Config is what a Manager needs.
 type Config struct {
 	Handler Handler
+	// Passthrough may take connections of TLS listeners; nil means nobody does.
+	Passthrough Passthrough
 	// Authority issues certificates for listeners that have none of their own; nil means that
 	// there is no internal CA.
 	Authority Authority

@@ -48,6 +48,12 @@ func (c *replayed) CloseWrite() error {
 // preface begins an HTTP/2 connection (RFC 9113 section 3.4).
 const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
+// begins says whether b begins with prefix, or is the beginning of it.
+func begins(b []byte, prefix string) bool {
+	n := min(len(b), len(prefix))
+	return string(b[:n]) == prefix[:n]
+}
+
 // peekPreface says whether a connection in clear begins as HTTP/2. First is told when the
 // first byte has come.
 func peekPreface(nc net.Conn, first func()) (http2 bool, rest net.Conn, err error) {

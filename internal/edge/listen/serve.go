@@ -9,13 +9,14 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/http/http3"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // facts are what is known of a new connection.
 func (a *Active) facts(peer, local netip.AddrPort) *message.Conn {
-	return &message.Conn{ID: a.m.ids.Add(1), Listener: a.Key, Peer: peer, Local: local, Client: peer.Addr()}
+	return &message.Conn{ID: a.m.ids.Add(1), Listener: a.Key, Peer: peer, Local: local, Client: peer.Addr().WithZone("")}
 }
 
 // serve serves a connection until it has ended, and closes it. Quiet ends before ctx, when
@@ -73,17 +74,17 @@ func (a *Active) readProxy(ctx context.Context, nc *net.TCPConn, facts *message.
 	if d := a.Spec.Timeouts.Handshake.Std(); d > 0 {
 		_ = nc.SetReadDeadline(time.Now().Add(d))
 	}
-	src, dst, conn, err := readProxy(nc)
+	h, conn, err := readProxy(nc)
 	_ = nc.SetReadDeadline(time.Time{})
 	switch {
-	case errors.Is(err, errProxyNone) && a.proxy == proxyOptional:
+	case errors.Is(err, proxyproto.ErrNone) && a.proxy == proxyOptional:
 		return conn, true
 	case err != nil:
 		a.refuse(nc, refuseProxy)
 		return nil, false
 	}
-	if src.IsValid() {
-		facts.Client, facts.Local = src.Addr(), dst
+	if h.Source.IsValid() {
+		facts.Client, facts.Local = h.Source.Addr(), h.Destination
 	}
 	return conn, true
 }
@@ -131,6 +132,12 @@ func (a *Active) sniff(ctx, quiet context.Context, nc *net.TCPConn, conn net.Con
 }
 
 func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, facts *message.Conn) {
+	if p := a.m.cfg.Passthrough; p != nil {
+		var taken bool
+		if conn, taken = p.Forward(ctx, a.Spec.Address, conn, facts, a.Spec.Timeouts.Handshake.Std()); taken {
+			return
+		}
+	}
 	if a.m.handshakes.Add(1) > maxHandshakes {
 		a.m.handshakes.Add(-1)
 		a.refuse(nc, refuseHandshakes)

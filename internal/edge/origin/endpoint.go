@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -40,7 +42,9 @@ type endpoint struct {
 	address string
 	spec    v1.ConnectionSpec
 	guard   guard
+	source  sources
 	dialer  net.Dialer
+	signer  *signer     // nil without connection.signature
 	tls     *tls.Config // nil in clear; without ServerName when the request's host is sent
 	stats   *poolStats
 
@@ -55,13 +59,14 @@ type endpoint struct {
 type conn struct {
 	e          *endpoint
 	hc         *http1.ClientConn
-	serverName string // of the request it was opened for, when that is sent as SNI
-	dies       int64  // the handler's clock
+	serverName string         // of the request it was opened for, when that is sent as SNI
+	visitor    netip.AddrPort // that the origin was told by the PROXY protocol
+	dies       int64          // the handler's clock
 	idleSince  int64
 	fresh      bool // not used before
 }
 
-func newEndpoint(h *Handler, _ bundle.Key, address string, spec *v1.ConnectionSpec) (*endpoint, error) {
+func newEndpoint(h *Handler, pool bundle.Key, address string, spec *v1.ConnectionSpec) (*endpoint, error) {
 	e := &endpoint{h: h, address: address, spec: *spec}
 	if _, _, err := net.SplitHostPort(address); err != nil {
 		return nil, fmt.Errorf("origin %q is not host:port: %w", address, err)
@@ -70,11 +75,21 @@ func newEndpoint(h *Handler, _ bundle.Key, address string, spec *v1.ConnectionSp
 	if e.guard, err = newGuard(spec.Public, spec.Allow); err != nil {
 		return nil, err
 	}
-	e.dialer.ControlContext = e.guard.control
+	if e.source, err = newSources(spec.SourceAddresses); err != nil {
+		return nil, err
+	}
+	if spec.Signature != nil {
+		e.signer = newSigner(spec.Signature)
+	}
+	e.dialer.ControlContext = e.control
 	if t := spec.TLS; t != nil {
 		e.tls = &tls.Config{
 			MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
 			NextProtos: []string{"http/1.1"}, ClientSessionCache: tls.NewLRUClientSessionCache(32),
+		}
+		if t.ClientCertificate != "" {
+			organization, _ := pool.Split()
+			e.tls.GetClientCertificate = h.certificates.show(bundle.NewKey(organization, t.ClientCertificate))
 		}
 		if t.CA != "" {
 			e.tls.RootCAs = x509.NewCertPool()
@@ -110,7 +125,8 @@ func hostPart(authority []byte) []byte {
 
 // wish is what a request asks of a connection.
 type wish struct {
-	host     []byte // to be sent as SNI; nil when all connections are alike
+	host     []byte             // to be sent as SNI; nil when all connections are alike
+	proxy    *proxyproto.Header // to be sent first, so that the connection is one visitor's; nil without
 	maxIdle  int64
 	deadline time.Time // zero is none
 	now      int64     // on the handler's clock
@@ -154,13 +170,18 @@ func (e *endpoint) queue(ctx context.Context, w wish) (*conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if c != nil && (w.host == nil || string(w.host) == c.serverName) {
+	if c != nil && w.fits(c) {
 		return c, nil
 	}
 	if c != nil {
-		_ = c.hc.Close() // it is for another host: its place is used for one that fits
+		_ = c.hc.Close() // it is for another host or visitor: its place is used for one that fits
 	}
 	return e.dial(ctx, w)
+}
+
+// fits says whether a connection may be used for the request.
+func (w *wish) fits(c *conn) bool {
+	return (w.host == nil || string(w.host) == c.serverName) && (w.proxy == nil || w.proxy.Source == c.visitor)
 }
 
 // taken says what take found.
@@ -182,7 +203,7 @@ func (e *endpoint) take(w wish) (*conn, taken) {
 		if now-c.idleSince >= w.maxIdle {
 			break // those below are older
 		}
-		if now >= c.dies || w.host != nil && string(w.host) != c.serverName {
+		if now >= c.dies || !w.fits(c) {
 			continue
 		}
 		e.removeIdle(i)
@@ -213,20 +234,24 @@ func (e *endpoint) removeIdle(i int) {
 // dial opens a connection. Its place is counted already and is given back on failure.
 func (e *endpoint) dial(ctx context.Context, w wish) (*conn, error) {
 	e.stats.dials.Inc()
-	nc, err := e.connect(ctx, string(w.host), w.deadline)
+	nc, err := e.connect(ctx, string(w.host), w.proxy, w.deadline)
 	if err != nil {
 		e.lost()
 		return nil, err
 	}
 	age := e.h.cfg.MaxAge
 	c := &conn{e: e, serverName: string(w.host), fresh: true}
+	if w.proxy != nil {
+		c.visitor = w.proxy.Source
+	}
 	c.dies = e.h.clock() + int64(age-rand.N(age/10+1))
 	c.hc = e.h.client.NewConn(nc, c)
 	return c, nil
 }
 
-// connect resolves, connects and speaks TLS, within the time for it.
-func (e *endpoint) connect(ctx context.Context, host string, deadline time.Time) (net.Conn, error) {
+// connect resolves, connects, says by the PROXY protocol for whom where the pool wants that, and
+// speaks TLS, within the time for it.
+func (e *endpoint) connect(ctx context.Context, host string, from *proxyproto.Header, deadline time.Time) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.spec.Connect.Std())
 	defer cancel()
 	if !deadline.IsZero() {
@@ -235,6 +260,9 @@ func (e *endpoint) connect(ctx context.Context, host string, deadline time.Time)
 		defer cancel2()
 	}
 	nc, err := e.dialer.DialContext(ctx, "tcp", e.address)
+	if err == nil {
+		err = e.introduce(ctx, nc, from)
+	}
 	if err != nil || e.tls == nil {
 		return nc, err
 	}

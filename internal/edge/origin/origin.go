@@ -28,6 +28,8 @@ type Config struct {
 	MaxAge time.Duration
 	// MaxWaiting is how many requests may wait for a connection to one origin; 1024.
 	MaxWaiting int
+	// Authority issues the client certificates that are the internal CA's; nil means that there is none.
+	Authority Authority
 }
 
 // Handler sends requests to origins. It is the last stage.Handler of the chain, and what
@@ -37,6 +39,8 @@ type Handler struct {
 	epoch   time.Time
 	client  *http1.Client
 	metrics *metrics
+
+	certificates clientCertificates
 
 	mu        sync.Mutex
 	endpoints map[*endpoint]struct{}
@@ -52,7 +56,8 @@ func New(cfg Config, reg *observe.Registry) *Handler {
 		cfg.MaxWaiting = 1024
 	}
 	return &Handler{
-		cfg: cfg, epoch: time.Now(), metrics: newMetrics(reg), endpoints: map[*endpoint]struct{}{},
+		certificates: clientCertificates{authority: cfg.Authority},
+		cfg:          cfg, epoch: time.Now(), metrics: newMetrics(reg), endpoints: map[*endpoint]struct{}{},
 		// A route decides how long the head may take, so the client has no limit of its own.
 		client: http1.NewClient(http1.ClientConfig{HeadTimeout: 24 * time.Hour}),
 	}
@@ -111,6 +116,7 @@ func (h *Handler) Run(ctx context.Context) error {
 		case <-tick.C:
 			now := h.clock()
 			h.each(func(e *endpoint) { e.expire(now) })
+			h.certificates.refresh()
 			h.metrics.show()
 		}
 	}
@@ -171,6 +177,12 @@ func (h *Handler) Serve(ctx context.Context, x *stage.Exchange) (*message.Respon
 // does no harm.
 func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, w *work) *stage.Error {
 	want := wish{maxIdle: int64(e.spec.Idle), deadline: x.Deadline, host: e.hostOf(x), now: int64(x.Now().Sub(h.epoch))}
+	if e.proxies() {
+		want.proxy = visitorOf(x)
+	}
+	if e.signer != nil {
+		e.signer.sign(&x.Out, e.tls != nil, time.Now())
+	}
 	repeatable := x.Out.Method.Idempotent() || len(x.Out.Get(message.IdempotencyKey)) > 0
 	if !repeatable {
 		want.maxIdle = min(want.maxIdle, young)

@@ -3,24 +3,33 @@ package origin
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
+	"strconv"
 	"strings"
+	"time"
 
+	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
 // Probe asks an origin for a path on a connection of its own and returns the status of the
-// answer. It takes no place among the pool's connections. Ctx must end in time.
+// answer; without a path it only connects. It takes no place among the pool's connections. Ctx must
+// end in time.
 func (h *Handler) Probe(ctx context.Context, t stage.Target, host, path string) (int, error) {
 	e, ok := t.(*endpoint)
 	if !ok {
 		return 0, errors.New("the target is not one of this handler")
 	}
 	deadline, _ := ctx.Deadline()
-	nc, err := e.connect(ctx, string(hostPart([]byte(host))), deadline)
+	nc, err := e.connect(ctx, string(hostPart([]byte(host))), &proxyproto.Header{}, deadline)
 	if err != nil {
 		return 0, connectFault(ctx, err)
+	}
+	if path == "" {
+		_ = nc.Close()
+		return 0, nil
 	}
 	hc := h.client.NewConn(nc, nil)
 	defer func() { _ = hc.Close() }()
@@ -37,6 +46,10 @@ func (h *Handler) Probe(ctx context.Context, t stage.Target, host, path string) 
 	}
 	req.AddString(message.UserAgent, "relais-health")
 	req.AddString(message.Accept, "*/*")
+	if e.signer != nil {
+		req.AddString(message.XRequestId, "health-"+strconv.FormatUint(rand.Uint64(), 36))
+		e.signer.sign(&req, e.tls != nil, time.Now())
+	}
 	if err := hc.RoundTrip(ctx, &req, &resp, http1.Try{Head: deadline}); err != nil {
 		return 0, exchangeFault(ctx, asError(err))
 	}

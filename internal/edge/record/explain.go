@@ -33,6 +33,8 @@ type Explanation struct {
 	Cause     string     `json:"cause,omitempty"`
 	Abort     string     `json:"abort,omitempty"`
 	Decisions []Decision `json:"decisions"`
+	// Service is set for a connection or UDP session of a service; there is no method, path or status then.
+	Service *Service `json:"service,omitempty"`
 }
 
 // Decision is what one stage decided, Millis after the request's head had come.
@@ -91,6 +93,9 @@ func (s *slot) explain() Explanation {
 		Method: string(s.text[:s.cut[0]]), Host: string(s.text[s.cut[0]:s.cut[1]]), Path: string(s.text[s.cut[1]:s.cut[2]]),
 		Status: s.end.Status, Bytes: s.end.Body, Millis: millis(s.took), Site: s.site, Route: s.route,
 		Visitor: s.class.String(), Cache: s.cache, Pool: s.pool, Tier: s.tier, Origin: s.origin, Tries: s.tries,
+	}
+	if c := s.connection; c != nil {
+		e.Proto, e.Code, e.Cause, e.Service = c.Proto, c.Code, c.Cause, c
 	}
 	if s.err != nil {
 		e.Code, e.Side = s.err.Code, s.err.Side.String()

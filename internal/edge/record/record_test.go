@@ -227,3 +227,37 @@ func BenchmarkRecord(b *testing.B) {
 		r.Record(x, message.Outcome{Status: 200, Body: 1024})
 	}
 }
+
+func TestAServicesConnectionHasALineAndCanBeExplained(t *testing.T) {
+	out, m := &sink{}, observe.New()
+	log, ring := NewLog(out, quiet(), m), NewRing(16)
+	r := New(0, log, ring, m)
+	c := &Connection{
+		ID: stage.RequestID{9}, Start: time.Date(2026, 1, 2, 3, 4, 5, 6e6, time.UTC), Took: 1500 * time.Microsecond,
+		Client: netip.MustParseAddr("2001:db8::1"), Service: "demo/vault", Proto: "tls", Host: "vault.\"test", Pool: "vault", Tier: "home",
+		Origin: "10.0.0.1:443", Tries: 2, Received: 10, Sent: 20, Code: "idle",
+	}
+	r.Connection(c)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	_ = log.Run(ctx)
+	want := `{"time":"2026-01-02T03:04:05.006Z","id":"` + c.ID.String() + `","client":"2001:db8::1","proto":"tls","host":"vault.\"test","received":10,"bytes":20,"ms":1.500,` +
+		`"service":"demo/vault","pool":"vault","tier":"home","origin":"10.0.0.1:443","tries":2,"code":"idle"}` + "\n"
+	if got := out.text(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	e, ok := ring.Find(c.ID)
+	if !ok || e.Service == nil || e.Service.Key != "demo/vault" || e.Service.Received != 10 || e.Bytes != 20 || e.Proto != "tls" || e.Code != "idle" || e.Host != c.Host || e.Path != "" {
+		t.Errorf("%+v %v", e, ok)
+	}
+	// The place in the ring is a request's again.
+	x := exchange(t, r)
+	for range 64 {
+		ring.add(x, message.Outcome{Status: 500}, 0)
+	}
+	for _, e := range ring.Last(64) {
+		if e.Service != nil || e.Method != "GET" {
+			t.Errorf("%+v", e)
+		}
+	}
+}

@@ -67,6 +67,8 @@ type slot struct {
 	origin string
 	tries  int
 	marks  []stage.Mark
+	// connection is what a service's connection has in place of a request; nil for requests.
+	connection *Service
 }
 
 // minPace is how many ordinary requests a second are kept at least, so that a small ring on a
@@ -96,6 +98,7 @@ func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
 }
 
 func (s *slot) keep(x *stage.Exchange, o message.Outcome, took time.Duration) {
+	s.connection = nil
 	s.used, s.id, s.start, s.took, s.proto, s.end, s.err = true, x.ID, x.Start, took, x.In.Proto, o, x.Failure
 	s.client, s.is4 = x.Client.As16(), x.Client.Is4()
 	s.text = s.text[:0]

@@ -180,6 +180,9 @@ func addForwarded(x *stage.Exchange, out *message.Request) {
 		out.Del(message.XRealIP)
 		out.Del(message.XForwardedHost)
 		out.Del(message.XForwardedProto)
+		if x.ClientField != "" {
+			out.DelLine(x.ClientField)
+		}
 	}
 	var text [48]byte
 	addr := peer.AppendTo(text[:0])

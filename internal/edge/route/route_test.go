@@ -165,6 +165,20 @@ func TestForwardedForIsKeptFromATrustedPeerOnly(t *testing.T) {
 	}
 }
 
+func TestTheListenersOwnClientFieldIsKeptFromATrustedPeerOnly(t *testing.T) {
+	h := chain(t, v1.Route{Name: "all", Pool: "p"})
+	for _, trusted := range []bool{false, true} {
+		x := exchange("GET http://h/\nCF-Connecting-IP: 198.51.100.1\ncf-connecting-ip: 198.51.100.2\nTrue-Client-IP: 1.1.1.1")
+		x.PeerTrusted, x.ClientField = trusted, "CF-Connecting-IP"
+		if _, err := h.Serve(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
+		if got := x.Out.Lookup("CF-Connecting-IP"); (got != nil) != trusted || x.Out.Lookup("True-Client-IP") == nil {
+			t.Errorf("trusted %v: sent %s", trusted, dump(&x.Out.Fields))
+		}
+	}
+}
+
 // jar takes the Cookie lines out.
 type jar struct{}
 

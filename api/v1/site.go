@@ -13,7 +13,10 @@ type SiteSpec struct {
 	Hostnames []string `json:"hostnames" schema:"required,minItems=1,maxItems=1000,format=hostname-pattern"`
 	// Listeners that serve the site, of its organization or else of the one named default; absent means all.
 	Listeners []string `json:"listeners,omitempty" schema:"maxItems=64,ref=Listener"`
-	Policies  `json:",inline"`
+	// Certificates are names of Certificate documents of the site's organization, which its listeners with
+	// TLS show for its host names. They are read when the first visitor asks for one of these names.
+	Certificates []string `json:"certificates,omitempty" schema:"maxItems=16,ref=Certificate"`
+	Policies     `json:",inline"`
 	// Routes are tried in order; the first that matches serves the request.
 	Routes []Route `json:"routes" schema:"required,minItems=1,maxItems=1000"`
 }

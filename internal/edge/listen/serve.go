@@ -143,9 +143,12 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 		return
 	}
 	state := tc.ConnectionState()
-	facts.TLS = &state
+	protocol := state.NegotiatedProtocol
+	facts.TLS = keep(&state)
 	switch {
-	case state.NegotiatedProtocol == "h2":
+	case protocol == acmeProtocol: // the authority has seen what it came for
+		_ = tc.Close()
+	case protocol == "h2":
 		a.series.total[speakHTTP2].Inc()
 		a.std.ServeHTTP2(ctx, tc, facts)
 	case a.http1:
@@ -163,7 +166,7 @@ func handshake(ctx context.Context, nc net.Conn, c *tls.Config, limit time.Durat
 		defer cancel()
 	}
 	tc := tls.Server(nc, c)
-	return tc, tc.HandshakeContext(ctx)
+	return tc, hello(ctx, tc)
 }
 
 func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Conn) {
@@ -182,7 +185,7 @@ func (e *endpoint) Settings() *http3.Settings { return e.current.Load().settings
 func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func()) {
 	a := e.enter()
 	facts := a.facts(peer, local)
-	facts.TLS = state
+	facts.TLS = keep(state)
 	give, ok := a.admit(facts.Client)
 	switch {
 	case !ok:

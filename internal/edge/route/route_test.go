@@ -23,6 +23,16 @@ func (t tableOf) Site(host []byte, _ string) (*snapshot.Site, error) {
 	return t.site, nil
 }
 
+func (t tableOf) Organization(host []byte, _ string) string {
+	switch string(host) {
+	case "unknown.test":
+		return ""
+	case "rival.test":
+		return "rival"
+	}
+	return t.site.Organization
+}
+
 type handler func(x *stage.Exchange) *message.Response
 
 func (h handler) Serve(_ context.Context, x *stage.Exchange) (*message.Response, error) {

@@ -263,6 +263,7 @@ func (i *Issuer) done(n *name, due time.Time) {
 	n.due = due
 	if !n.gone {
 		heap.Push(&i.queue, n)
+		i.notify()
 	}
 }
 

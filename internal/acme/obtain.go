@@ -157,7 +157,7 @@ func (i *Issuer) ends(n *name, leaf *x509.Certificate) {
 }
 
 // obtain asks the authority, one edge at a time, and keeps what it gives.
-func (i *Issuer) obtain(ctx context.Context, n *name) {
+func (i *Issuer) obtain(life context.Context, n *name) {
 	defer func() {
 		if p := recover(); p != nil { // what an authority sends ends nothing but its order
 			i.failed(n, fmt.Errorf("panic: %v", p))
@@ -167,10 +167,14 @@ func (i *Issuer) obtain(ctx context.Context, n *name) {
 	if d := n.order.Spec.DNS; d != nil {
 		limit += v1.Value(d.Wait).Std() + 2*d.Timeout.Std()
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(life, limit)
 	defer cancel()
 	cert, err := i.once(ctx, n)
-	if err != nil {
+	switch {
+	case err != nil && life.Err() != nil: // the process ends
+		i.done(n, time.Now())
+		return
+	case err != nil:
 		i.failed(n, err)
 		return
 	}

@@ -105,10 +105,10 @@ func New(cfg Config) *Issuer {
 	storage := &certmagic.FileStorage{Path: cfg.Dir}
 	return &Issuer{
 		cfg: cfg, storage: storage, challenges: newChallenges(storage),
-		web: &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
+		web:    &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 		issued: cfg.Metrics.Counters("relais_acme_orders_total", "Certificates asked for by ACME, by result.", 2, "result"),
 		expiry: cfg.Metrics.Gauges("relais_certificate_expiry_timestamp_seconds", "When a certificate in use ends.", 1000, "certificate"),
-		wake: make(chan struct{}, 1), orders: map[bundle.Key]*order{},
+		wake:   make(chan struct{}, 1), orders: map[bundle.Key]*order{},
 	}
 }
 

@@ -44,8 +44,8 @@ type Config struct {
 	Sites Sites
 	// Staples is a folder in which OCSP answers outlive the process; empty for none.
 	Staples string
-	Logger    *slog.Logger      // nil means none
-	Metrics   *observe.Registry // nil means a registry of its own
+	Logger  *slog.Logger      // nil means none
+	Metrics *observe.Registry // nil means a registry of its own
 }
 
 // maxHandshakes bounds the TLS handshakes under way at once in the process; a handshake may

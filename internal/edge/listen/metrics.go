@@ -47,7 +47,7 @@ func spoken() []string { return []string{speakHTTP1, speakHTTP2, speakHTTP3} }
 func newMetrics(r *observe.Registry) metrics {
 	return metrics{
 		expiry: r.Gauges("relais_certificate_expiry_timestamp_seconds", "When a certificate in use ends.", maxSeries, "certificate"),
-		gauge: r.Gauges("relais_listener_connections", "Connections open now.", maxSeries, "listener"),
+		gauge:  r.Gauges("relais_listener_connections", "Connections open now.", maxSeries, "listener"),
 		total: r.Counters("relais_listener_connections_total", "Connections that were served, by protocol.",
 			maxSeries*len(spoken()), "listener", "protocol"),
 		refused: r.Counters("relais_listener_connections_refused_total", "Connections that were closed unserved, by reason.",

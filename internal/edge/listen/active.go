@@ -160,8 +160,8 @@ func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) e
 		}
 		a.selector.certs = append(a.selector.certs, c)
 	}
-	if len(l.Certificates) == 0 && len(l.Hosts) == 0 {
-		if a.m.cfg.Authority == nil {
+	if len(l.Certificates) == 0 {
+		if a.m.cfg.Authority == nil && len(l.Hosts) == 0 {
 			return fmt.Errorf("tls names no certificate and this process has no internal CA; write tls.certificates")
 		}
 		a.selector.ca = a.m.cfg.Authority

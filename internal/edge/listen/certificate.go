@@ -331,3 +331,19 @@ func pair(cert, key []byte) (*tls.Certificate, error) {
 	}
 	return &p, nil
 }
+
+// CheckInline parses the certificates that documents hold, which serving does only at their first
+// use, and yields what is wrong. It reads no file.
+func CheckInline(certs []bundle.Certificate) func(yield func(bundle.Key, error) bool) {
+	return func(yield func(bundle.Key, error) bool) {
+		for i := range certs {
+			in := certs[i].Spec.Inline
+			if in == nil {
+				continue
+			}
+			if _, err := pair([]byte(in.Certificate), []byte(in.Key)); err != nil && !yield(certs[i].Key, err) {
+				return
+			}
+		}
+	}
+}

@@ -37,6 +37,28 @@ type authority struct {
 
 	mu      sync.Mutex
 	account *acme.Account // nil until it is first used
+	pause   time.Time     // until when the authority wants not to be asked
+}
+
+// limitPause is how long an authority is left alone that says it is asked too often.
+const limitPause = 15 * time.Minute
+
+// pausedError says that an authority is not asked now.
+type pausedError struct{ until time.Time }
+
+// Error implements error.
+func (e *pausedError) Error() string {
+	return "the authority is asked again at " + e.until.Format(time.RFC3339)
+}
+
+// paused says whether the authority is left alone for now.
+func (a *authority) paused() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if time.Now().Before(a.pause) {
+		return &pausedError{a.pause}
+	}
+	return nil
 }
 
 func (i *Issuer) newAuthority(spec *v1.ACMECertificate) *authority {
@@ -84,6 +106,9 @@ func externalKey(spec *v1.ACMECertificate) string {
 
 // order gets a chain for a host name, as PEM.
 func (a *authority) order(ctx context.Context, key crypto.Signer, host string) ([]byte, error) {
+	if err := a.paused(); err != nil {
+		return nil, err
+	}
 	for try := 0; ; try++ {
 		account, err := a.open(ctx)
 		if err != nil {
@@ -100,6 +125,11 @@ func (a *authority) order(ctx context.Context, key crypto.Signer, host string) (
 			a.mu.Lock() // it has forgotten us: the same key makes a new account
 			a.account = nil
 			a.mu.Unlock()
+		case errors.As(err, &problem) && problem.Type == acme.ProblemTypeRateLimited:
+			a.mu.Lock() // all its names wait: more questions make it longer
+			a.pause = time.Now().Add(limitPause)
+			a.mu.Unlock()
+			return nil, err
 		default:
 			return nil, err
 		}

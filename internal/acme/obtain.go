@@ -170,9 +170,13 @@ func (i *Issuer) obtain(life context.Context, n *name) {
 	ctx, cancel := context.WithTimeout(life, limit)
 	defer cancel()
 	cert, err := i.once(ctx, n)
+	var paused *pausedError
 	switch {
 	case err != nil && life.Err() != nil: // the process ends
 		i.done(n, time.Now())
+		return
+	case errors.As(err, &paused):
+		i.done(n, paused.until.Add(rand.N(limitPause)))
 		return
 	case err != nil:
 		i.failed(n, err)
@@ -208,7 +212,10 @@ func (i *Issuer) once(ctx context.Context, n *name) (*tls.Certificate, error) {
 	}
 	chain, err := n.order.authority.order(ctx, key, n.host)
 	if err != nil {
-		i.issued.With("failed").Inc()
+		var paused *pausedError
+		if !errors.As(err, &paused) {
+			i.issued.With("failed").Inc()
+		}
 		return nil, err
 	}
 	i.issued.With("ok").Inc()

@@ -193,37 +193,37 @@ func (c *certificate) load(ca Authority, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		c.current.Store(cert)
+		c.put(cert)
 	case spec.Files != nil:
 		cert, err := readPair(spec.Files)
 		if err != nil {
 			return err
 		}
 		c.stamp = stampOf(spec.Files)
-		c.current.Store(cert)
+		c.put(cert)
 	case spec.Inline != nil:
 		cert, err := pair([]byte(spec.Inline.Certificate), []byte(spec.Inline.Key))
 		if err != nil {
 			return err
 		}
-		c.current.Store(cert)
+		c.put(cert)
 	case spec.ACME != nil:
 		return nil
 	default:
 		return errors.New("it has neither internal, files, inline nor acme; give one of them")
 	}
-	c.quiet()
 	if cert := c.current.Load(); cert != nil && time.Now().After(cert.Leaf.NotAfter) {
 		log.Warn("a certificate has ended; clients will refuse it", "certificate", c.spec.Key, "notAfter", cert.Leaf.NotAfter)
 	}
 	return nil
 }
 
-// quiet leaves out the responder where the document wants no staple.
-func (c *certificate) quiet() {
-	if cert := c.current.Load(); cert != nil && c.spec.Spec.OCSP == "off" {
+// put takes a certificate into use, without its responder where the document wants no staple.
+func (c *certificate) put(cert *tls.Certificate) {
+	if c.spec.Spec.OCSP == "off" {
 		cert.Leaf.OCSPServer = nil
 	}
+	c.current.Store(cert)
 }
 
 // refresh takes up new files and renewed certificates, and says whether there was one. What
@@ -255,8 +255,7 @@ func (c *certificate) refresh(ca Authority, log *slog.Logger) bool {
 			return false
 		}
 		c.stamp, c.failed = stamp, ""
-		c.current.Store(cert)
-		c.quiet()
+		c.put(cert)
 		log.Info("a certificate was read again", "certificate", c.spec.Key, "notAfter", cert.Leaf.NotAfter)
 		return true
 	}

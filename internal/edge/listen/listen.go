@@ -70,6 +70,7 @@ type Manager struct {
 	tidying sync.Mutex // of certificates' own state
 	loaded  loaded
 	staples *stapler
+	shakers *shakers
 
 	mu        sync.Mutex
 	running   bool
@@ -94,7 +95,7 @@ func New(cfg Config) *Manager {
 		endpoints: map[place]*endpoint{}, leaving: map[*endpoint]struct{}{},
 		states: map[string]*state{}, certs: map[bundle.Key]*certificate{},
 	}
-	m.staples = newStapler(cfg)
+	m.staples, m.shakers = newStapler(cfg), newShakers()
 	m.index.Store(&map[string]*Active{})
 	return m
 }
@@ -137,6 +138,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			m.stop()
 			m.wg.Wait()
+			m.shakers.stop()
 			return nil
 		case <-m.wake:
 		case now := <-tick.C:

@@ -136,10 +136,13 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 		a.refuse(nc, refuseHandshakes)
 		return
 	}
-	tc, err := handshake(ctx, conn, a.tls, a.Spec.Timeouts.Handshake.Std())
+	tc, err := a.m.handshake(ctx, conn, a.tls, a.Spec.Timeouts.Handshake.Std())
 	a.m.handshakes.Add(-1)
 	if err != nil {
 		a.series.failed[handshakeFailure(err)].Inc()
+		if errors.Is(err, errHandshakePanic) {
+			a.m.cfg.Logger.Error("a handshake panicked", "listener", a.Key, "err", err)
+		}
 		return
 	}
 	state := tc.ConnectionState()
@@ -159,14 +162,14 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 	}
 }
 
-func handshake(ctx context.Context, nc net.Conn, c *tls.Config, limit time.Duration) (*tls.Conn, error) {
+func (m *Manager) handshake(ctx context.Context, nc net.Conn, c *tls.Config, limit time.Duration) (*tls.Conn, error) {
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	tc := tls.Server(nc, c)
-	return tc, hello(ctx, tc)
+	return tc, m.shakers.do(ctx, tc)
 }
 
 func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Conn) {

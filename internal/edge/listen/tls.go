@@ -1,7 +1,6 @@
 package listen
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -68,23 +67,6 @@ func keep(state *tls.ConnectionState) *message.TLS {
 	}
 	return t
 }
-
-// hello does the handshake in a goroutine of its own: it needs a deep stack, which the goroutine
-// that serves the connection for the rest of its life would keep.
-func hello(ctx context.Context, tc *tls.Conn) error {
-	done := make(chan error, 1)
-	go func() {
-		defer func() {
-			if p := recover(); p != nil {
-				done <- errHandshakePanic
-			}
-		}()
-		done <- tc.HandshakeContext(ctx)
-	}()
-	return <-done
-}
-
-var errHandshakePanic = errors.New("the handshake panicked")
 
 // The reasons of handshakes that fail, as counted.
 const (

@@ -78,7 +78,9 @@ func clientOf(t *testing.T) (string, tls.Certificate) {
 }
 
 func TestAConnectionBelongsToItsOrganizationAndItsClient(t *testing.T) {
-	back := origin(t, func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "cert=%v", r.Header.Values("Client-Cert")) })
+	back := origin(t, func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "cert=%v", r.Header.Values("Client-Cert"))
+	})
 	file := filepath.Join(t.TempDir(), "tenants.yaml")
 	if err := os.WriteFile(file, []byte(tenants), 0o600); err != nil {
 		t.Fatal(err)

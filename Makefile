@@ -8,7 +8,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 # A number of runs: with a time, go test may fail at its end for no fault of the target.
 FUZZTIME ?= 20000x
 
-.PHONY: help build run test check allocs race fuzz e2e conformance bench generate fmt clean
+.PHONY: help build run test check allocs race fuzz e2e conformance testssl acme bench generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -27,7 +27,7 @@ check: ## format, vet, lint, the house's rules
 	$(TOOL) staticcheck ./...
 	$(GO) test .
 
-test: check build allocs race fuzz e2e conformance ## every lane that proves the product
+test: check build allocs race fuzz e2e acme conformance ## every lane that proves the product
 
 allocs: ## the hot paths allocate nothing (counted without the race detector)
 	$(GO) test -count=1 -run 'Alloc|Nothing' ./internal/...
@@ -46,6 +46,13 @@ e2e: build ## the whole binary, as its users meet it
 
 conformance: build ## h2spec and ambiguous HTTP against bin/relais; scores may only improve
 	$(GO) run ./test/conformance
+
+testssl: build ## testssl.sh against a TLS listener with defaults (installs it on Debian, takes minutes)
+	@command -v testssl >/dev/null || { apt-get update && apt-get install -y testssl.sh; }
+	$(GO) run ./test/conformance -suite testssl
+
+acme: ## whole edges against a real ACME authority, in the test process
+	$(GO) test -count=1 -timeout 5m ./test/acme
 
 bench: build ## side by side with nginx, HAProxy, Varnish and Caddy
 	$(GO) run ./bench -install

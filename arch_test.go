@@ -77,6 +77,11 @@ var homes = map[string][]string{
 	"github.com/rogpeppe/go-internal":     {"*"},
 	"github.com/google/go-cmp":            {"*"},
 	"golang.org/x/text":                   {"api/v1"},
+	"golang.org/x/crypto/ocsp":            {"internal/edge/listen", "test"},
+	"github.com/caddyserver/certmagic":    {"internal/acme"},
+	"github.com/mholt/acmez":              {"internal/acme"},
+	"github.com/letsencrypt/":             {"test"},
+	"github.com/miekg/dns":                {"test"},
 }
 
 type file struct {

@@ -1,6 +1,9 @@
 package main
 
-import "fmt"
+import (
+	"context"
+	"fmt"
+)
 
 // benchCase is one way to load servers, the same for all of them.
 type benchCase struct {
@@ -10,14 +13,20 @@ type benchCase struct {
 	bytes  int  // of the answer's body
 	tls    bool // TLS 1.3, connections kept
 	cached bool // the backend must not be asked while it is measured
+	idle   bool // connections are held, and memory is measured
 	rows   []row
+	load   loader // nil is wrk
 }
+
+// loader asks a server for some seconds.
+type loader func(ctx context.Context, s *site, address string, conns, seconds int) (loadResult, error)
 
 // row is one server in one role.
 type row struct {
 	name   string
 	server string // a key of servers
 	port   string // the name of the port of that role
+	tls    bool   // TLS in this row only
 }
 
 // baseline is the row that ratios are to.
@@ -28,22 +37,22 @@ const product = "relais"
 
 func cases() []benchCase {
 	proxies := []row{
-		{baseline, "nginx", "nginx-proxy"},
-		{"haproxy", "haproxy", "haproxy-proxy"},
-		{"caddy", "caddy", "caddy-proxy"},
-		{"ReverseProxy", "reverseproxy", "reverseproxy"},
-		{product, "relais", "relais-clear"},
+		{baseline, "nginx", "nginx-proxy", false},
+		{"haproxy", "haproxy", "haproxy-proxy", false},
+		{"caddy", "caddy", "caddy-proxy", false},
+		{"ReverseProxy", "reverseproxy", "reverseproxy", false},
+		{product, "relais", "relais-clear", false},
 	}
 	return []benchCase{
 		{
 			name: "hit1k", about: "1 KB from a cache or a file, HTTP/1.1 keep-alive", path: "/hit/1k", bytes: 1 << 10, cached: true,
 			rows: []row{
-				{baseline, "nginx", "nginx-file"},
-				{"nginx proxy_cache", "nginx", "nginx-cache"},
-				{"haproxy cache", "haproxy", "haproxy-cache"},
-				{"varnish", "varnish", "varnish"},
-				{"caddy", "caddy", "caddy-file"},
-				{product, "relais", "relais-clear"},
+				{baseline, "nginx", "nginx-file", false},
+				{"nginx proxy_cache", "nginx", "nginx-cache", false},
+				{"haproxy cache", "haproxy", "haproxy-cache", false},
+				{"varnish", "varnish", "varnish", false},
+				{"caddy", "caddy", "caddy-file", false},
+				{product, "relais", "relais-clear", false},
 			},
 		},
 		{name: "proxy1k", about: "1 KB from an origin, HTTP/1.1 keep-alive on both sides", path: "/proxy/1k", bytes: 1 << 10, rows: proxies},
@@ -51,19 +60,39 @@ func cases() []benchCase {
 		{
 			name: "tls1k", about: "1 KB from a cache or a file, TLS 1.3, HTTP/1.1 keep-alive", path: "/hit/1k", bytes: 1 << 10, cached: true, tls: true,
 			rows: []row{
-				{baseline, "nginx", "nginx-tls"},
-				{"haproxy cache", "haproxy", "haproxy-tls"},
-				{"caddy", "caddy", "caddy-tls"},
-				{product, "relais", "relais-tls"},
+				{baseline, "nginx", "nginx-tls", false},
+				{"haproxy cache", "haproxy", "haproxy-tls", false},
+				{"caddy", "caddy", "caddy-tls", false},
+				{product, "relais", "relais-tls", false},
+			},
+		},
+		{
+			name: "handshake", about: "A full TLS 1.3 handshake (X25519, ECDSA P-256, no resumption) and 1 KB, a connection each", path: "/hit/1k",
+			bytes: 1 << 10, cached: true, tls: true, load: loadHandshakes,
+			rows: []row{
+				{baseline, "nginx", "nginx-tls", false},
+				{"haproxy cache", "haproxy", "haproxy-tls", false},
+				{"caddy", "caddy", "caddy-tls", false},
+				{product, "relais", "relais-tls", false},
+			},
+		},
+		{
+			name: "idle", about: "Resident memory of an idle keep-alive connection after one request, 10,000 held", path: "/hit/1k",
+			bytes: 1 << 10, cached: true, idle: true,
+			rows: []row{
+				{baseline, "nginx", "nginx-file", false},
+				{"nginx TLS", "nginx", "nginx-tls", true},
+				{product, "relais", "relais-clear", false},
+				{"relais TLS", "relais", "relais-tls", true},
 			},
 		},
 	}
 }
 
-// url is where a row answers. TLS names localhost, so that clients send a
+// address is where a row answers. TLS names localhost, so that clients send a
 // server name.
-func (c benchCase) url(port int) string {
-	if c.tls {
+func (c benchCase) address(r row, port int) string {
+	if c.tls || r.tls {
 		return fmt.Sprintf("https://localhost:%d%s", port, c.path)
 	}
 	return fmt.Sprintf("http://127.0.0.1:%d%s", port, c.path)

@@ -13,14 +13,19 @@ type goal struct {
 	test  string // a benchCase
 	peer  string // a row of it
 	ratio float64
+	// kib, when not 0, is instead the most memory of an idle connection in the row peer.
+	kib float64
 }
 
 func goals() []goal {
 	return []goal{
-		{"bench-hit1k", "hit1k", baseline, 1.4},
-		{"bench-proxy1k", "proxy1k", baseline, 1.0},
-		{"bench-proxy64k", "proxy64k", baseline, 1.0},
-		{"bench-tls1k", "tls1k", baseline, 1.1},
+		{"bench-hit1k", "hit1k", baseline, 1.4, 0},
+		{"bench-proxy1k", "proxy1k", baseline, 1.0, 0},
+		{"bench-proxy64k", "proxy64k", baseline, 1.0, 0},
+		{"bench-tls1k", "tls1k", baseline, 1.1, 0},
+		{"bench-handshake", "handshake", baseline, 1.0, 0},
+		{"bench-idle", "idle", product, 0, 4},
+		{"bench-idle-tls", "idle", "relais TLS", 0, 24},
 	}
 }
 
@@ -42,6 +47,14 @@ func check(out io.Writer, results map[string]*caseResult, wanted func(row string
 		if ours.Void != "" || peer.Void != "" {
 			fmt.Fprintf(t, "%s\tnot measured\tgoal %.2f\tpeer %s\tshort\n", g.name, g.ratio, g.peer)
 			short = true
+			continue
+		}
+		if g.kib > 0 {
+			word := "ok"
+			if peer.Median.ConnKiB > g.kib {
+				word, short = "short", true
+			}
+			fmt.Fprintf(t, "%s\tmeasured %.1f KiB\tgoal %.0f\trow %s\t%s\n", g.name, peer.Median.ConnKiB, g.kib, g.peer, word)
 			continue
 		}
 		ratio := peer.Median.CPUMicros / ours.Median.CPUMicros

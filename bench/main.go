@@ -77,7 +77,7 @@ func parse(args []string) (settings, error) {
 		fmt.Fprint(f.Output(), usage)
 		f.PrintDefaults()
 	}
-	f.StringVar(&names, "case", "", "comma separated cases: hit1k, proxy1k, proxy64k, tls1k; empty runs all")
+	f.StringVar(&names, "case", "", "comma separated cases: hit1k, proxy1k, proxy64k, tls1k, handshake, idle; empty runs all")
 	f.StringVar(&only, "only", "", "comma separated rows, as the table names them; empty measures all")
 	f.IntVar(&s.rounds, "rounds", 5, "how often each row is visited")
 	f.IntVar(&s.seconds, "dur", 3, "seconds of one visit")
@@ -201,7 +201,7 @@ func (s settings) measure(ctx context.Context, root string, chosen []benchCase) 
 	if err := proc.PinSelf(loadCore); err != nil {
 		return nil, err
 	}
-	b := &bench{site: place, client: client(), conns: s.conns, rounds: s.rounds, seconds: s.seconds, out: os.Stderr}
+	b := &bench{site: place, sink: sink, client: client(), conns: s.conns, rounds: s.rounds, seconds: s.seconds, out: os.Stderr}
 	stop, err := b.startAll(ctx, sink, serversOf(chosen, s.wanted))
 	defer stop()
 	if err != nil {

@@ -25,10 +25,11 @@ type sample struct {
 	Busy         float64 `json:"busy"`      // share of the server's core that it used
 	P50Micros    float64 `json:"p50Micros"`
 	MemoryMiB    float64 `json:"memoryMiB"`
-	LogBytes     float64 `json:"logBytes"`     // access log per request
-	OriginShare  float64 `json:"originShare"`  // requests that reached the backend, per request
-	BadStatus    int64   `json:"badStatus"`    // answers of 400 and more
-	SocketErrors int64   `json:"socketErrors"` // connect, read, write, timeout
+	ConnKiB      float64 `json:"connKiB,omitempty"` // of an idle connection
+	LogBytes     float64 `json:"logBytes"`          // access log per request
+	OriginShare  float64 `json:"originShare"`       // requests that reached the backend, per request
+	BadStatus    int64   `json:"badStatus"`         // answers of 400 and more
+	SocketErrors int64   `json:"socketErrors"`      // connect, read, write, timeout
 }
 
 // loadResult is what wrk says.
@@ -75,8 +76,18 @@ func parseLoad(out []byte) (loadResult, error) {
 	return r, nil
 }
 
+func (c benchCase) loader() loader {
+	if c.load != nil {
+		return c.load
+	}
+	return load
+}
+
 // visit measures one row once.
 func (b *bench) visit(ctx context.Context, c benchCase, r row) (sample, error) {
+	if c.idle {
+		return b.visitIdle(ctx, c, r)
+	}
 	v := b.running[r.server]
 	if err := v.access.Empty(); err != nil {
 		return sample{}, fmt.Errorf("empty the access log of %s: %w", v.name, err)
@@ -89,7 +100,7 @@ func (b *bench) visit(ctx context.Context, c benchCase, r row) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	l, err := load(ctx, b.site, c.url(b.site.ports[r.port]), b.conns, b.seconds)
+	l, err := c.loader()(ctx, b.site, c.address(r, b.site.ports[r.port]), b.conns, b.seconds)
 	if err != nil {
 		return sample{}, err
 	}
@@ -152,7 +163,7 @@ func client() *http.Client {
 func (b *bench) probe(ctx context.Context, c benchCase, r row) error {
 	want := strings.Repeat("x", c.bytes)
 	for range 3 {
-		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url(b.site.ports[r.port]), nil)
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.address(r, b.site.ports[r.port]), nil)
 		if err != nil {
 			return err
 		}

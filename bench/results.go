@@ -69,6 +69,7 @@ func median(samples []sample) sample {
 		CPUMicros:   of(func(s sample) float64 { return s.CPUMicros }),
 		Busy:        of(func(s sample) float64 { return s.Busy }),
 		P50Micros:   of(func(s sample) float64 { return s.P50Micros }),
+		ConnKiB:     of(func(s sample) float64 { return s.ConnKiB }),
 		MemoryMiB:   of(func(s sample) float64 { return s.MemoryMiB }),
 		LogBytes:    of(func(s sample) float64 { return s.LogBytes }),
 		OriginShare: of(func(s sample) float64 { return s.OriginShare }),
@@ -108,6 +109,10 @@ func (r *results) markdown() string {
 }
 
 func (c *caseResult) markdown(b *strings.Builder, name string) {
+	if c.row(product).Median.ConnKiB != 0 || c.row(baseline).Median.ConnKiB != 0 {
+		b.WriteString(c.idleTable(name))
+		return
+	}
 	fmt.Fprintf(b, "\n## %s\n%s. %s, %d rounds of %d s, %d connections.\n\n", name, c.About, c.When, c.Rounds, c.Seconds, c.Conns)
 	b.WriteString("| server | CPU µs | lowest-highest | per core against nginx | requests/s | core busy | memory MiB | log bytes a request | errors |\n|---|---|---|---|---|---|---|---|---|\n")
 	base := c.row(baseline)

@@ -21,6 +21,7 @@ type bench struct {
 	missing map[string]error // servers that did not start, and why
 	backend *proc.Process
 	client  *http.Client
+	sink    *syslogSink
 	conns   int
 	rounds  int
 	seconds int
@@ -124,7 +125,10 @@ func (b *bench) prepare(ctx context.Context, c benchCase, r row) error {
 	if err := b.probe(ctx, c, r); err != nil {
 		return err
 	}
-	_, err := load(ctx, b.site, c.url(b.site.ports[r.port]), b.conns, 1)
+	if c.idle {
+		return nil
+	}
+	_, err := c.loader()(ctx, b.site, c.address(r, b.site.ports[r.port]), b.conns, 1)
 	return err
 }
 

@@ -55,6 +55,21 @@ type ListenerTLS struct {
 	Certificates []string `json:"certificates,omitempty" schema:"maxItems=1000,ref=Certificate"`
 	// MinVersion is the lowest TLS version.
 	MinVersion string `json:"minVersion,omitempty" schema:"enum=1.2|1.3,default=1.2"`
+	// ClientAuth asks visitors for a certificate of their own.
+	ClientAuth *ClientAuth `json:"clientAuth,omitempty"`
+	// TicketKeys is a folder of session-ticket keys that several edges share, so that a visitor resumes a
+	// session at any of them. An edge that may write there adds a key every 12 hours; the others read it.
+	// Absent means keys of this process alone.
+	TicketKeys string `json:"ticketKeys,omitempty" schema:"maxLength=4096"`
+}
+
+// ClientAuth asks visitors for a certificate. What was verified is told to the origin in Client-Cert
+// (RFC 9440); what a visitor writes there himself is removed.
+type ClientAuth struct {
+	// CA holds the certificates of the authorities that visitors' certificates must come from, as PEM.
+	CA string `json:"ca" schema:"required,maxLength=1048576"`
+	// Mode require ends a handshake without a certificate; verify-if-given lets it pass.
+	Mode string `json:"mode,omitempty" schema:"enum=require|verify-if-given,default=require"`
 }
 
 // ClientAddress says whose word is taken for a visitor's address.

@@ -1,7 +1,6 @@
 package v1
 
 import (
-	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -43,6 +42,9 @@ func (c *checker) listener(s *ListenerSpec) {
 	}
 	if s.TLS != nil {
 		c.within("tls", func() { c.distinct("certificates", s.TLS.Certificates) })
+		if a := s.TLS.ClientAuth; a != nil && a.CA != "" {
+			c.authorities("tls.clientAuth.ca", a.CA)
+		}
 	}
 	a := s.ClientAddress
 	if a.ProxyProtocol != "off" && a.ProxyProtocol != "" {
@@ -56,32 +58,6 @@ func (c *checker) listener(s *ListenerSpec) {
 	}
 	if s.RequestID.Trust && len(a.TrustedProxies) == 0 {
 		c.add("requestId.trust", "trusts nobody, as clientAddress.trustedProxies is empty", "list the networks of the proxies in front")
-	}
-}
-
-func (c *checker) certificate(s *CertificateSpec) {
-	n := 0
-	for _, given := range []bool{s.Internal != nil, s.Files != nil, s.Inline != nil} {
-		if given {
-			n++
-		}
-	}
-	if n != 1 {
-		c.add("", "gives "+strconv.Itoa(n)+" sources of the certificate", "give exactly one of internal, files and inline")
-	}
-	if s.Internal != nil {
-		c.distinct("internal.hostnames", s.Internal.Hostnames)
-		for i, h := range s.Internal.Hostnames {
-			if h == "*" {
-				c.add("internal.hostnames["+strconv.Itoa(i)+"]", "no certificate is valid for every host", "write the names, or *.example.com")
-			}
-		}
-	}
-	if s.Inline != nil && s.Inline.Certificate != "" && s.Inline.Key != "" {
-		// The error of X509KeyPair tells what it looked for, never what it saw of the key.
-		if _, err := tls.X509KeyPair([]byte(s.Inline.Certificate), []byte(s.Inline.Key)); err != nil {
-			c.add("inline", "is not a certificate with its key: "+strings.TrimPrefix(err.Error(), "tls: "), "give PEM: the chain with the leaf first, and the leaf's key")
-		}
 	}
 }
 

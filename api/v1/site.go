@@ -13,7 +13,6 @@ type SiteSpec struct {
 	Hostnames []string `json:"hostnames" schema:"required,minItems=1,maxItems=1000,format=hostname-pattern"`
 	// Listeners that serve the site, of its organization or else of the one named default; absent means all.
 	Listeners []string `json:"listeners,omitempty" schema:"maxItems=64,ref=Listener"`
-	Policies  `json:",inline"`
 	Delivery  `json:",inline"`
 	// HTTPS brings visitors to TLS.
 	HTTPS HTTPS `json:"https,omitempty"`
@@ -21,6 +20,10 @@ type SiteSpec struct {
 	Maintenance *Maintenance `json:"maintenance,omitempty"`
 	// ErrorPages take the place of the edge's own pages for errors.
 	ErrorPages []ErrorPage `json:"errorPages,omitempty" schema:"maxItems=32"`
+	// Certificates are names of Certificate documents of the site's organization, which its listeners with
+	// TLS show for its host names. They are read when the first visitor asks for one of these names.
+	Certificates []string `json:"certificates,omitempty" schema:"maxItems=16,ref=Certificate"`
+	Policies     `json:",inline"`
 	// Routes are tried in order; the first that matches serves the request.
 	Routes []Route `json:"routes" schema:"required,minItems=1,maxItems=1000"`
 }

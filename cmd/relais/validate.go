@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/relais-edge/relais/internal/document"
+	"github.com/relais-edge/relais/internal/edge/listen"
 	"github.com/relais-edge/relais/internal/pop"
 )
 
@@ -23,6 +25,13 @@ func validateCommand() *cobra.Command {
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, problems := pop.Compile(files, os.LookupEnv)
+			if b != nil {
+				for key, err := range listen.CheckInline(b.Certificates) {
+					problems = append(problems, document.Problem{
+						File: strings.Join(files, ", "), Document: "Certificate " + string(key), Field: "spec.inline", What: "is not a certificate with its key", Fix: err.Error(),
+					})
+				}
+			}
 			result := struct {
 				Valid    bool               `json:"valid"`
 				Sites    int                `json:"sites"`

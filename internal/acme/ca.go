@@ -1,5 +1,5 @@
-// Package acme gets certificates: for now from the internal CA, which is a key pair in a
-// directory of this machine.
+// Package acme gets certificates: from ACME authorities (RFC 8555), and from the internal CA,
+// which is a key pair in a directory of this machine.
 package acme
 
 import (

@@ -39,6 +39,25 @@ type Listener struct {
 	Spec v1.ListenerSpec `json:"spec"`
 	// Certificates are the keys of Spec.TLS.Certificates, in their order.
 	Certificates []Key `json:"certificates,omitempty"`
+	// Hosts are the certificates that sites name, by their host names.
+	Hosts []CertificateHosts `json:"hosts,omitempty"`
+}
+
+// CertificateHosts says for which host names a listener shows certificates.
+type CertificateHosts struct {
+	// Hostnames are lower-case A-labels or *.name.
+	Hostnames    []string `json:"hostnames"`
+	Certificates []Key    `json:"certificates"`
+}
+
+// ACME is a Certificate of an ACME authority with all names that are wanted of it.
+type ACME struct {
+	Key  Key
+	Spec *v1.ACMECertificate
+	// NoStaple says that OCSP is off.
+	NoStaple bool
+	// Hostnames are lower-case A-labels or *.name, each once.
+	Hostnames []string
 }
 
 // Certificate is a compiled Certificate.

@@ -38,6 +38,7 @@ func Compile(docs []v1.Document) (*bundle.Bundle, []Problem) {
 	for _, d := range sites {
 		b.Sites = append(b.Sites, c.site(d))
 	}
+	c.siteCertificates(b, sites)
 	c.hostConflicts(sites, b.Sites)
 	for _, d := range c.services.sorted() {
 		b.Services = append(b.Services, c.service(d))

@@ -65,7 +65,7 @@ spec: {}
 `+pool)
 	addr := netip.MustParseAddrPort("127.0.0.1:4711")
 	req := &message.Request{Proto: message.HTTP2, Secure: true, Conn: &message.Conn{
-		Listener: "default/web-tls", Peer: addr, Local: addr, Client: addr.Addr(), TLS: &tls.ConnectionState{Version: tls.VersionTLS13},
+		Listener: "default/web-tls", Peer: addr, Local: addr, Client: addr.Addr(), TLS: &message.TLS{Version: tls.VersionTLS13},
 	}}
 	req.SetMethod([]byte("GET"))
 	req.SetAuthority([]byte("shop.example.com"))

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ type Edge struct {
 	current   snapshot.Current
 	listen    *listen.Manager
 	services  *l4.Manager
+	acme      *acme.Issuer
 	balance   *balance.Stage
 	origin    *origin.Handler
 	waf       *waf.Stage
@@ -162,7 +164,11 @@ func New(cfg Config) (*Edge, error) {
 	e.services = l4.New(l4.Config{
 		Pools: servicePools{e.balance, e.origin}, Record: e.recordConnection, Logger: cfg.Logger, Metrics: m,
 	})
-	e.listen = listen.New(listen.Config{Handler: e.front, Passthrough: e.services, Authority: ca, Logger: cfg.Logger, Metrics: m})
+	e.acme = acme.New(acme.Config{Dir: filepath.Join(cfg.Data, "acme"), Logger: cfg.Logger, Metrics: m})
+	e.front.tokens = e.acme
+	e.listen = listen.New(listen.Config{
+		Handler: e.front, Passthrough: e.services, Authority: ca, ACME: e.acme, Sites: e, Staples: filepath.Join(cfg.Data, "ocsp"), Logger: cfg.Logger, Metrics: m,
+	})
 	return e, nil
 }
 
@@ -172,6 +178,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return e.listen.Run(ctx) })
 	g.Go(func() error { return e.services.Run(ctx) })
+	g.Go(func() error { return e.acme.Run(ctx) })
 	g.Go(func() error { return e.balance.Run(ctx) })
 	g.Go(func() error { return e.origin.Run(ctx) })
 	g.Go(func() error { return e.mirror.Run(ctx) })
@@ -297,6 +304,41 @@ func (e *Edge) Site(host []byte, listener string) (*snapshot.Site, error) {
 	return entry.Site()
 }
 
+// Organization implements route.Table.
+func (e *Edge) Organization(host []byte, listener string) string {
+	t := e.current.Load()
+	if t == nil {
+		return ""
+	}
+	entry := t.Lookup(host, bundle.Key(listener))
+	if entry == nil {
+		return ""
+	}
+	organization, _ := entry.Key().Split()
+	return organization
+}
+
+// Serves implements listen.Sites.
+func (e *Edge) Serves(host, listener string) (sure, any bool) {
+	t := e.current.Load()
+	if t == nil {
+		return false, false
+	}
+	entry := t.Lookup([]byte(host), bundle.Key(listener))
+	if entry == nil {
+		return false, false
+	}
+	for _, h := range entry.Spec().Hostnames {
+		switch {
+		case h == host, len(h) > 2 && h[0] == '*' && strings.HasSuffix(host, h[1:]):
+			return true, true
+		case h == "*":
+			any = true
+		}
+	}
+	return false, any
+}
+
 // client asks the listener what it knows of a request.
 func (e *Edge) client(req *message.Request) client {
 	l := e.listen.Listener(req.Conn.Listener)
@@ -304,7 +346,10 @@ func (e *Edge) client(req *message.Request) client {
 		return client{addr: req.Conn.Client}
 	}
 	trusted := l.Trusts(req.Conn)
-	return client{l.Client(req), trusted, trusted && l.Spec.RequestID.Trust, l.AltSvc, l.Field()}
+	return client{
+		addr: l.Client(req), trusted: trusted, takeID: trusted && l.Spec.RequestID.Trust, altSvc: l.AltSvc,
+		field: l.Field(), identity: l.Spec.TLS != nil && l.Spec.TLS.ClientAuth != nil,
+	}
 }
 
 // Addresses are those on which connections are accepted.

@@ -27,6 +27,7 @@ type front struct {
 	record recorder
 	panics observe.Counter
 	report func(msg string, args ...any)
+	tokens challenges
 	turns  sync.Pool
 	base   atomic.Pointer[time.Time]
 }
@@ -38,12 +39,42 @@ type client struct {
 	takeID  bool       // that proxy may choose the request id
 	altSvc  string     // how HTTP/3 is to be had
 	field   string     // the listener's own field for a visitor's address; empty for none
+	// identity says that the listener asks for client certificates, so that it alone fills Client-Cert.
+	identity bool
 }
 
 // recorder is what the front needs of edge/record.
 type recorder interface {
 	Record(x *stage.Exchange, o message.Outcome)
 	Refused(conn *message.Conn, id stage.RequestID, status int, code, detail string)
+}
+
+// challenges knows the answers for ACME authorities that check a name by HTTP-01.
+type challenges interface {
+	KeyAuthorization(token string) (string, bool)
+}
+
+// challengePath is where an authority comes (RFC 8555 section 8.3).
+const challengePath = "/.well-known/acme-challenge/"
+
+// challenge answers an ACME authority before any site does; nil for what is none of ours, as an
+// origin may do its own.
+func (f *front) challenge(x *stage.Exchange) *message.Response {
+	path := x.In.Path()
+	if len(path) <= len(challengePath) || path[1] != '.' || string(path[:len(challengePath)]) != challengePath || x.In.Method != message.GET {
+		return nil
+	}
+	text, ok := f.tokens.KeyAuthorization(string(path[len(challengePath):]))
+	if !ok {
+		return nil
+	}
+	resp := &x.Response
+	resp.Reset()
+	resp.Status = 200
+	resp.AddString(message.ContentType, "application/octet-stream")
+	resp.SetBytes([]byte(text))
+	x.Mark("acme", "http-01")
+	return resp
 }
 
 // turn is one exchange and the way back to the pool.
@@ -63,6 +94,9 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 	c := f.client(req)
 	x.Client, x.PeerTrusted, x.ClientField, t.altSvc = c.addr, c.trusted, c.field, c.altSvc
 	x.ID = idFor(req, c)
+	if t := req.Conn; t != nil && t.TLS != nil && c.identity {
+		identify(req, t.TLS.ClientCert)
+	}
 	resp, err := f.ask(ctx, x)
 	if err != nil {
 		x.Failure = stage.AsError(err)
@@ -95,6 +129,9 @@ func (f *front) ask(ctx context.Context, x *stage.Exchange) (resp *message.Respo
 			resp, err = nil, &stage.Error{Code: "proxy_internal_error", Side: stage.SideEdge, Status: 500, Err: fmt.Errorf("panic: %v", p)}
 		}
 	}()
+	if resp := f.challenge(x); resp != nil {
+		return resp, nil
+	}
 	return f.chain.Serve(ctx, x)
 }
 
@@ -136,6 +173,16 @@ func (t *turn) finish(resp *message.Response) {
 	mannersFor(&t.Exchange).secure(&t.Exchange, resp)
 	if t.In.Lookup(timingField) != nil {
 		t.addTiming(resp)
+	}
+}
+
+// identify puts the verified client certificate where RFC 9440 says, before any rule and the cache's
+// key see the request, and takes out what the client wrote there.
+func identify(req *message.Request, cert string) {
+	req.DelLine("Client-Cert")
+	req.DelLine("Client-Cert-Chain")
+	if cert != "" {
+		req.SetLine("Client-Cert", []byte(cert))
 	}
 }
 

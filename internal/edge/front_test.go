@@ -3,6 +3,7 @@ package edge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -37,8 +38,15 @@ func newFront(c client, f chainFunc) (*front, *records) {
 	r := &records{}
 	return &front{
 		chain: f, record: r, client: func(*message.Request) client { return c }, report: func(string, ...any) {},
-		panics: observe.New().Counters("panics", "", 1).With(),
+		panics: observe.New().Counters("panics", "", 1).With(), tokens: tokens{"abc": "abc.thumb"},
 	}, r
+}
+
+type tokens map[string]string
+
+func (t tokens) KeyAuthorization(token string) (string, bool) {
+	v, ok := t[token]
+	return v, ok
 }
 
 func request(fields ...string) *message.Request {
@@ -141,5 +149,50 @@ func TestWhatIsNoRequestIsRefusedWithAnID(t *testing.T) {
 	resp := f.Refuse(t.Context(), nil, 400, "bare_lf", "a detail")
 	if resp.Status != 400 || len(resp.Get(message.XRequestId)) != stage.IDLen || string(resp.Get(message.ProxyStatus)) != "relais; error=http_request_error" || r.refused != "bare_lf" {
 		t.Errorf("%d %s, refused %q", resp.Status, resp.Get(message.ProxyStatus), r.refused)
+	}
+}
+
+func TestRFC8555HTTP01IsAnsweredBeforeSites(t *testing.T) {
+	f, _ := newFront(client{}, answers(299))
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+	}{
+		{"GET", "/.well-known/acme-challenge/abc", "abc.thumb", 200},
+		{"GET", "/.well-known/acme-challenge/other", "", 299}, // perhaps the origin's own
+		{"GET", "/.well-known/acme-challenge/", "", 299},
+		{"POST", "/.well-known/acme-challenge/abc", "", 299},
+		{"GET", "/.well-known/acme-challenge", "", 299},
+		{"GET", "/", "", 299},
+		{"GET", "", "", 299},
+	} {
+		req := request()
+		req.SetMethod([]byte(c.method))
+		req.SetPath([]byte(c.path))
+		resp := f.Serve(t.Context(), req)
+		if resp.Status != c.status || c.body != "" && string(resp.Bytes) != c.body {
+			t.Errorf("%s %s: %d %q", c.method, c.path, resp.Status, resp.Bytes)
+		}
+	}
+}
+
+func TestRFC9440ClientCertIsTheListenersWord(t *testing.T) {
+	var got []string
+	see := func(x *stage.Exchange) (*message.Response, error) {
+		got = nil
+		for i := range x.In.Len() {
+			_, name, value := x.In.At(i)
+			got = append(got, string(name)+"="+string(value))
+		}
+		return answers(200)(x)
+	}
+	f, _ := newFront(client{identity: true}, see)
+	for cert, want := range map[string]string{":AAAA:": "[Accept=a Client-Cert=:AAAA:]", "": "[Accept=a]"} {
+		req := request("Client-Cert", ":forged:", "client-cert", ":again:", "Client-Cert-Chain", ":forged:", "Accept", "a")
+		req.Conn.TLS = &message.TLS{ClientCert: cert}
+		f.Serve(t.Context(), req)
+		if fmt.Sprint(got) != want {
+			t.Errorf("with %q: %v, want %s", cert, got, want)
+		}
 	}
 }

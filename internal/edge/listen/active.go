@@ -52,7 +52,7 @@ type Active struct {
 
 // newActive makes settings of a listener, and starts nothing.
 func (m *Manager) newActive(l *bundle.Listener, certs map[bundle.Key]*certificate) (*Active, error) {
-	a := &Active{Key: string(l.Key), Spec: &l.Spec, m: m, document: *l, source: sourceOf(l.Spec.ClientAddress.Field)}
+	a := &Active{Key: string(l.Key), Spec: &l.Spec, m: m, document: bare(l), source: sourceOf(l.Spec.ClientAddress.Field)}
 	var err error
 	if a.trusted, err = newRanges(l.Spec.ClientAddress.TrustedProxies); err != nil {
 		return nil, fmt.Errorf("listener %s: clientAddress.trustedProxies: %w", l.Key, err)
@@ -68,6 +68,13 @@ func (m *Manager) newActive(l *bundle.Listener, certs map[bundle.Key]*certificat
 		return nil, fmt.Errorf("listener %s: %w", l.Key, err)
 	}
 	return a, nil
+}
+
+// bare is a listener without what changes with the sites, and not the connections.
+func bare(l *bundle.Listener) bundle.Listener {
+	b := *l
+	b.Hosts = nil
+	return b
 }
 
 // protocols reads spec.protocols; absent means all that fit.
@@ -134,20 +141,27 @@ func (a *Active) engines() {
 
 // secure sets up TLS.
 func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) error {
-	a.selector = &selector{}
+	a.selector = &selector{m: a.m, listener: string(l.Key)}
 	for _, key := range l.Certificates {
 		c := certs[key]
 		if c == nil {
 			return fmt.Errorf("certificate %s: there is no such Certificate", key)
 		}
-		if c.issued() {
+		switch {
+		case c.issued():
 			a.selector.ca = a.m.cfg.Authority
+			continue
+		case c.spec.Spec.ACME != nil:
+			if a.m.cfg.ACME == nil {
+				return fmt.Errorf("certificate %s: this process does not speak ACME", key)
+			}
+			a.selector.acme = append(a.selector.acme, c)
 			continue
 		}
 		a.selector.certs = append(a.selector.certs, c)
 	}
 	if len(l.Certificates) == 0 {
-		if a.m.cfg.Authority == nil {
+		if a.m.cfg.Authority == nil && len(l.Hosts) == 0 {
 			return fmt.Errorf("tls names no certificate and this process has no internal CA; write tls.certificates")
 		}
 		a.selector.ca = a.m.cfg.Authority
@@ -160,7 +174,7 @@ func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) e
 	if a.http1 {
 		protos = append(protos, "http/1.1")
 	}
-	a.tls = tlsConfig(l.Spec.TLS.MinVersion, protos, a.selector)
+	a.tls = tlsConfig(l.Spec.TLS, protos, a.selector)
 	if a.h3 {
 		s := &a.Spec.Limits
 		a.settings = &http3.Settings{
@@ -177,16 +191,16 @@ func (a *Active) commit(s *state) {
 	a.series = a.m.metrics.open(a.Key)
 	a.current.Store(true)
 	if a.tls != nil {
-		s.tickets.turn(time.Now())
+		s.tickets.turn(time.Now(), a.Spec.TLS.TicketKeys, a.m.cfg.Logger)
 		a.seal()
 	}
 }
 
 // seal hands the ticket keys to TLS.
 func (a *Active) seal() {
-	a.state.tickets.apply(a.tls)
+	a.state.tickets.apply(a.tls, a.Key, a.Spec.TLS.ClientAuth)
 	if a.settings != nil {
-		a.state.tickets.apply(a.settings.TLS)
+		a.state.tickets.apply(a.settings.TLS, a.Key, a.Spec.TLS.ClientAuth)
 	}
 }
 

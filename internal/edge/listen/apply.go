@@ -7,10 +7,12 @@ import (
 	"io/fs"
 	"net"
 	"reflect"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/http/http3"
 )
@@ -22,6 +24,8 @@ type change struct {
 	actives []*Active
 	wanted  map[place]*Active
 	bound   []*endpoint
+	hosts   []*hostTable // beside actives; nil in clear
+	acme    []bundle.ACME
 }
 
 // Apply makes the listeners those given: it binds what is new, drains what is gone, and has
@@ -65,6 +69,11 @@ func (m *Manager) prepare(c *change, listeners []bundle.Listener, certs []bundle
 			}
 		}
 		c.actives = append(c.actives, a)
+		var hosts *hostTable
+		if a.selector != nil && len(l.Hosts) > 0 {
+			hosts = newHostTable(l.Hosts, c.certs)
+		}
+		c.hosts = append(c.hosts, hosts)
 		for _, network := range a.networks() {
 			p := a.place(network)
 			if other := c.wanted[p]; other != nil {
@@ -93,7 +102,7 @@ func (m *Manager) loadCertificates(c *change, listeners []bundle.Listener, certs
 			if c.certs[key] != nil || spec == nil {
 				continue // newActive reports what is missing
 			}
-			if old := m.certs[key]; old != nil && reflect.DeepEqual(old.spec, *spec) {
+			if old := m.certs[key]; old != nil && !old.lazy && reflect.DeepEqual(old.spec, *spec) {
 				c.certs[key] = old
 				continue
 			}
@@ -104,13 +113,76 @@ func (m *Manager) loadCertificates(c *change, listeners []bundle.Listener, certs
 			c.certs[key] = cert
 		}
 	}
+	for i := range listeners {
+		for j := range listeners[i].Hosts {
+			for _, key := range listeners[i].Hosts[j].Certificates {
+				if spec := given[key]; c.certs[key] == nil && spec != nil {
+					c.certs[key] = m.later(spec)
+				}
+			}
+		}
+	}
+	c.acme = ordersOf(listeners, c.certs)
 	return nil
+}
+
+// later takes up a certificate that a site names: it is read at its first use.
+func (m *Manager) later(spec *bundle.Certificate) *certificate {
+	if old := m.certs[spec.Key]; old != nil && sameCertificate(&old.spec.Spec, &spec.Spec) {
+		return old
+	}
+	return &certificate{spec: *spec, lazy: true}
+}
+
+// sameCertificate is reflect.DeepEqual for what there may be very many of.
+func sameCertificate(a, b *v1.CertificateSpec) bool {
+	if a.Inline != nil && b.Inline != nil && *a.Inline != *b.Inline || a.Files != nil && b.Files != nil && *a.Files != *b.Files {
+		return false
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// ordersOf gathers the names that are wanted of ACME documents.
+func ordersOf(listeners []bundle.Listener, certs map[bundle.Key]*certificate) []bundle.ACME {
+	var all []bundle.ACME
+	index, seen := map[bundle.Key]int{}, map[string]struct{}{}
+	add := func(key bundle.Key, names []string) {
+		c := certs[key]
+		if c == nil || c.spec.Spec.ACME == nil {
+			return
+		}
+		i, ok := index[key]
+		if !ok {
+			i = len(all)
+			index[key] = i
+			all = append(all, bundle.ACME{Key: key, Spec: c.spec.Spec.ACME, NoStaple: c.spec.Spec.OCSP == "off"})
+			names = append(slices.Clip(c.spec.Spec.ACME.Hostnames), names...)
+		}
+		for _, n := range names {
+			id := string(key) + " " + n
+			if _, twice := seen[id]; !twice {
+				seen[id] = struct{}{}
+				all[i].Hostnames = append(all[i].Hostnames, n)
+			}
+		}
+	}
+	for i := range listeners {
+		for _, key := range listeners[i].Certificates {
+			add(key, nil)
+		}
+		for j := range listeners[i].Hosts {
+			for _, key := range listeners[i].Hosts[j].Certificates {
+				add(key, listeners[i].Hosts[j].Hostnames)
+			}
+		}
+	}
+	return all
 }
 
 // unchanged finds the current settings of a listener, if they are what l asks for.
 func (m *Manager) unchanged(c *change, l *bundle.Listener) *Active {
 	for _, a := range m.actives {
-		if !a.current.Load() || a.Key != string(l.Key) || !reflect.DeepEqual(a.document, *l) {
+		if !a.current.Load() || a.Key != string(l.Key) || !reflect.DeepEqual(a.document, bare(l)) {
 			continue
 		}
 		for _, key := range l.Certificates {
@@ -230,7 +302,10 @@ func (m *Manager) explain(a *Active, network string, err error) error {
 
 // commit swaps everything; nothing can fail any more. m.mu is held.
 func (m *Manager) commit(c *change) {
-	for _, a := range c.actives {
+	for i, a := range c.actives {
+		if a.selector != nil {
+			a.selector.hosts.Store(c.hosts[i])
+		}
 		if a.current.Load() {
 			continue
 		}
@@ -252,6 +327,15 @@ func (m *Manager) commit(c *change) {
 		}
 	}
 	m.leave(gone)
+	for key, cert := range c.certs {
+		if !cert.lazy && m.certs[key] != cert {
+			m.loaded.add(cert)
+			m.expires(cert)
+		}
+	}
 	m.certs = c.certs
+	if m.cfg.ACME != nil {
+		m.cfg.ACME.Manage(c.acme)
+	}
 	m.retire()
 }

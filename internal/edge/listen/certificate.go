@@ -9,6 +9,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -29,9 +32,144 @@ const maxPEM = 1 << 20
 // certificate is a Certificate document in use.
 type certificate struct {
 	spec    bundle.Certificate
+	lazy    bool // a site names it: it is read at its first use
 	current atomic.Pointer[tls.Certificate]
-	stamp   string // of the files that current is from
-	failed  string // the stamp of files that could not be read
+	used    atomic.Bool // since it was last looked at
+
+	mu     sync.Mutex // held while it is read
+	retry  time.Time  // when a lazy one that is bad is read again
+	idle   int        // how often it was looked at without having been used
+	stamp  string     // of the files that current is from
+	failed string     // the stamp of files that could not be read
+}
+
+// badPause is how long a bad certificate is not read again by handshakes.
+const badPause = 10 * time.Second
+
+// get gives a certificate that a site names, and reads it when it is the first to ask; nil when
+// it cannot be had.
+func (c *certificate) get(m *Manager) *tls.Certificate {
+	if cert := c.current.Load(); cert != nil {
+		if !c.used.Load() {
+			c.used.Store(true)
+		}
+		return cert
+	}
+	if !c.lazy {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if cert := c.current.Load(); cert != nil {
+		return cert
+	}
+	now := time.Now()
+	if now.Before(c.retry) {
+		return nil
+	}
+	if err := c.load(m.cfg.Authority, m.cfg.Logger); err != nil {
+		c.retry = now.Add(badPause)
+		m.cfg.Logger.Error("a site's certificate cannot be used; the listener's own is shown", "certificate", c.spec.Key, "err", err)
+		return nil
+	}
+	c.used.Store(true)
+	m.loaded.add(c)
+	m.expires(c)
+	return c.current.Load()
+}
+
+// names says whether an ACME document names a host itself, or a wildcard right above it.
+func (c *certificate) names(host string) bool {
+	_, parent, _ := strings.Cut(host, ".")
+	for _, h := range c.spec.Spec.ACME.Hostnames {
+		if h == host || len(h) > 2 && h[0] == '*' && h[2:] == parent {
+			return true
+		}
+	}
+	return false
+}
+
+// loaded are the certificates in memory, which are looked at in turn.
+type loaded struct {
+	mu   sync.Mutex
+	list []*certificate
+	at   int
+}
+
+func (l *loaded) add(c *certificate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = append(l.list, c)
+}
+
+const (
+	// looks bounds the certificates whose files are looked at in a second.
+	looks = 256
+	// idleLooks is how many looks without use give a site's certificate back.
+	idleLooks = 3600
+)
+
+// some gives the next ones.
+func (l *loaded) some() []*certificate {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(looks, len(l.list))
+	out := make([]*certificate, 0, n)
+	for range n {
+		l.at = (l.at + 1) % len(l.list)
+		out = append(out, l.list[l.at])
+	}
+	return out
+}
+
+// drop takes out those that are not needed.
+func (l *loaded) drop(gone func(*certificate) bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list = slices.DeleteFunc(l.list, gone)
+	if l.at >= len(l.list) {
+		l.at = 0
+	}
+}
+
+// expires tells when a certificate in memory ends.
+func (m *Manager) expires(c *certificate) {
+	if cert := c.current.Load(); cert != nil {
+		m.metrics.expiry.With(string(c.spec.Key)).Set(float64(cert.Leaf.NotAfter.Unix()))
+	}
+}
+
+// refresh looks after some of the certificates in memory, and says whether a listener's own has
+// changed. Those of sites that nobody uses are given back.
+func (m *Manager) refresh(time.Time) (changed bool) {
+	for _, c := range m.loaded.some() {
+		m.mu.Lock()
+		gone := m.certs[c.spec.Key] != c
+		m.mu.Unlock()
+		if !gone && c.lazy && !c.used.Swap(false) {
+			c.idle++
+			gone = c.idle > idleLooks
+		} else {
+			c.idle = 0
+		}
+		if gone {
+			m.loaded.drop(func(o *certificate) bool { return o == c })
+			m.metrics.expiry.Forget(string(c.spec.Key))
+			if c.lazy {
+				c.current.Store(nil)
+			}
+			continue
+		}
+		c.mu.Lock()
+		now := c.refresh(m.cfg.Authority, m.cfg.Logger)
+		c.mu.Unlock()
+		if now {
+			m.metrics.expiry.Forget(string(c.spec.Key))
+			m.expires(c)
+		}
+		changed = changed || now && !c.lazy
+	}
+	return changed
 }
 
 // issued says whether certificates are made for whatever name is asked for.
@@ -55,27 +193,37 @@ func (c *certificate) load(ca Authority, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
-		c.current.Store(cert)
+		c.put(cert)
 	case spec.Files != nil:
 		cert, err := readPair(spec.Files)
 		if err != nil {
 			return err
 		}
 		c.stamp = stampOf(spec.Files)
-		c.current.Store(cert)
+		c.put(cert)
 	case spec.Inline != nil:
 		cert, err := pair([]byte(spec.Inline.Certificate), []byte(spec.Inline.Key))
 		if err != nil {
 			return err
 		}
-		c.current.Store(cert)
+		c.put(cert)
+	case spec.ACME != nil:
+		return nil
 	default:
-		return errors.New("it has neither internal, files nor inline; give one of them")
+		return errors.New("it has neither internal, files, inline nor acme; give one of them")
 	}
 	if cert := c.current.Load(); cert != nil && time.Now().After(cert.Leaf.NotAfter) {
 		log.Warn("a certificate has ended; clients will refuse it", "certificate", c.spec.Key, "notAfter", cert.Leaf.NotAfter)
 	}
 	return nil
+}
+
+// put takes a certificate into use, without its responder where the document wants no staple.
+func (c *certificate) put(cert *tls.Certificate) {
+	if c.spec.Spec.OCSP == "off" {
+		cert.Leaf.OCSPServer = nil
+	}
+	c.current.Store(cert)
 }
 
 // refresh takes up new files and renewed certificates, and says whether there was one. What
@@ -107,7 +255,7 @@ func (c *certificate) refresh(ca Authority, log *slog.Logger) bool {
 			return false
 		}
 		c.stamp, c.failed = stamp, ""
-		c.current.Store(cert)
+		c.put(cert)
 		log.Info("a certificate was read again", "certificate", c.spec.Key, "notAfter", cert.Leaf.NotAfter)
 		return true
 	}
@@ -181,4 +329,20 @@ func pair(cert, key []byte) (*tls.Certificate, error) {
 		}
 	}
 	return &p, nil
+}
+
+// CheckInline parses the certificates that documents hold, which serving does only at their first
+// use, and yields what is wrong. It reads no file.
+func CheckInline(certs []bundle.Certificate) func(yield func(bundle.Key, error) bool) {
+	return func(yield func(bundle.Key, error) bool) {
+		for i := range certs {
+			in := certs[i].Spec.Inline
+			if in == nil {
+				continue
+			}
+			if _, err := pair([]byte(in.Certificate), []byte(in.Key)); err != nil && !yield(certs[i].Key, err) {
+				return
+			}
+		}
+	}
 }

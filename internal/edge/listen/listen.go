@@ -47,8 +47,14 @@ type Config struct {
 	// Authority issues certificates for listeners that have none of their own; nil means that
 	// there is no internal CA.
 	Authority Authority
-	Logger    *slog.Logger      // nil means none
-	Metrics   *observe.Registry // nil means a registry of its own
+	// ACME gets certificates from ACME authorities; nil means that documents cannot ask for it.
+	ACME ACME
+	// Sites guards certificates on demand; nil means that there are none.
+	Sites Sites
+	// Staples is a folder in which OCSP answers outlive the process; empty for none.
+	Staples string
+	Logger  *slog.Logger      // nil means none
+	Metrics *observe.Registry // nil means a registry of its own
 }
 
 // maxHandshakes bounds the TLS handshakes under way at once in the process; a handshake may
@@ -71,6 +77,9 @@ type Manager struct {
 	wg   sync.WaitGroup // of connections, accept loops and drains
 
 	tidying sync.Mutex // of certificates' own state
+	loaded  loaded
+	staples *stapler
+	shakers *shakers
 
 	mu        sync.Mutex
 	running   bool
@@ -95,6 +104,7 @@ func New(cfg Config) *Manager {
 		endpoints: map[place]*endpoint{}, leaving: map[*endpoint]struct{}{},
 		states: map[string]*state{}, certs: map[bundle.Key]*certificate{},
 	}
+	m.staples, m.shakers = newStapler(cfg), newShakers()
 	m.index.Store(&map[string]*Active{})
 	return m
 }
@@ -128,6 +138,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	m.running = true
 	m.mu.Unlock()
+	m.wg.Go(func() { m.staples.run(ctx) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -136,6 +147,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			m.stop()
 			m.wg.Wait()
+			m.shakers.stop()
 			return nil
 		case <-m.wake:
 		case now := <-tick.C:
@@ -170,14 +182,8 @@ func (m *Manager) stop() {
 func (m *Manager) tidy(now time.Time) {
 	m.tidying.Lock()
 	defer m.tidying.Unlock()
+	changed := m.refresh(now)
 	m.mu.Lock()
-	certs := maps.Clone(m.certs)
-	m.mu.Unlock()
-	changed := false
-	for _, c := range certs {
-		changed = c.refresh(m.cfg.Authority, m.cfg.Logger) || changed
-	}
-	m.mu.Lock() // again: what was applied in between must see the change too
 	actives := slices.Clone(m.actives)
 	m.mu.Unlock()
 	for _, a := range actives {
@@ -187,7 +193,7 @@ func (m *Manager) tidy(now time.Time) {
 		if changed {
 			a.selector.rebuild()
 		}
-		if a.state.tickets.turn(now) {
+		if a.state.tickets.turn(now, a.Spec.TLS.TicketKeys, m.cfg.Logger) {
 			a.seal()
 		}
 	}

@@ -25,6 +25,7 @@ type metrics struct {
 	total   *observe.Family[observe.Counter]
 	refused *observe.Family[observe.Counter]
 	failed  *observe.Family[observe.Counter]
+	expiry  *observe.Family[observe.Gauge]
 }
 
 // series are the metrics of one listener.
@@ -45,7 +46,8 @@ func spoken() []string { return []string{speakHTTP1, speakHTTP2, speakHTTP3} }
 
 func newMetrics(r *observe.Registry) metrics {
 	return metrics{
-		gauge: r.Gauges("relais_listener_connections", "Connections open now.", maxSeries, "listener"),
+		expiry: r.Gauges("relais_certificate_expiry_timestamp_seconds", "When a certificate in use ends.", maxSeries, "certificate"),
+		gauge:  r.Gauges("relais_listener_connections", "Connections open now.", maxSeries, "listener"),
 		total: r.Counters("relais_listener_connections_total", "Connections that were served, by protocol.",
 			maxSeries*len(spoken()), "listener", "protocol"),
 		refused: r.Counters("relais_listener_connections_refused_total", "Connections that were closed unserved, by reason.",

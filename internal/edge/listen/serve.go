@@ -143,16 +143,22 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 		a.refuse(nc, refuseHandshakes)
 		return
 	}
-	tc, err := handshake(ctx, conn, a.tls, a.Spec.Timeouts.Handshake.Std())
+	tc, err := a.m.handshake(ctx, conn, a.tls, a.Spec.Timeouts.Handshake.Std())
 	a.m.handshakes.Add(-1)
 	if err != nil {
 		a.series.failed[handshakeFailure(err)].Inc()
+		if errors.Is(err, errHandshakePanic) {
+			a.m.cfg.Logger.Error("a handshake panicked", "listener", a.Key, "err", err)
+		}
 		return
 	}
 	state := tc.ConnectionState()
-	facts.TLS = &state
+	protocol := state.NegotiatedProtocol
+	facts.TLS = keep(&state)
 	switch {
-	case state.NegotiatedProtocol == "h2":
+	case protocol == acmeProtocol: // the authority has seen what it came for
+		_ = tc.Close()
+	case protocol == "h2":
 		a.series.total[speakHTTP2].Inc()
 		a.std.ServeHTTP2(ctx, tc, facts)
 	case a.http1:
@@ -163,14 +169,14 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 	}
 }
 
-func handshake(ctx context.Context, nc net.Conn, c *tls.Config, limit time.Duration) (*tls.Conn, error) {
+func (m *Manager) handshake(ctx context.Context, nc net.Conn, c *tls.Config, limit time.Duration) (*tls.Conn, error) {
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
 	tc := tls.Server(nc, c)
-	return tc, tc.HandshakeContext(ctx)
+	return tc, m.shakers.do(ctx, tc)
 }
 
 func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Conn) {
@@ -189,7 +195,7 @@ func (e *endpoint) Settings() *http3.Settings { return e.current.Load().settings
 func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func()) {
 	a := e.enter()
 	facts := a.facts(peer, local)
-	facts.TLS = state
+	facts.TLS = keep(state)
 	give, ok := a.admit(facts.Client)
 	switch {
 	case !ok:

@@ -30,7 +30,7 @@ import (
 // from makes an exchange of a visitor who came on a connection.
 func from(x *stage.Exchange, peer, client string) *stage.Exchange {
 	p := netip.MustParseAddrPort(peer)
-	x.In.Conn = &message.Conn{Peer: p, Client: p.Addr(), Local: netip.MustParseAddrPort("[2001:db8::80]:443"), TLS: &tls.ConnectionState{ServerName: "shop.example"}}
+	x.In.Conn = &message.Conn{Peer: p, Client: p.Addr(), Local: netip.MustParseAddrPort("[2001:db8::80]:443"), TLS: &message.TLS{ServerName: "shop.example"}}
 	x.Client = p.Addr()
 	if client != "" {
 		x.Client = netip.MustParseAddr(client)

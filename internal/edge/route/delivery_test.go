@@ -31,7 +31,7 @@ func TestVariablesInHeaderValues(t *testing.T) {
 	}})
 	x := exchange("GET https://Shop.Example.com:8443/a%7Eb?q=1\nAccept: */*")
 	x.In.Conn.Peer = netip.MustParseAddrPort("192.0.2.7:4711")
-	x.In.Conn.TLS = &tls.ConnectionState{Version: tls.VersionTLS13, CipherSuite: tls.TLS_AES_128_GCM_SHA256, ServerName: "shop.example.com"}
+	x.In.Conn.TLS = &message.TLS{Version: tls.VersionTLS13, Cipher: tls.TLS_AES_128_GCM_SHA256, ServerName: "shop.example.com"}
 	x.ID = stage.RequestID{1}
 	id := x.ID.String()
 	resp, err := h.Serve(t.Context(), x)

@@ -184,6 +184,10 @@ func addForwarded(x *stage.Exchange, out *message.Request) {
 			out.DelLine(x.ClientField)
 		}
 	}
+	if t := x.In.Conn; !x.PeerTrusted && (t == nil || t.TLS == nil || t.TLS.ClientCert == "") {
+		out.DelLine("Client-Cert") // RFC 9440 section 2.4
+		out.DelLine("Client-Cert-Chain")
+	}
 	var text [48]byte
 	addr := peer.AppendTo(text[:0])
 	if i := out.Next(message.XForwardedFor, 0); i >= 0 {

@@ -24,6 +24,8 @@ type Table interface {
 	// Site finds the site that serves a host (lower case, without port) on a listener; nil
 	// when there is none.
 	Site(host []byte, listener string) (*snapshot.Site, error)
+	// Organization names the owner of the site that Site would find; empty when there is none.
+	Organization(host []byte, listener string) string
 }
 
 // Stage finds the site and the route.
@@ -144,6 +146,9 @@ func (s *Stage) findSite(x *stage.Exchange, listener string) error {
 		}
 		return errNoSite
 	}
+	if t := x.In.Conn; t != nil && t.TLS != nil && !s.directed(x.Host, t.TLS.ServerName, site, listener) {
+		return errMisdirect
+	}
 	x.Site = site
 	return nil
 }
@@ -157,6 +162,18 @@ func (p *part) find(x *stage.Exchange, listener string) bool {
 		}
 	}
 	return false
+}
+
+// directed says whether a request may come on a connection that was opened for a server name: for
+// that name, or for any other site of its organization, which HTTP/2 clients put on one connection
+// (RFC 9113 section 9.1.1). A name that no site has stands for nobody.
+func (s *Stage) directed(host []byte, name string, site *snapshot.Site, listener string) bool {
+	if name == "" || string(host) == name {
+		return true
+	}
+	var b [255]byte
+	owner := s.table.Organization(append(b[:0], name...), listener)
+	return owner == "" || owner == site.Organization
 }
 
 func (c *compiled) takes(x *stage.Exchange, listener string) bool {

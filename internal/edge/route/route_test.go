@@ -23,6 +23,16 @@ func (t tableOf) Site(host []byte, _ string) (*snapshot.Site, error) {
 	return t.site, nil
 }
 
+func (t tableOf) Organization(host []byte, _ string) string {
+	switch string(host) {
+	case "unknown.test":
+		return ""
+	case "rival.test":
+		return "rival"
+	}
+	return t.site.Organization
+}
+
 type handler func(x *stage.Exchange) *message.Response
 
 func (h handler) Serve(_ context.Context, x *stage.Exchange) (*message.Response, error) {
@@ -32,7 +42,7 @@ func (h handler) Serve(_ context.Context, x *stage.Exchange) (*message.Response,
 // chain compiles routes and joins Stage, Forward and an origin that answers 200.
 func chain(t testing.TB, routes ...v1.Route) stage.Handler {
 	t.Helper()
-	site := &snapshot.Site{Spec: &bundle.Site{Key: "demo/shop", Routes: routes}, Parts: make([]any, stage.Slots)}
+	site := &snapshot.Site{Organization: "demo", Spec: &bundle.Site{Key: "demo/shop", Routes: routes}, Parts: make([]any, stage.Slots)}
 	for i := range routes {
 		site.Routes = append(site.Routes, snapshot.Route{Index: i, Name: routes[i].Name, Spec: &routes[i]})
 	}
@@ -294,4 +304,52 @@ func dump(f *message.Fields) string {
 		b.Write(v)
 	}
 	return b.String()
+}
+
+func TestRFC9110OneOrganizationsConnectionDoesNotServeAnothers(t *testing.T) {
+	h := chain(t, v1.Route{Name: "all", Pool: "p"})
+	for _, c := range []struct {
+		sni    string
+		status int
+	}{
+		{"h", 200},            // the name itself
+		{"", 200},             // no name: nobody was chosen
+		{"other.test", 200},   // another site of the organization, as HTTP/2 coalesces
+		{"unknown.test", 200}, // no site's name
+		{"rival.test", 421},   // another organization's
+	} {
+		x := exchange("GET https://h/a")
+		x.In.Conn.TLS = &message.TLS{ServerName: c.sni}
+		resp, err := h.Serve(t.Context(), x)
+		switch {
+		case c.status == 200 && (err != nil || resp.Status != 200):
+			t.Errorf("SNI %q: %v", c.sni, err)
+		case c.status != 200 && (err == nil || stage.AsError(err).Status != c.status):
+			t.Errorf("SNI %q: got %v, want %d", c.sni, err, c.status)
+		}
+	}
+}
+
+func TestRFC9440AForgedClientCertDoesNotReachTheOrigin(t *testing.T) {
+	h := chain(t, v1.Route{Name: "all", Pool: "p"})
+	for _, c := range []struct {
+		name    string
+		trusted bool
+		tls     *message.TLS
+		want    string
+	}{
+		{"in clear", false, nil, ""},
+		{"over TLS without a certificate", false, &message.TLS{}, ""},
+		{"verified here", false, &message.TLS{ClientCert: ":AAAA:"}, ":sent:"}, // the front has put it there
+		{"a trusted proxy's word", true, nil, ":sent:"},
+	} {
+		x := exchange("GET http://h/a\nClient-Cert: :sent:\nClient-Cert-Chain: :sent:")
+		x.PeerTrusted, x.In.Conn.TLS = c.trusted, c.tls
+		if _, err := h.Serve(t.Context(), x); err != nil {
+			t.Fatal(err)
+		}
+		if got := string(x.Out.Lookup("Client-Cert")); got != c.want {
+			t.Errorf("%s: Client-Cert is %q, want %q", c.name, got, c.want)
+		}
+	}
 }

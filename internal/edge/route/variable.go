@@ -92,7 +92,7 @@ func schemeOf(secure bool) string {
 	return "http"
 }
 
-func appendTLS(dst []byte, v v1.Variable, s *tls.ConnectionState) []byte {
+func appendTLS(dst []byte, v v1.Variable, s *message.TLS) []byte {
 	switch v {
 	case v1.VarTLSVersion:
 		switch s.Version {
@@ -103,7 +103,7 @@ func appendTLS(dst []byte, v v1.Variable, s *tls.ConnectionState) []byte {
 		}
 		return strconv.AppendUint(append(dst, "0x"...), uint64(s.Version), 16)
 	case v1.VarTLSCipher:
-		return append(dst, tls.CipherSuiteName(s.CipherSuite)...)
+		return append(dst, tls.CipherSuiteName(s.Cipher)...)
 	}
 	// The name comes from the handshake, where nobody held it against a grammar.
 	for i := range len(s.ServerName) {

@@ -10,7 +10,7 @@ import (
 
 // Sizes of the pooled buffers.
 const (
-	sizeSmall = 4 << 10
+	sizeTiny  = 512
 	sizeMid   = 32 << 10
 	sizeLarge = 128 << 10
 )
@@ -23,18 +23,18 @@ type buffer struct {
 
 // buffers are the pools that the connections of a Server or a Client share. A pool's last
 // buffer is still in the processor's cache, so sharing few is faster than having own ones.
-type buffers struct{ small, mid, large sync.Pool }
+type buffers struct{ tiny, mid, large sync.Pool }
 
 func (p *buffers) init() {
-	p.small.New = func() any { return &buffer{b: make([]byte, sizeSmall)} }
+	p.tiny.New = func() any { return &buffer{b: make([]byte, sizeTiny)} }
 	p.mid.New = func() any { return &buffer{b: make([]byte, sizeMid)} }
 	p.large.New = func() any { return &buffer{b: make([]byte, sizeLarge)} }
 }
 
 func (p *buffers) pool(size int) *sync.Pool {
 	switch size {
-	case sizeSmall:
-		return &p.small
+	case sizeTiny:
+		return &p.tiny
 	case sizeMid:
 		return &p.mid
 	}
@@ -115,7 +115,7 @@ func (s *source) fill(size int) (int, error) {
 			return s.n, s.err
 		}
 		if size == sizeMid {
-			size = sizeSmall // it waits with the buffer in hand
+			size = sizeTiny // it waits with the buffer in hand; what TLS has decrypted beyond is read at once
 		}
 		s.in = s.pool.get(size)
 	}

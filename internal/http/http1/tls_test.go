@@ -63,7 +63,7 @@ func TestTLSAnswersAndAborts(t *testing.T) {
 	srv, cli := tlsPair(t)
 	ended := make(chan bool)
 	go func() {
-		s.ServeConn(context.Background(), srv, &message.Conn{TLS: &tls.ConnectionState{}})
+		s.ServeConn(context.Background(), srv, &message.Conn{TLS: &message.TLS{}})
 		close(ended)
 	}()
 	cl := NewClient(ClientConfig{})

@@ -2,7 +2,6 @@ package message
 
 import (
 	"context"
-	"crypto/tls"
 	"net/netip"
 )
 
@@ -27,8 +26,18 @@ type Conn struct {
 	Listener string // key of the Listener document
 	Peer     netip.AddrPort
 	Local    netip.AddrPort
-	Client   netip.Addr           // Peer, or what the PROXY protocol said
-	TLS      *tls.ConnectionState // nil in clear
+	Client   netip.Addr // Peer, or what the PROXY protocol said
+	TLS      *TLS       // nil in clear
+}
+
+// TLS is what is kept of a TLS connection's state, which is large.
+type TLS struct {
+	Version, Cipher uint16 // as crypto/tls numbers them
+	// ServerName is what the client asked for (SNI), in lower case; empty when it did not.
+	ServerName string
+	// ClientCert is the client's verified certificate as a value of Client-Cert (RFC 9440 section
+	// 2.2); empty without one.
+	ClientCert string
 }
 
 // Control is what a protocol can do for a request besides answering it.

@@ -27,6 +27,7 @@ var rooms = []room{
 	{"internal/http/message", 1, nil},
 	{"internal/compile", 2, nil},
 	{"internal/http/hpack", 2, nil},
+	{"internal/http/qpack", 2, []string{"internal/http/hpack"}},
 	{"internal/snapshot", 2, nil},
 	{"internal/document", 3, nil},
 	{"internal/stage", 3, nil},
@@ -61,7 +62,7 @@ type room struct {
 var homes = map[string][]string{
 	"github.com/prometheus/client_golang": {"internal/observe"},
 	"github.com/corazawaf/":               {"internal/edge/waf"},
-	"github.com/quic-go/quic-go":          {"internal/http/http3"},
+	"github.com/quic-go/quic-go":          {"internal/http/http3", "bench"},
 	"golang.org/x/net/http2":              {"internal/http/std", "bench", "test"},
 	"golang.org/x/net":                    {"internal/http/std", "api/v1", "internal/compile", "test", "bench"},
 	"go.yaml.in/yaml":                     {"internal/document"},

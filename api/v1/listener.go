@@ -55,6 +55,11 @@ type ListenerTLS struct {
 	Certificates []string `json:"certificates,omitempty" schema:"maxItems=1000,ref=Certificate"`
 	// MinVersion is the lowest TLS version.
 	MinVersion string `json:"minVersion,omitempty" schema:"enum=1.2|1.3,default=1.2"`
+	// EarlyData serves GET, HEAD and OPTIONS without a body that come with the first packets of a QUIC
+	// connection (0-RTT) to clients whose address a token proves. Such a request can be
+	// replayed by others: it is forwarded with "Early-Data: 1", and an origin may answer 425. Other
+	// requests wait for the handshake. Over TCP there is no early data.
+	EarlyData bool `json:"earlyData,omitempty"`
 }
 
 // ClientAddress says whose word is taken for a visitor's address.

@@ -5,11 +5,9 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
 	"net/netip"
 	"time"
 
-	"github.com/relais-edge/relais/internal/http/http3"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -173,34 +171,4 @@ func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Con
 		return
 	}
 	a.std.ServeHTTP1(ctx, nc, facts)
-}
-
-// Settings implements http3.Acceptor.
-func (e *endpoint) Settings() *http3.Settings { return e.current.Load().settings }
-
-// Accept implements http3.Acceptor.
-func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func()) {
-	a := e.enter()
-	facts := a.facts(peer, local)
-	facts.TLS = state
-	give, ok := a.admit(facts.Client)
-	switch {
-	case !ok:
-		a.series.refused[refuseAddress].Inc()
-	case !a.state.take(a.Spec.Limits.Connections):
-		give()
-		a.series.refused[refuseConnections].Inc()
-	default:
-		a.series.open.Add(1)
-		a.series.total[speakHTTP3].Inc()
-		//lint:ignore SA1012 nil says that requests live as long as their streams
-		return a.quic.For(nil, facts), func() {
-			a.series.open.Add(-1)
-			a.state.give()
-			give()
-			a.exit()
-		}
-	}
-	a.exit()
-	return nil, nil
 }

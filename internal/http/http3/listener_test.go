@@ -12,38 +12,61 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
 	"go.uber.org/goleak"
+
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // acceptor takes every connection.
 type acceptor struct {
-	set    Settings
-	h      http.Handler
-	open   atomic.Int64
-	total  atomic.Int64
-	refuse atomic.Bool
+	set      Settings
+	h        http.Handler
+	own      *Server
+	admitted atomic.Int64
+	full     atomic.Bool
+	failed   sync.Map
+	open     atomic.Int64
+	total    atomic.Int64
+	refuse   atomic.Bool
 }
 
 func (a *acceptor) Settings() *Settings { return &a.set }
 
-func (a *acceptor) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func()) {
+func (a *acceptor) Admit(peer netip.AddrPort, _ bool) (func(Failure), bool) {
+	if a.full.Load() || !peer.IsValid() {
+		return nil, false
+	}
+	a.admitted.Add(1)
+	return func(f Failure) {
+		a.admitted.Add(-1)
+		if f != "" {
+			a.failed.Store(string(f), true)
+		}
+	}, true
+}
+
+func (a *acceptor) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (*Service, func()) {
 	if a.refuse.Load() || !peer.IsValid() || !local.IsValid() || state.NegotiatedProtocol != "h3" {
 		return nil, nil
 	}
 	a.open.Add(1)
 	a.total.Add(1)
-	return a.h, func() { a.open.Add(-1) }
+	if a.own != nil {
+		return &Service{Own: a.own, Facts: &message.Conn{Peer: peer, Local: local, Client: peer.Addr(), TLS: state}}, func() { a.open.Add(-1) }
+	}
+	return &Service{Std: a.h}, func() { a.open.Add(-1) }
 }
 
 // serve runs a server and returns its address.
-func serve(t *testing.T, a *acceptor) (*Server, string) {
+func serve(t *testing.T, a *acceptor) (*Listener, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -59,7 +82,7 @@ func serve(t *testing.T, a *acceptor) (*Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(pc, a)
+	s := NewListener(pc, a)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

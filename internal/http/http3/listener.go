@@ -1,7 +1,3 @@
-// Package http3 serves HTTP/3 (RFC 9114) on a UDP socket with quic-go, whose requests go to
-// an http.Handler of their connection.
-//
-// Early data is not accepted: a replayed request could be a second order.
 package http3
 
 import (
@@ -20,6 +16,8 @@ import (
 
 	"github.com/quic-go/quic-go"
 	"github.com/quic-go/quic-go/http3"
+
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // Settings are what holds for the connections that are accepted from now on.
@@ -30,27 +28,56 @@ type Settings struct {
 	Requests    int // on one connection, before it is closed in good order; 0 is no limit
 	Handshake   time.Duration
 	Idle        time.Duration
+	EarlyData   bool // safe requests may come with the first packets (RFC 8470)
 }
 
 // Acceptor decides about connections, at the time that each comes.
 type Acceptor interface {
 	// Settings are the current ones.
 	Settings() *Settings
-	// Accept is told of a connection whose handshake is done. It returns the handler of its
-	// requests and what is called when the connection has ended; nil refuses it.
-	Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func())
+	// Admit is told of a client that asks for a connection, before anything is computed for it;
+	// peer may be forged unless a token has verified it. False refuses. Left is called when the
+	// connection has ended: failed says why its handshake did, or is empty.
+	Admit(peer netip.AddrPort, verified bool) (left func(failed Failure), ok bool)
+	// Accept is told of a connection whose peer is proved: by its handshake, or by a token when
+	// early data is served. It returns who speaks, and what is called when the connection has
+	// ended; nil refuses it.
+	Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (*Service, func())
 }
 
-// unverifiedConns is the number of connections from which on a new client must prove its
-// address with one more round trip (RFC 9000 section 8.1.2).
-const unverifiedConns = 1000
+// Service is who speaks HTTP/3 on a connection: a Server with the facts of the connection, or
+// quic-go with a handler of net/http.
+type Service struct {
+	Own   *Server
+	Facts *message.Conn
+	Std   http.Handler // when Own is nil
+}
 
-// Server serves one UDP socket.
-type Server struct {
+// Failure is why a handshake failed.
+type Failure string
+
+// The reasons.
+const (
+	FailTimeout  Failure = "timeout"
+	FailClosed   Failure = "closed"   // by the client
+	FailProtocol Failure = "protocol" // no common ALPN protocol
+	FailTLS      Failure = "tls"      // everything else
+)
+
+// From so many connections of a socket on, or handshakes under way, a new client must prove its
+// address with one more round trip (RFC 9000 section 8.1.2).
+const (
+	unverifiedConns      = 1000
+	unverifiedHandshakes = 128
+)
+
+// Listener serves one UDP socket.
+type Listener struct {
 	accept    Acceptor
 	transport quic.Transport
-	listener  *quic.Listener
-	n         atomic.Int64
+	listener  *quic.EarlyListener
+	n         atomic.Int64 // connections
+	begun     atomic.Int64 // handshakes under way
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
@@ -58,28 +85,82 @@ type Server struct {
 	halt    context.CancelFunc // ends Serve's wait for connections; nil before Serve
 }
 
-var errDraining = errors.New("http3: the server is draining")
+var (
+	errDraining = errors.New("http3: the server is draining")
+	errFull     = errors.New("http3: no more connections")
+)
 
-// conn is one connection: an http3.Server has no other place for what differs between
-// connections than the handler.
+// conn is one connection.
 type conn struct {
+	qc *quic.Conn
+	// Of quic-go's own HTTP/3: an http3.Server has no other place for what differs between
+	// connections than the handler.
 	srv     *http3.Server
-	qc      *quic.Conn
 	begun   atomic.Int64 // requests
 	busy    atomic.Int64 // requests under way
 	leaving atomic.Bool
+	own     *Server
 }
 
-// New returns a server for pc, which it closes in the end. Serve starts it.
-func New(pc net.PacketConn, a Acceptor) *Server {
-	s := &Server{accept: a, conns: map[*conn]struct{}{}}
+// attempt is what is known of a connection from its first packet on.
+type attempt struct {
+	verified bool        // a token has proved the peer's address
+	done     atomic.Bool // the handshake is over
+}
+
+type attemptKey struct{}
+
+// NewListener returns a listener on pc, which it closes in the end. Serve starts it.
+func NewListener(pc net.PacketConn, a Acceptor) *Listener {
+	s := &Listener{accept: a, conns: map[*conn]struct{}{}}
 	s.transport.Conn = pc
-	s.transport.VerifySourceAddress = func(net.Addr) bool { return s.n.Load() >= unverifiedConns }
+	s.transport.VerifySourceAddress = func(net.Addr) bool {
+		return s.n.Load() >= unverifiedConns || s.begun.Load() >= unverifiedHandshakes
+	}
+	s.transport.ConnContext = s.admit
 	return s
 }
 
+// admit asks whether a connection may begin. What belongs to it goes with its context, because
+// quic-go has no other tie between a first packet and a connection.
+func (s *Listener) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
+	left, ok := s.accept.Admit(addrPort(info.RemoteAddr), info.AddrVerified)
+	if !ok {
+		return nil, errFull
+	}
+	s.begun.Add(1)
+	a := &attempt{verified: info.AddrVerified}
+	ctx = context.WithValue(ctx, attemptKey{}, a)
+	context.AfterFunc(ctx, func() {
+		failed := Failure("")
+		if !a.done.Swap(true) {
+			s.begun.Add(-1)
+			failed = failureOf(context.Cause(ctx))
+		}
+		left(failed)
+	})
+	return ctx, nil
+}
+
+// failureOf names why a handshake failed.
+func failureOf(err error) Failure {
+	var te *quic.TransportError
+	var ne net.Error
+	switch {
+	case errors.As(err, &te) && te.ErrorCode == 0x100+120: // no_application_protocol (RFC 9001 section 4.8)
+		return FailProtocol
+	case errors.As(err, &te) && te.ErrorCode.IsCryptoError():
+		return FailTLS
+	case errors.As(err, &te) && te.Remote, errors.As(err, new(*quic.ApplicationError)):
+		return FailClosed
+	case errors.As(err, &ne) && ne.Timeout():
+		return FailTimeout
+	}
+	return FailTLS
+}
+
 // listen has quic-go begin with the socket.
-func (s *Server) listen() (*quic.Listener, error) {
+func (s *Listener) listen() (*quic.EarlyListener, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.leaving.Load() {
@@ -97,7 +178,7 @@ func (s *Server) listen() (*quic.Listener, error) {
 			return s.accept.Settings().TLS, nil
 		},
 	}
-	ln, err := s.transport.Listen(base, &quic.Config{
+	ln, err := s.transport.ListenEarly(base, &quic.Config{
 		GetConfigForClient: func(*quic.ClientInfo) (*quic.Config, error) {
 			if s.leaving.Load() {
 				return nil, errDraining // the client is told, and uses TCP without a wait
@@ -121,6 +202,10 @@ func quicConfig(set *Settings) *quic.Config {
 		MaxStreamReceiveWindow:         2 << 20,
 		InitialConnectionReceiveWindow: 512 << 10,
 		MaxConnectionReceiveWindow:     4 << 20,
+		// A stream counts until we are done with it, not until the client is: who opens streams
+		// and resets them at once gets no more of them than others.
+		RequireStreamCreditRelease: true,
+		Allow0RTT:                  set.EarlyData,
 	}
 }
 
@@ -138,7 +223,7 @@ func AltSvc(port uint16) string { return fmt.Sprintf(`h3=":%d"; ma=86400`, port)
 
 // Serve accepts connections until ctx ends, Close is called, or a drain is over, and then
 // waits until all have ended.
-func (s *Server) Serve(ctx context.Context) error {
+func (s *Listener) Serve(ctx context.Context) error {
 	ctx, halt := context.WithCancel(ctx)
 	defer halt()
 	s.mu.Lock()
@@ -164,13 +249,13 @@ func (s *Server) Serve(ctx context.Context) error {
 		s.n.Add(1)
 		wg.Go(func() {
 			defer s.left()
-			s.serve(qc)
+			s.serve(ctx, qc)
 		})
 	}
 }
 
 // left counts a connection out; the last one of a drain ends Serve.
-func (s *Server) left() {
+func (s *Listener) left() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.n.Add(-1) == 0 && s.leaving.Load() {
@@ -178,30 +263,54 @@ func (s *Server) left() {
 	}
 }
 
-func (s *Server) serve(qc *quic.Conn) {
+// serve serves a connection, once it is known whose it is.
+func (s *Listener) serve(ctx context.Context, qc *quic.Conn) {
 	set := s.accept.Settings()
+	a, _ := qc.Context().Value(attemptKey{}).(*attempt)
+	shaken := func() {
+		select {
+		case <-qc.HandshakeComplete():
+			if !a.done.Swap(true) {
+				s.begun.Add(-1)
+			}
+		case <-qc.Context().Done():
+		}
+	}
+	early := set.EarlyData && a.verified
+	if early {
+		go shaken()
+	} else if shaken(); qc.Context().Err() != nil {
+		return
+	}
 	state := qc.ConnectionState().TLS
-	h, done := s.accept.Accept(addrPort(qc.RemoteAddr()), addrPort(qc.LocalAddr()), &state)
-	if h == nil {
-		_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeExcessiveLoad), "")
+	v, done := s.accept.Accept(addrPort(qc.RemoteAddr()), addrPort(qc.LocalAddr()), &state)
+	if v == nil {
+		_ = qc.CloseWithError(codeExcessiveLoad, "")
 		return
 	}
 	defer done()
-	c := &conn{qc: qc}
-	h = c.count(h, set.Requests, func() { go s.goAway(c) })
-	c.srv = &http3.Server{
-		Handler: h, MaxHeaderBytes: set.HeaderBytes, IdleTimeout: set.Idle,
-		Logger: slog.New(slog.DiscardHandler), // its messages are faults of clients
+	c := &conn{qc: qc, own: v.Own}
+	if c.own == nil {
+		h := c.count(v.Std, set.Requests, func() { go s.goAway(c) })
+		c.srv = &http3.Server{
+			Handler: h, MaxHeaderBytes: set.HeaderBytes, IdleTimeout: set.Idle,
+			Logger: slog.New(slog.DiscardHandler), // its messages are faults of clients
+		}
 	}
 	s.mu.Lock()
 	draining := s.leaving.Load()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	if draining {
-		go s.goAway(c)
+	switch {
+	case c.own != nil:
+		c.own.serveConn(ctx, qc, v.Facts, draining)
+	default:
+		if draining {
+			go s.goAway(c)
+		}
+		_ = c.srv.ServeQUICConn(qc)
 	}
-	_ = c.srv.ServeQUICConn(qc)
-	_ = qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	_ = qc.CloseWithError(codeNone, "")
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
@@ -219,13 +328,9 @@ func (c *conn) count(h http.Handler, most int, full func()) http.Handler {
 	})
 }
 
-// linger is how long a connection without requests stays open after GOAWAY, so that the
-// last answer arrives.
-const linger = time.Second
-
 // goAway sends GOAWAY (RFC 9114 section 5.2): requests under way go on, new ones are for
 // another connection. It returns when the connection has ended, which it sees to.
-func (s *Server) goAway(c *conn) {
+func (s *Listener) goAway(c *conn) {
 	if c.leaving.Swap(true) {
 		return
 	}
@@ -245,14 +350,14 @@ func (s *Server) goAway(c *conn) {
 			quiet = 0
 		}
 	}
-	_ = c.qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+	_ = c.qc.CloseWithError(codeNone, "")
 }
 
 // Conns is the number of connections being served.
-func (s *Server) Conns() int { return int(s.n.Load()) }
+func (s *Listener) Conns() int { return int(s.n.Load()) }
 
 // Drain refuses new connections and sends GOAWAY on the others. It does not wait.
-func (s *Server) Drain() {
+func (s *Listener) Drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leaving.Store(true)
@@ -260,17 +365,21 @@ func (s *Server) Drain() {
 		s.halt()
 	}
 	for c := range s.conns {
-		go s.goAway(c)
+		if c.own != nil {
+			c.own.leave(c.qc)
+		} else {
+			go s.goAway(c)
+		}
 	}
 }
 
 // Close ends all connections at once and closes the socket.
-func (s *Server) Close() error {
+func (s *Listener) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.leaving.Store(true)
 	for c := range s.conns {
-		_ = c.qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
+		_ = c.qc.CloseWithError(codeNone, "")
 	}
 	if s.listener == nil {
 		return s.transport.Conn.Close()

@@ -170,7 +170,7 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 		c.goAway()
 	}
 	x := c.s.spare.Get().(*exchange)
-	x.c, x.str, x.id, x.leading, x.index = c, str, id, true, -1
+	x.c, x.str, x.src, x.id, x.leading, x.index = c, str, str, id, true, -1
 	x.r, x.w, x.eof, x.unknown, x.skipped, x.empty = 0, 0, false, 0, 0, 0
 	x.final, x.socket, x.answered, x.informed, x.early = false, false, false, false, false
 	if x.in == nil {

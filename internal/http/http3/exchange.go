@@ -31,6 +31,7 @@ const (
 type exchange struct {
 	c       *serverConn
 	str     *quic.Stream
+	src     io.Reader // str
 	id      quic.StreamID
 	leading bool // this goroutine still is the one to accept the next stream
 	index   int  // in c.active; -1 when it is not there
@@ -156,7 +157,7 @@ func (x *exchange) fill() error {
 			x.in = more
 		}
 	}
-	n, err := x.str.Read(x.in[x.w:])
+	n, err := x.src.Read(x.in[x.w:])
 	x.w += n
 	if err == io.EOF {
 		x.eof = true
@@ -362,7 +363,7 @@ func (x *exchange) end() (leading bool) {
 	x.writeBy.Store(0)
 	x.req.Reset()
 	x.trailer.Reset()
-	x.outcome, x.ender, x.str = message.Outcome{}, nil, nil
+	x.outcome, x.ender, x.str, x.src = message.Outcome{}, nil, nil, nil
 	if x.body.mem != nil {
 		c.s.bodies.Put(x.body.mem)
 		x.body.mem, x.in = nil, x.body.small

@@ -66,7 +66,7 @@ func (a *acceptor) Accept(peer, local netip.AddrPort, state *tls.ConnectionState
 }
 
 // serve runs a server and returns its address.
-func serve(t *testing.T, a *acceptor) (*Listener, string) {
+func serve(t testing.TB, a *acceptor) (*Listener, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -106,7 +106,7 @@ func client(t *testing.T) *http.Client {
 	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
 }
 
-func get(t *testing.T, c *http.Client, url string) (string, error) {
+func fetch(t *testing.T, c *http.Client, url string) (string, error) {
 	t.Helper()
 	resp, err := c.Get(url)
 	if err != nil {
@@ -124,7 +124,7 @@ func TestAConnectionIsClosedAfterItsRequests(t *testing.T) {
 	_, url := serve(t, a)
 	c := client(t)
 	for range 2 {
-		if b, err := get(t, c, url); b != "hello" {
+		if b, err := fetch(t, c, url); b != "hello" {
 			t.Fatal(b, err)
 		}
 	}
@@ -133,7 +133,7 @@ func TestAConnectionIsClosedAfterItsRequests(t *testing.T) {
 			t.Fatal("the connection is still open")
 		}
 	}
-	if b, err := get(t, c, url); b != "hello" || a.total.Load() != 2 {
+	if b, err := fetch(t, c, url); b != "hello" || a.total.Load() != 2 {
 		t.Errorf("on another connection: %q %v, %d connections", b, err, a.total.Load())
 	}
 }
@@ -153,13 +153,13 @@ func TestDrainLetsRequestsEndAndRefusesConnections(t *testing.T) {
 	}
 	got := make(chan result, 1)
 	go func() {
-		b, err := get(t, c, url)
+		b, err := fetch(t, c, url)
 		got <- result{b, err}
 	}()
 	<-in
 	s.Drain()
 	begin := time.Now()
-	if _, err := get(t, client(t), url); err == nil {
+	if _, err := fetch(t, client(t), url); err == nil {
 		t.Error("a new connection was taken")
 	} else if d := time.Since(begin); d > 2*time.Second {
 		t.Errorf("the refusal took %v", d)
@@ -174,7 +174,7 @@ func TestARefusedConnectionIsClosed(t *testing.T) {
 	a := &acceptor{h: http.HandlerFunc(hello), set: Settings{Streams: 10}}
 	a.refuse.Store(true)
 	_, url := serve(t, a)
-	if b, err := get(t, client(t), url); err == nil {
+	if b, err := fetch(t, client(t), url); err == nil {
 		t.Errorf("got %q", b)
 	}
 }

@@ -24,8 +24,11 @@ func (x *exchange) tunnel(ctx context.Context, resp *message.Response) {
 		err = x.copyBoth(resp.Upgrade)
 	}
 	_ = resp.Upgrade.Close()
-	if err == nil && ctx.Err() != nil && !x.final {
-		err = ctx.Err()
+	if err == nil && !x.final {
+		if err = ctx.Err(); err == nil {
+			x.final = true
+			err = x.str.Close()
+		}
 	}
 	x.finish(err)
 }

@@ -9,6 +9,7 @@ type benchCase struct {
 	path   string
 	bytes  int  // of the answer's body
 	tls    bool // TLS 1.3, connections kept
+	http3  bool // HTTP/3, with another load generator
 	cached bool // the backend must not be asked while it is measured
 	rows   []row
 }
@@ -57,13 +58,23 @@ func cases() []benchCase {
 				{product, "relais", "relais-tls"},
 			},
 		},
+		{
+			// The nginx, HAProxy and Varnish of Debian 12 have no HTTP/3.
+			name: "h3hit1k", about: "1 KB from a cache, memory or a file, HTTP/3, 10 requests at once on each connection", path: "/hit/1k", bytes: 1 << 10, cached: true, http3: true,
+			rows: []row{
+				{"caddy respond", "caddy", "caddy-h3-memory"},
+				{"caddy", "caddy", "caddy-h3"},
+				{"relais, engine std", "relais", "relais-h3-std"},
+				{product, "relais", "relais-h3"},
+			},
+		},
 	}
 }
 
 // url is where a row answers. TLS names localhost, so that clients send a
 // server name.
 func (c benchCase) url(port int) string {
-	if c.tls {
+	if c.tls || c.http3 {
 		return fmt.Sprintf("https://localhost:%d%s", port, c.path)
 	}
 	return fmt.Sprintf("http://127.0.0.1:%d%s", port, c.path)
@@ -74,5 +85,6 @@ func ports() []string {
 	return []string{
 		"backend", "nginx-file", "nginx-tls", "nginx-cache", "nginx-proxy", "haproxy-cache", "haproxy-tls", "haproxy-proxy",
 		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-metrics",
+		"caddy-h3", "caddy-h3-memory", "relais-h3", "relais-h3-std",
 	}
 }

@@ -21,6 +21,7 @@ func goals() []goal {
 		{"bench-proxy1k", "proxy1k", baseline, 1.0},
 		{"bench-proxy64k", "proxy64k", baseline, 1.0},
 		{"bench-tls1k", "tls1k", baseline, 1.1},
+		{"bench-h3hit1k", "h3hit1k", "caddy respond", 1.9},
 	}
 }
 

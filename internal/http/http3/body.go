@@ -64,9 +64,6 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 		return nil, message.ErrBodyClosed
 	}
 	x := b.x
-	if x.leading { // then this is the exchange's goroutine
-		x.handOff()
-	}
 	if err := b.proceed(); err != nil {
 		return nil, err
 	}

@@ -76,12 +76,17 @@ const (
 // the client goes on from another address. Before the end of the handshake only safe requests
 // are served (RFC 8470); the caller vouches for the client's address then.
 func (s *Server) ServeConn(ctx context.Context, qc *quic.Conn, facts *message.Conn) {
-	s.serveConn(ctx, qc, facts, false)
+	s.newConn(qc, facts).serve(ctx)
 }
 
-func (s *Server) serveConn(ctx context.Context, qc *quic.Conn, facts *message.Conn, leave bool) {
+func (s *Server) newConn(qc *quic.Conn, facts *message.Conn) *serverConn {
 	c := &serverConn{s: s, qc: qc, facts: facts, baton: make(chan struct{}, maxParked)}
 	c.used.Store(s.watch.now.Load())
+	return c
+}
+
+func (c *serverConn) serve(ctx context.Context) {
+	s, qc := c.s, c.qc
 	stop := context.AfterFunc(ctx, func() { _ = qc.CloseWithError(codeNone, "") })
 	defer stop()
 	if err := c.open(); err != nil {
@@ -90,7 +95,7 @@ func (s *Server) serveConn(ctx context.Context, qc *quic.Conn, facts *message.Co
 	}
 	s.watch.add(c)
 	defer s.watch.remove(c)
-	if leave || s.draining.Load() {
+	if s.draining.Load() {
 		c.goAway()
 	}
 	c.work.Go(c.acceptUni)
@@ -288,7 +293,9 @@ func (c *serverConn) goAway() {
 		return
 	}
 	c.leaving, c.since = asked, c.s.watch.now.Load()
-	c.sendGoAway(lastRequestID)
+	if c.control != nil {
+		c.sendGoAway(lastRequestID)
+	}
 }
 
 // sendGoAway sends GOAWAY; c.mu is held. It never waits: the frame is small.

@@ -33,12 +33,18 @@ func (c *serverConn) open() error {
 	if err != nil {
 		return err
 	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.control = str
-	var b [32]byte
+	var b [64]byte
 	f := append(b[:0], streamControl, frameSettings, 0)
 	f = appendVarint(append(f, settingMaxSection), uint64(c.s.cfg.Limits.HeadBytes+32*c.s.cfg.Limits.Fields))
 	f = append(f, settingConnect, 1)
 	f[2] = byte(len(f) - 3)
+	if c.leaving != staying {
+		f = append(f, frameGoAway, 8)
+		f = appendVarint(f, lastRequestID)
+	}
 	_, err = str.Write(f)
 	return err
 }

@@ -317,6 +317,7 @@ func (x *exchange) beginBody(ctx context.Context) *fault {
 			return nil
 		}
 	}
+	x.handOff() // the body may be pulled in another goroutine
 	x.body.expect = h.expect
 	r.Body, r.Trailer = &x.body, &x.trailer
 	return nil

@@ -99,7 +99,7 @@ type conn struct {
 	begun   atomic.Int64 // requests
 	busy    atomic.Int64 // requests under way
 	leaving atomic.Bool
-	own     *Server
+	own     *serverConn // nil when quic-go speaks
 }
 
 // attempt is what is known of a connection from its first packet on.
@@ -289,8 +289,10 @@ func (s *Listener) serve(ctx context.Context, qc *quic.Conn) {
 		return
 	}
 	defer done()
-	c := &conn{qc: qc, own: v.Own}
-	if c.own == nil {
+	c := &conn{qc: qc}
+	if v.Own != nil {
+		c.own = v.Own.newConn(qc, v.Facts)
+	} else {
 		h := c.count(v.Std, set.Requests, func() { go s.goAway(c) })
 		c.srv = &http3.Server{
 			Handler: h, MaxHeaderBytes: set.HeaderBytes, IdleTimeout: set.Idle,
@@ -301,19 +303,27 @@ func (s *Listener) serve(ctx context.Context, qc *quic.Conn) {
 	draining := s.leaving.Load()
 	s.conns[c] = struct{}{}
 	s.mu.Unlock()
-	switch {
-	case c.own != nil:
-		c.own.serveConn(ctx, qc, v.Facts, draining)
-	default:
-		if draining {
-			go s.goAway(c)
-		}
+	if draining {
+		s.sendAway(c)
+	}
+	if c.own != nil {
+		c.own.serve(ctx)
+	} else {
 		_ = c.srv.ServeQUICConn(qc)
 	}
 	_ = qc.CloseWithError(codeNone, "")
 	s.mu.Lock()
 	delete(s.conns, c)
 	s.mu.Unlock()
+}
+
+// sendAway ends a connection in good order, without a wait.
+func (s *Listener) sendAway(c *conn) {
+	if c.own != nil {
+		c.own.goAway()
+		return
+	}
+	go s.goAway(c)
 }
 
 // count wraps h to know how many requests are under way, and calls full when most have begun.
@@ -365,11 +375,7 @@ func (s *Listener) Drain() {
 		s.halt()
 	}
 	for c := range s.conns {
-		if c.own != nil {
-			c.own.leave(c.qc)
-		} else {
-			go s.goAway(c)
-		}
+		s.sendAway(c)
 	}
 }
 

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/quic-go/quic-go"
 )
 
 // Server speaks HTTP/3 on connections.
@@ -40,15 +38,6 @@ func (s *Server) Run(ctx context.Context) error { return s.watch.run(ctx) }
 func (s *Server) Drain() {
 	s.draining.Store(true)
 	s.watch.each(func(c *serverConn) { c.goAway() })
-}
-
-// leave ends one connection in good order.
-func (s *Server) leave(qc *quic.Conn) {
-	s.watch.each(func(c *serverConn) {
-		if c.qc == qc {
-			c.goAway()
-		}
-	})
 }
 
 // Conns is the number of connections being served.

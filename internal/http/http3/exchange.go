@@ -57,6 +57,7 @@ type exchange struct {
 	outcome message.Outcome
 	final   bool // nothing more is written
 	socket  bool // the request came as an extended CONNECT
+	spoilt  bool // something panicked that may still hold the request
 
 	wmu      sync.Mutex // of what follows: interim answers may come from another goroutine
 	out      []byte
@@ -115,7 +116,7 @@ func (x *exchange) call(ctx context.Context) (resp *message.Response) {
 	defer func() {
 		if recover() != nil {
 			x.c.s.panics.Add(1)
-			resp = nil
+			x.spoilt, resp = true, nil
 		}
 	}()
 	return x.c.s.handler.Serve(ctx, &x.req)
@@ -127,6 +128,7 @@ func (x *exchange) rescue() {
 		return
 	}
 	x.c.s.panics.Add(1)
+	x.spoilt = true
 	x.handOff()
 	if b := x.sending; b != nil {
 		x.sending = nil
@@ -360,6 +362,7 @@ func (x *exchange) end() (leading bool) {
 		c.delist(x)
 	}
 	leading = x.leading
+	keep := !x.spoilt && x.req.Size() <= maxKept
 	x.readBy.Store(0)
 	x.writeBy.Store(0)
 	x.req.Reset()
@@ -369,7 +372,7 @@ func (x *exchange) end() (leading bool) {
 		c.s.bodies.Put(x.body.mem)
 		x.body.mem, x.in = nil, x.body.small
 	}
-	if cap(x.in) <= maxKept && cap(x.out) <= maxKept && x.req.Size() <= maxKept {
+	if keep && cap(x.in) <= maxKept && cap(x.out) <= maxKept {
 		c.s.spare.Put(x)
 	}
 	return leading

@@ -92,6 +92,24 @@ func FuzzRequestStream(f *testing.F) {
 	})
 }
 
+func FuzzControlFrames(f *testing.F) {
+	f.Add(uint64(frameSettings), []byte("\x06\x41\x00\x08\x01"))
+	f.Add(uint64(frameGoAway), []byte("\x04"))
+	f.Add(uint64(frameMaxPushID), []byte("\xc0"))
+	f.Add(uint64(framePriorityRequest), []byte("\x04u=1"))
+	f.Fuzz(func(t *testing.T, kind uint64, payload []byte) {
+		c := &serverConn{s: NewServer(ServerConfig{}, &handler{})}
+		var st controlState
+		first, second := c.control1(&st, kind, payload), c.control1(&st, kind, payload)
+		if first != second {
+			t.Fatalf("%v, then %v", first, second) // repeats are no faults here
+		}
+		if len(c.pending) > maxPending {
+			t.Fatal(len(c.pending))
+		}
+	})
+}
+
 func FuzzPriority(f *testing.F) {
 	for _, s := range []string{"u=1", "i", "u=5, i=?0", "u=9,i=?1;x", " , u=", "i;x=1,u=2"} {
 		f.Add([]byte(s))

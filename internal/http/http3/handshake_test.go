@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -70,5 +71,23 @@ func TestAFullListenerRefusesBeforeTheHandshake(t *testing.T) {
 	a.full.Store(false)
 	if err := try(t, addr, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}, 5*time.Second); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestRFC9000Section812ClientsProveTheirAddressWhenThereAreMany(t *testing.T) {
+	for name, make := range map[string]func(*Listener){
+		"connections": func(l *Listener) { l.n.Add(unverifiedConns); t.Cleanup(func() { l.n.Add(-unverifiedConns) }) },
+		"handshakes":  func(l *Listener) { l.begun.Add(unverifiedHandshakes) },
+	} {
+		a := &acceptor{own: NewServer(ServerConfig{}, &handler{serve: say}), set: Settings{Streams: 10}}
+		l, url := serve(t, a)
+		addr := strings.Trim(strings.TrimPrefix(url, "https://"), "/")
+		if got := dialRaw(t, addr, settings).ask(headers(get()...)); got != "200 GET a / length=0" || a.verified.Load() {
+			t.Errorf("%s: with few %q, verified %v", name, got, a.verified.Load())
+		}
+		make(l)
+		if got := dialRaw(t, addr, settings).ask(headers(get()...)); got != "200 GET a / length=0" || !a.verified.Load() {
+			t.Errorf("%s: with many %q, verified %v", name, got, a.verified.Load())
+		}
 	}
 }

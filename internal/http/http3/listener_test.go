@@ -32,6 +32,7 @@ type acceptor struct {
 	own      *Server
 	admitted atomic.Int64
 	full     atomic.Bool
+	verified atomic.Bool // the last that was admitted
 	failed   sync.Map
 	open     atomic.Int64
 	total    atomic.Int64
@@ -40,11 +41,12 @@ type acceptor struct {
 
 func (a *acceptor) Settings() *Settings { return &a.set }
 
-func (a *acceptor) Admit(peer netip.AddrPort, _ bool) (func(Failure), bool) {
+func (a *acceptor) Admit(peer netip.AddrPort, verified bool) (func(Failure), bool) {
 	if a.full.Load() || !peer.IsValid() {
 		return nil, false
 	}
 	a.admitted.Add(1)
+	a.verified.Store(verified)
 	return func(f Failure) {
 		a.admitted.Add(-1)
 		if f != "" {

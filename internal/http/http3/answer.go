@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 	"strconv"
 
 	"github.com/quic-go/quic-go"
@@ -257,13 +256,13 @@ func wantsTrailers(f *message.Fields) bool { return f.Has(message.TE) }
 func (x *exchange) finish(err error) {
 	if err != nil {
 		x.c.s.aborted.Add(1)
-		x.outcome.Err = x.reason(err)
-		var se *quic.StreamError
-		if errors.As(err, &se) && se.Remote {
-			x.c.gone()
-		}
+		x.outcome.Err = err
 		x.giveUp(codeInternal)
-	} else {
+	}
+	switch {
+	case x.cut.Load() || remote(err):
+		x.c.gone()
+	case err == nil:
 		x.c.done()
 	}
 	e, o := x.ender, x.outcome
@@ -279,12 +278,10 @@ func (x *exchange) finish(err error) {
 	e.End(o)
 }
 
-// reason tells an answer that the client did not take in time from others.
-func (x *exchange) reason(err error) error {
-	if x.writeBy.Load() < 0 && errors.Is(err, os.ErrDeadlineExceeded) {
-		return os.ErrDeadlineExceeded
-	}
-	return err
+// remote says whether the client has reset the stream, or wants no more of it.
+func remote(err error) bool {
+	var se *quic.StreamError
+	return errors.As(err, &se) && se.Remote
 }
 
 // giveUp ends the stream in both directions, so that nobody takes what it has for whole.

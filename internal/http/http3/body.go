@@ -122,6 +122,7 @@ func (b *requestBody) reason(err error) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return message.ErrBodySlow
 	}
+	b.x.cut.Store(remote(err))
 	return message.ErrBodyTruncated
 }
 

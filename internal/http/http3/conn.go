@@ -175,9 +175,10 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 		c.goAway()
 	}
 	x := c.s.spare.Get().(*exchange)
-	x.c, x.str, x.src, x.id, x.leading, x.index = c, str, str, id, true, -1
+	x.c, x.str, x.src, x.id, x.leading, x.listed = c, str, str, id, true, false
 	x.r, x.w, x.eof, x.unknown, x.skipped, x.empty = 0, 0, false, 0, 0, 0
 	x.final, x.socket, x.answered, x.informed, x.early = false, false, false, false, false
+	x.cut.Store(false)
 	if x.in == nil {
 		x.in = make([]byte, firstRead)
 	}
@@ -194,6 +195,7 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 
 // enlist has the sweeper look after an exchange that may wait.
 func (c *serverConn) enlist(x *exchange) {
+	x.listed = true
 	c.mu.Lock()
 	x.index = len(c.active)
 	c.active = append(c.active, x)
@@ -207,7 +209,6 @@ func (c *serverConn) delist(x *exchange) {
 	c.active[x.index].index = x.index
 	c.active[last] = nil
 	c.active = c.active[:last]
-	x.index = -1
 	c.mu.Unlock()
 	c.used.Store(c.s.watch.now.Load())
 }

@@ -34,7 +34,8 @@ type exchange struct {
 	src     io.Reader // str
 	id      quic.StreamID
 	leading bool // this goroutine still is the one to accept the next stream
-	index   int  // in c.active; -1 when it is not there
+	index   int  // in c.active; guarded by c.mu
+	listed  bool // it is in c.active
 	early   bool // it came before the end of the handshake
 
 	in      []byte
@@ -55,9 +56,10 @@ type exchange struct {
 	ender   message.Ender
 	sending message.Body // of the answer, while it is being sent
 	outcome message.Outcome
-	final   bool // nothing more is written
-	socket  bool // the request came as an extended CONNECT
-	spoilt  bool // something panicked that may still hold the request
+	final   bool        // nothing more is written
+	socket  bool        // the request came as an extended CONNECT
+	cut     atomic.Bool // the client has reset the stream before its end
+	spoilt  bool        // something panicked that may still hold the request
 
 	wmu      sync.Mutex // of what follows: interim answers may come from another goroutine
 	out      []byte
@@ -358,7 +360,7 @@ func (x *exchange) end() (leading bool) {
 	}
 	x.str.CancelRead(codeNone) // nothing, when the request was read to its end
 	x.str.ReleaseStreamCredit()
-	if x.index >= 0 {
+	if x.listed {
 		c.delist(x)
 	}
 	leading = x.leading

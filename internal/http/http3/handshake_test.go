@@ -46,7 +46,9 @@ func TestHandshakesThatFailAreCounted(t *testing.T) {
 				a.set.Handshake = 300 * time.Millisecond
 			})
 			nat := newRelay(t, addr)
-			nat.hold = tt.mute
+			if tt.mute {
+				nat.holdBack()
+			}
 			if err := try(t, nat.front.LocalAddr().String(), tt.tls, time.Second); err == nil {
 				t.Fatal("the handshake succeeded")
 			}

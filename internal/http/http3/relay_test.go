@@ -100,6 +100,13 @@ func (r *relay) rebind(t *testing.T) netip.AddrPort {
 	return c.LocalAddr().(*net.UDPAddr).AddrPort()
 }
 
+// holdBack keeps what the client sends from now on, once the server has answered.
+func (r *relay) holdBack() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.hold = true
+}
+
 // release sends on what was held, and holds no more.
 func (r *relay) release() {
 	r.mu.Lock()
@@ -214,7 +221,7 @@ func TestRFC8470EarlyData(t *testing.T) {
 			s, addr := own(t, ServerConfig{}, &handler{serve: say}, func(a *acceptor) { a.set.EarlyData = tt.allowed })
 			e := meet(t, addr, tt.token)
 			nat := newRelay(t, addr)
-			nat.hold = true
+			nat.holdBack()
 			r := e.dial(nat.front.LocalAddr().String())
 			str, err := r.qc.OpenStream()
 			if err != nil {

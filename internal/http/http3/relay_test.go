@@ -90,7 +90,7 @@ func (r *relay) rebind(t *testing.T) netip.AddrPort {
 				return
 			}
 			r.mu.Lock()
-			r.seen = true
+			r.seen = r.seen || n > 1000 // a server hello, not only an acknowledgement
 			if r.client != nil && r.server == c { // the NAT passes nothing to the old port
 				_, _ = r.front.WriteTo(b[:n], r.client)
 			}

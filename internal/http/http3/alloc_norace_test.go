@@ -11,7 +11,7 @@ import (
 // TestAHitAllocatesNothing counts what is ours: the transport's streams allocate.
 func TestAHitAllocatesNothing(t *testing.T) {
 	s := NewServer(ServerConfig{}, &handler{})
-	block := []byte(section3(get("user-agent", "Mozilla/5.0", "cookie", "a=1", "cookie", "b=2", "accept-encoding", "gzip", "x-other", "1")...))
+	block := []byte(sectionOf(get("user-agent", "Mozilla/5.0", "cookie", "a=1", "cookie", "b=2", "accept-encoding", "gzip", "x-other", "1")...))
 	stream := append(appendVarint([]byte{frameHeaders}, uint64(len(block))), block...)
 	resp := &message.Response{Status: 200}
 	resp.AddString(message.ContentType, "text/html")
@@ -38,7 +38,7 @@ func TestAHitAllocatesNothing(t *testing.T) {
 
 func BenchmarkHead(b *testing.B) {
 	s := NewServer(ServerConfig{}, &handler{})
-	block := []byte(section3(get("user-agent", "quic-go HTTP/3", "accept-encoding", "gzip")...))
+	block := []byte(sectionOf(get("user-agent", "quic-go HTTP/3", "accept-encoding", "gzip")...))
 	x := &exchange{c: &serverConn{s: s}}
 	b.ReportAllocs()
 	for b.Loop() {

@@ -308,8 +308,6 @@ func (c *serverConn) sendGoAway(id quic.StreamID) {
 	_, _ = c.control.Write(f)
 }
 
-func (c *serverConn) place() *int { return &c.index }
-
 // sweep acts on limits of time that are over.
 func (c *serverConn) sweep(now int64) {
 	c.mu.Lock()

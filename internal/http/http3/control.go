@@ -2,7 +2,6 @@ package http3
 
 import (
 	"errors"
-	"io"
 
 	"github.com/quic-go/quic-go"
 )
@@ -328,5 +327,3 @@ func (c *serverConn) readDecoder(in *reader) error {
 		}
 	}
 }
-
-var _ io.Reader = (*quic.ReceiveStream)(nil)

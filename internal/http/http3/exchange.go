@@ -19,7 +19,7 @@ const (
 	// accepted: its first bytes are usually here, but may have been lost on the way.
 	patience = 500 * time.Microsecond
 	// firstRead is the memory for a request's bytes; most heads fit.
-	firstRead = 2 << 10
+	firstRead = 4 << 10
 	// bodyRead is the memory for a body's.
 	bodyRead = 32 << 10
 	// maxKept is the most memory for bytes that is kept from one request to the next.

@@ -114,7 +114,6 @@ var (
 	errPanic      = errors.New("the answer's body panicked")
 	errNoNeed     = errors.New("the body is not needed")
 	errMalformed  = errors.New("the request is malformed")
-	errTunnelBody = errors.New("a tunnel was opened for a request with a body")
 	errTunnelIdle = errors.New("nothing passed through the tunnel for too long")
 	errWebSocket  = errors.New("the origin's 101 does not belong to the handshake (RFC 6455 section 4.2.2)")
 )

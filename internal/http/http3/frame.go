@@ -59,9 +59,6 @@ func frameHead(b []byte) (kind, length uint64, n int) {
 	return kind, length, n + m
 }
 
-// maxFrameHead is as long as a frame's type and length can be.
-const maxFrameHead = 16
-
 // notOnRequests says whether a type that we know must not come on a request stream: those of
 // the control stream, PUSH_PROMISE of a client, and those that HTTP/2 had (section 7.2.8).
 func notOnRequests(kind uint64) bool {

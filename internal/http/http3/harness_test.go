@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"testing"
@@ -255,8 +254,8 @@ func frame(kind uint64, payload string) string {
 	return string(b) + payload
 }
 
-// section3 makes a field section of names and values with the twin's encoder.
-func section3(fields ...string) string {
+// sectionOf makes a field section of names and values with the twin's encoder.
+func sectionOf(fields ...string) string {
 	var b bytes.Buffer
 	e := qpack.NewEncoder(&b)
 	for i := 0; i < len(fields); i += 2 {
@@ -266,7 +265,7 @@ func section3(fields ...string) string {
 }
 
 // headers makes a HEADERS frame.
-func headers(fields ...string) string { return frame(frameHeaders, section3(fields...)) }
+func headers(fields ...string) string { return frame(frameHeaders, sectionOf(fields...)) }
 
 // get is a plain request's pseudo-header fields.
 func get(fields ...string) []string {
@@ -286,5 +285,3 @@ func until(t testing.TB, what string, ok func() bool) {
 		}
 	}
 }
-
-var _ http.Handler = http.HandlerFunc(hello)

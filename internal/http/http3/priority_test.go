@@ -1,6 +1,7 @@
 package http3
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/quic-go/quic-go"
@@ -11,10 +12,10 @@ import (
 func TestRFC9218Section72UpdatesBeforeTheirRequests(t *testing.T) {
 	s, addr := own(t, ServerConfig{}, &handler{serve: say})
 	r := dialRaw(t, addr, settings)
-	update := func(id uint64, p string) {
+	send := func(id uint64, p string) {
 		_, _ = r.control.Write([]byte(frame(framePriorityRequest, string(appendVarint(nil, id))+p)))
 	}
-	waiting := func() []update2 {
+	waiting := func() []update {
 		s.watch.mu.Lock()
 		defer s.watch.mu.Unlock()
 		if len(s.watch.list) == 0 {
@@ -23,17 +24,13 @@ func TestRFC9218Section72UpdatesBeforeTheirRequests(t *testing.T) {
 		c := s.watch.list[0]
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		var all []update2
-		for _, u := range c.pending {
-			all = append(all, update2{u.id, u.p})
-		}
-		return all
+		return slices.Clone(c.pending)
 	}
-	update(0, "u=5")
-	update(0, "u=1, i")
+	send(0, "u=5")
+	send(0, "u=1, i")
 	until(t, "the update was not taken", func() bool {
 		w := waiting()
-		return len(w) == 1 && w[0] == update2{0, priority{1, true}}
+		return len(w) == 1 && w[0] == update{0, priority{1, true}}
 	})
 	if got := r.ask(headers(get("priority", "u=7")...)); got != "200 GET a / Priority=u=7 length=0" {
 		t.Fatal(got)
@@ -41,9 +38,9 @@ func TestRFC9218Section72UpdatesBeforeTheirRequests(t *testing.T) {
 	if w := waiting(); len(w) != 0 {
 		t.Errorf("the request has not used its update up: %v", w)
 	}
-	update(0, "u=2") // of a request that has ended
+	send(0, "u=2") // of a request that has ended
 	for i := range uint64(maxPending + 8) {
-		update(400+4*i, "u=2")
+		send(400+4*i, "u=2")
 	}
 	until(t, "the last update was not taken", func() bool {
 		w := waiting()
@@ -52,9 +49,4 @@ func TestRFC9218Section72UpdatesBeforeTheirRequests(t *testing.T) {
 	if w := waiting(); len(w) != maxPending || w[0].id != 400+4*8 {
 		t.Errorf("%d updates wait, from %d on", len(w), w[0].id)
 	}
-}
-
-type update2 struct {
-	id quic.StreamID
-	p  priority
 }

@@ -90,7 +90,7 @@ func (r *relay) rebind(t *testing.T) netip.AddrPort {
 				return
 			}
 			r.mu.Lock()
-			r.seen = r.seen || n > 1000 // a server hello, not only an acknowledgement
+			r.seen = r.seen || n > 1000           // a server hello, not only an acknowledgement
 			if r.client != nil && r.server == c { // the NAT passes nothing to the old port
 				_, _ = r.front.WriteTo(b[:n], r.client)
 			}
@@ -167,7 +167,8 @@ type early struct {
 // meet connects once, so that the next time there is a ticket, and a token if tokens.
 func meet(t *testing.T, addr string, tokens bool) *early {
 	t.Helper()
-	e := &early{t: t,
+	e := &early{
+		t:    t,
 		tls:  &tls.Config{InsecureSkipVerify: true, ServerName: "a", NextProtos: []string{"h3"}, ClientSessionCache: tls.NewLRUClientSessionCache(10)},
 		quic: &quic.Config{},
 	}

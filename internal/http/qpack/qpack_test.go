@@ -80,15 +80,19 @@ func TestWhatIsWrittenIsRead(t *testing.T) {
 	b = AppendLine(b, []byte("X-Other-And-Long-Name"), []byte(""))
 	b = AppendRequest(b, []byte("GET"), []byte("https"), []byte("a"), []byte("/x"), []byte("websocket"))
 	want := []twin.HeaderField{
-		{Name: ":status", Value: "200"}, {Name: ":status", Value: "418"},
+		{Name: ":status", Value: "200"},
+		{Name: ":status", Value: "418"},
 		{Name: "content-type", Value: "text/html; charset=utf-8"},
 		{Name: "content-type", Value: "text/x"},
 		{Name: "x-request-id", Value: strings.Repeat("i", 200)},
 		{Name: "set-cookie", Value: "a=1"},
 		{Name: "proxy-authorization", Value: "b"},
 		{Name: "x-other-and-long-name"},
-		{Name: ":method", Value: "GET"}, {Name: ":scheme", Value: "https"}, {Name: ":authority", Value: "a"},
-		{Name: ":path", Value: "/x"}, {Name: ":protocol", Value: "websocket"},
+		{Name: ":method", Value: "GET"},
+		{Name: ":scheme", Value: "https"},
+		{Name: ":authority", Value: "a"},
+		{Name: ":path", Value: "/x"},
+		{Name: ":protocol", Value: "websocket"},
 	}
 	for who, f := range map[string]func([]byte) ([]twin.HeaderField, error){
 		"we": func(b []byte) ([]twin.HeaderField, error) { return read(new(Reader), b) }, "the twin": readTwin,

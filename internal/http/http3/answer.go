@@ -13,10 +13,9 @@ import (
 )
 
 const (
-	// maxAtOnce is what the transport takes without a wait: it copies it into one frame.
+	// maxAtOnce is what the transport takes without a wait: it copies it into one frame. The begin
+	// of a body goes with what frames it.
 	maxAtOnce = 1400
-	// maxCopy is how much of a body is copied behind what frames it.
-	maxCopy = 4 << 10
 	// maxPiece is how much is written before the limit of writing starts anew.
 	maxPiece = 128 << 10
 )
@@ -145,7 +144,7 @@ func (x *exchange) memory(resp *message.Response) error {
 	if len(x.out)+len(body) > maxAtOnce || x.informed {
 		x.handOff()
 	}
-	k := min(len(body), maxCopy)
+	k := min(len(body), max(0, maxAtOnce-len(x.out)))
 	x.out = append(x.out, body[:k]...)
 	err := x.write(x.out, k == len(body))
 	if err == nil && k < len(body) {
@@ -229,7 +228,7 @@ func (x *exchange) piece(resp *message.Response, b []byte, framed, end bool) err
 	if framed && len(b) > 0 {
 		x.out = appendVarint(append(x.out, frameData), uint64(len(b)))
 	}
-	k := min(len(b), maxCopy)
+	k := min(len(b), max(0, maxAtOnce-len(x.out)))
 	x.out = append(x.out, b[:k]...)
 	trailer := end && resp.Trailer != nil && resp.Trailer.Len() > 0 && wantsTrailers(&x.req.Fields)
 	err := x.write(x.out, end && !trailer && k == len(b))

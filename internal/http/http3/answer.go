@@ -24,9 +24,14 @@ const (
 func (x *exchange) answer(ctx context.Context, resp *message.Response) {
 	x.ender = resp.Ender
 	if x.socket && !message.AcceptWebSocket(&x.req, resp) {
-		_ = resp.Upgrade.Close()
-		x.finish(errWebSocket)
-		return
+		if resp.Upgrade != nil {
+			_ = resp.Upgrade.Close()
+		}
+		if resp.Body != nil {
+			resp.Body.Close(errNoNeed)
+		}
+		x.socket = false
+		resp = x.page(ctx, faultWebSocket)
 	}
 	tunnel := resp.Upgrade != nil && resp.Status/100 == 2 && (x.socket || x.req.Method == message.CONNECT)
 	if resp.Status < 200 || resp.Status > 999 {
@@ -251,7 +256,7 @@ func (x *exchange) piece(resp *message.Response, b []byte, framed, end bool) err
 // wantsTrailers says whether TE names trailers (RFC 9110 section 6.5.1); it names nothing else here.
 func wantsTrailers(f *message.Fields) bool { return f.Has(message.TE) }
 
-// finish tells how the answer ended, once.
+// finish ends an answer.
 func (x *exchange) finish(err error) {
 	if err != nil {
 		x.c.s.aborted.Add(1)
@@ -261,9 +266,14 @@ func (x *exchange) finish(err error) {
 	switch {
 	case x.cut.Load() || remote(err):
 		x.c.gone()
-	case err == nil:
+	case err == nil && !x.refused:
 		x.c.done()
 	}
+	x.tell()
+}
+
+// tell tells the Ender how the answer ended, once.
+func (x *exchange) tell() {
 	e, o := x.ender, x.outcome
 	x.ender = nil
 	if e == nil {
@@ -305,9 +315,30 @@ func (x *exchange) refuse(ctx context.Context, f *fault) {
 		return
 	}
 	if f != faultPanic {
+		x.refused = true
+		c.misbehaved()
+	}
+	resp := x.page(ctx, f)
+	x.socket = false
+	if !f.malformed {
+		x.answer(ctx, resp)
+		return
+	}
+	x.ender = resp.Ender
+	if resp.Body != nil {
+		resp.Body.Close(errNoNeed)
+	}
+	x.giveUp(codeMessage) // RFC 9114 section 4.1.2
+	x.outcome.Err = errMalformed
+	x.tell()
+}
+
+// page asks the handler for a page.
+func (x *exchange) page(ctx context.Context, f *fault) (resp *message.Response) {
+	c := x.c
+	if f != faultPanic {
 		c.s.refused.Add(1)
 	}
-	var resp *message.Response
 	func() {
 		defer func() {
 			if recover() != nil {
@@ -316,20 +347,26 @@ func (x *exchange) refuse(ctx context.Context, f *fault) {
 		}()
 		resp = c.s.handler.Refuse(ctx, c.facts, f.status, f.code, f.detail)
 	}()
-	if f.malformed { // RFC 9114 section 4.1.2
-		x.giveUp(codeMessage)
-		if resp != nil && resp.Ender != nil {
-			resp.Ender.End(message.Outcome{Err: errMalformed})
-		}
-		return
-	}
 	if resp == nil {
 		resp = &message.Response{Status: f.status}
 		resp.AddString(message.ContentType, "text/plain; charset=utf-8")
 		resp.SetBytes([]byte(f.code + "\n"))
 	}
-	x.socket = false
-	x.answer(ctx, resp)
+	return resp
+}
+
+// closes says whether Connection names close.
+func closes(resp *message.Response) bool {
+	for i := resp.Next(message.Connection, 0); i >= 0; i = resp.Next(message.Connection, i+1) {
+		_, _, rest := resp.At(i)
+		for len(rest) > 0 {
+			var item []byte
+			if item, rest = nextItem(rest); message.EqualFold(item, "close") {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // Inform implements message.Control.

@@ -12,10 +12,13 @@ type Handler interface {
 	// Serve answers req; it never returns nil. What the answer lends is good until its Ender
 	// is told, and so are req and its body. Ctx ends with the request's stream: when the
 	// client gives the request up, or the connection ends. No other request of the
-	// connection is read until Serve returns, pulls the body, or calls req.Control.MayBlock.
+	// connection is read until Serve returns or calls req.Control.MayBlock.
+	//
+	// A field "Connection: close" of the answer ends the connection in good order. Other
+	// connection-specific and framing fields of the answer are ignored and written anew.
 	Serve(ctx context.Context, req *message.Request) *message.Response
 	// Refuse gives the page for what is no acceptable request; nil for the plain one. Status
-	// is one of 400, 408, 413, 414, 417, 425, 431, 501, or 500 after a panic of Serve. Code is a
+	// is one of 400, 408, 413, 414, 417, 425, 431, 501, 502, or 500 after a panic of Serve. Code is a
 	// token for counters, detail is for logs. What is malformed in the sense of RFC 9114
 	// section 4.1.2 gets no page but H3_MESSAGE_ERROR; Refuse is told all the same.
 	Refuse(ctx context.Context, conn *message.Conn, status int, code, detail string) *message.Response
@@ -71,7 +74,7 @@ const (
 	maxControl     = 1000     // frames of the control stream beyond four for each request
 	maxStrayUni    = 100      // streams of unknown types
 	maxDecoder     = 4096     // bytes of the decoder stream beyond sixteen for each request
-	maxResets      = 100      // requests given up before their answer, beyond as many that were not
+	maxResets      = 100      // requests given up before their answer, or refused, beyond as many others
 )
 
 // Stats are what a Server has counted since it was made.

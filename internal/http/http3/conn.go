@@ -177,7 +177,7 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 	x := c.s.spare.Get().(*exchange)
 	x.c, x.str, x.src, x.id, x.leading, x.listed = c, str, str, id, true, false
 	x.r, x.w, x.eof, x.unknown, x.skipped, x.empty = 0, 0, false, 0, 0, 0
-	x.final, x.socket, x.answered, x.informed, x.early = false, false, false, false, false
+	x.final, x.socket, x.refused, x.answered, x.informed, x.early = false, false, false, false, false, false
 	x.cut.Store(false)
 	if x.in == nil {
 		x.in = make([]byte, firstRead)
@@ -213,13 +213,18 @@ func (c *serverConn) delist(x *exchange) {
 	c.used.Store(c.s.watch.now.Load())
 }
 
-// gone counts a request that the client gave up. Many, and few that it waits for, are an attack
-// that makes us work for nothing (rapid reset).
+// gone counts a request that the client gave up. Many of them, or of those that must be refused, and
+// few others are an attack that makes us work for nothing (rapid reset).
 func (c *serverConn) gone() {
 	if c.qc.Context().Err() != nil {
 		return
 	}
 	c.s.gone.Add(1)
+	c.misbehaved()
+}
+
+// misbehaved counts a request that brought the client nothing: given up, or refused.
+func (c *serverConn) misbehaved() {
 	if c.resets.Add(1) > maxResets+c.dones.Load() {
 		c.kill(errFloodReset)
 	}

@@ -59,6 +59,7 @@ type exchange struct {
 	final   bool        // nothing more is written
 	socket  bool        // the request came as an extended CONNECT
 	cut     atomic.Bool // the client has reset the stream before its end
+	refused bool        // it is no acceptable request
 	spoilt  bool        // something panicked that may still hold the request
 
 	wmu      sync.Mutex // of what follows: interim answers may come from another goroutine
@@ -96,6 +97,9 @@ func (x *exchange) serve() (leading bool) {
 	if resp == nil {
 		x.refuse(ctx, faultPanic)
 		return x.end()
+	}
+	if closes(resp) {
+		c.goAway()
 	}
 	x.answer(ctx, resp)
 	return x.end()

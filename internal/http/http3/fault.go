@@ -61,7 +61,7 @@ var (
 	errFloodEmpty     = &connError{codeExcessiveLoad, "too many empty DATA frames"}
 	errFloodControl   = &connError{codeExcessiveLoad, "too many frames on the control stream"}
 	errFloodStreams   = &connError{codeExcessiveLoad, "too many unknown streams"}
-	errFloodReset     = &connError{codeExcessiveLoad, "too many requests were given up"}
+	errFloodReset     = &connError{codeExcessiveLoad, "too many requests were given up, or refused"}
 	errFloodDecoder   = &connError{codeExcessiveLoad, "too much on the decoder stream"}
 	errNoControlWrite = &connError{codeInternal, "the control stream cannot be opened"}
 )
@@ -99,6 +99,7 @@ var (
 	faultBodyLong   = &fault{413, "body_too_large", "the body is over the limit", false, nil}
 	faultSlow       = &fault{408, "head_timeout", "the head did not come in time", false, nil}
 	faultEarly      = &fault{425, "too_early", "the request must not be served in early data, and the handshake did not end (RFC 8470)", false, nil}
+	faultWebSocket  = &fault{502, "websocket_refused", "the origin has answered an extended CONNECT with something that is no WebSocket (RFC 6455 section 4.2.2)", false, nil}
 	faultPanic      = &fault{500, "panic", "the handler panicked", false, nil}
 	faultCut        = &fault{0, "request_incomplete", "the stream ended before a whole head (section 4.1)", true, nil}
 	faultGone       = &fault{0, "gone", "the client gave the request up", false, nil}
@@ -115,5 +116,4 @@ var (
 	errNoNeed     = errors.New("the body is not needed")
 	errMalformed  = errors.New("the request is malformed")
 	errTunnelIdle = errors.New("nothing passed through the tunnel for too long")
-	errWebSocket  = errors.New("the origin's 101 does not belong to the handshake (RFC 6455 section 4.2.2)")
 )

@@ -476,6 +476,25 @@ func TestAConnectionEndsInGoodOrderAfterItsRequests(t *testing.T) {
 	}
 }
 
+func TestAnAnswerMayEndTheConnection(t *testing.T) {
+	_, addr := own(t, ServerConfig{}, &handler{serve: func(_ context.Context, r *message.Request) *message.Response {
+		resp := text(200, "x")
+		resp.AddString(message.Connection, "x, close")
+		return resp
+	}})
+	r := dialRaw(t, addr, settings)
+	ids := goAways(r)
+	if got := r.ask(headers(get()...)); got != "200 x" {
+		t.Fatal(got)
+	}
+	if id := <-ids; id != lastRequestID {
+		t.Error(id)
+	}
+	if got := r.closed(); got != "connection 0x100" {
+		t.Error(got)
+	}
+}
+
 func TestFloods(t *testing.T) {
 	const excessive = "connection 0x107"
 	for _, tt := range []struct {
@@ -504,6 +523,26 @@ func TestFloods(t *testing.T) {
 					return
 				}
 				_, _ = str.Write([]byte{0x21})
+				_ = str.Close()
+			}
+		}},
+		{"malformed requests", func(r *raw) {
+			for range maxResets + 1 {
+				str, err := r.qc.OpenStreamSync(r.t.Context())
+				if err != nil {
+					return
+				}
+				_, _ = str.Write([]byte(headers(get("X", "1")...)))
+				_ = str.Close()
+			}
+		}},
+		{"refused requests", func(r *raw) {
+			for range maxResets + 1 {
+				str, err := r.qc.OpenStreamSync(r.t.Context())
+				if err != nil {
+					return
+				}
+				_, _ = str.Write([]byte(headers(get("content_length", "1")...)))
 				_ = str.Close()
 			}
 		}},

@@ -126,7 +126,7 @@ func TestATunnelThatIsRefusedOrBroken(t *testing.T) {
 		resp.Set(message.SecWebSocketAccept, []byte("x"))
 		return resp
 	}})
-	if got := answer(dialRaw(t, addr, settings).open(socket)); got != "stream 0x102" {
+	if got := answer(dialRaw(t, addr, settings).open(socket)); got != "502 websocket_refused" {
 		t.Errorf("another handshake: %q", got)
 	}
 }

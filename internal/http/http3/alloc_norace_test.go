@@ -18,7 +18,7 @@ func TestAHitAllocatesNothing(t *testing.T) {
 	resp.AddString(message.CacheControl, "max-age=60")
 	resp.AddLine([]byte("X-Other"), []byte("1"))
 	resp.SetBytes(make([]byte, 1024))
-	c := &serverConn{s: s, facts: &message.Conn{}}
+	c := &serverConn{s: s}
 	src := &trickle{n: 1 << 20}
 	x := &exchange{c: c, src: src, in: make([]byte, firstRead)}
 	if n := testing.AllocsPerRun(1000, func() {

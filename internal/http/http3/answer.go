@@ -345,7 +345,7 @@ func (x *exchange) page(ctx context.Context, f *fault) (resp *message.Response) 
 				c.s.panics.Add(1)
 			}
 		}()
-		resp = c.s.handler.Refuse(ctx, c.facts, f.status, f.code, f.detail)
+		resp = c.s.handler.Refuse(ctx, c.facts.Load(), f.status, f.code, f.detail)
 	}()
 	if resp == nil {
 		resp = &message.Response{Status: f.status}

@@ -19,7 +19,7 @@ const maxParked = 4
 type serverConn struct {
 	s     *Server
 	qc    *quic.Conn
-	facts *message.Conn
+	facts atomic.Pointer[message.Conn]
 	index int
 
 	settled atomic.Bool  // the handshake is over
@@ -80,9 +80,35 @@ func (s *Server) ServeConn(ctx context.Context, qc *quic.Conn, facts *message.Co
 }
 
 func (s *Server) newConn(qc *quic.Conn, facts *message.Conn) *serverConn {
-	c := &serverConn{s: s, qc: qc, facts: facts, baton: make(chan struct{}, maxParked)}
+	c := &serverConn{s: s, qc: qc, baton: make(chan struct{}, maxParked)}
+	c.facts.Store(facts)
 	c.used.Store(s.watch.now.Load())
+	if facts.TLS == nil || facts.TLS.HandshakeComplete {
+		c.settle(false)
+	}
 	return c
+}
+
+// settle says whether the handshake is over. With its end TLS knows more of the client.
+func (c *serverConn) settle(learn bool) bool {
+	if c.settled.Load() {
+		return true
+	}
+	select {
+	case <-c.qc.HandshakeComplete():
+	default:
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if learn && !c.settled.Load() {
+		facts := *c.facts.Load()
+		state := c.qc.ConnectionState().TLS
+		facts.TLS = &state
+		c.facts.Store(&facts)
+	}
+	c.settled.Store(true)
+	return true
 }
 
 func (c *serverConn) serve(ctx context.Context) {
@@ -182,14 +208,7 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 	if x.in == nil {
 		x.in = make([]byte, firstRead)
 	}
-	if !c.settled.Load() {
-		select {
-		case <-c.qc.HandshakeComplete():
-			c.settled.Store(true)
-		default:
-			x.early = true
-		}
-	}
+	x.early = !c.settle(true)
 	return x
 }
 

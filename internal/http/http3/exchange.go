@@ -272,7 +272,7 @@ func (x *exchange) headFault(err error) *fault {
 // prepare makes the request ready for the handler.
 func (x *exchange) prepare(ctx context.Context) *fault {
 	c, r, h := x.c, &x.req, &x.head
-	r.Conn, r.Control = c.facts, x
+	r.Control = x
 	if v := r.Get(message.Priority); v != nil && !c.reprioritised(x) {
 		p := readPriority(v)
 		x.str.SetPriority(p.urgency, p.incremental)
@@ -285,6 +285,7 @@ func (x *exchange) prepare(ctx context.Context) *fault {
 			return flt
 		}
 	}
+	r.Conn = c.facts.Load()
 	if h.seen&sawProtocol != 0 {
 		x.socket = true
 		r.UpgradeWebSocket()
@@ -335,10 +336,8 @@ func (x *exchange) beginBody(ctx context.Context) *fault {
 // repeat of it by somebody else does no harm (RFC 8470 section 3): early data can be replayed.
 func (x *exchange) admitEarly(ctx context.Context) *fault {
 	c, r := x.c, &x.req
-	select {
-	case <-c.qc.HandshakeComplete():
+	if c.settle(true) {
 		return nil
-	default:
 	}
 	if r.Body == nil && (r.Method == message.GET || r.Method == message.HEAD || r.Method == message.OPTIONS) {
 		if !r.Has(message.EarlyData) {
@@ -350,6 +349,7 @@ func (x *exchange) admitEarly(ctx context.Context) *fault {
 	x.handOff()
 	select {
 	case <-c.qc.HandshakeComplete():
+		c.settle(true)
 		return nil
 	case <-ctx.Done():
 		return faultEarly

@@ -6,8 +6,6 @@ import (
 	"io"
 	"strings"
 	"testing"
-
-	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // trickle gives bytes as packets may bring them: n at a time.
@@ -27,7 +25,7 @@ func (r *trickle) Read(p []byte) (int, error) {
 
 // parse reads a whole request stream, and says what came of it.
 func parse(s *Server, stream []byte, n int) (head string, body []byte, err error) {
-	x := &exchange{c: &serverConn{s: s, facts: &message.Conn{}}, src: &trickle{stream, n}, in: make([]byte, firstRead)}
+	x := &exchange{c: &serverConn{s: s}, src: &trickle{stream, n}, in: make([]byte, firstRead)}
 	_ = x.fill()
 	if flt := x.readHead(); flt != nil {
 		return flt.code, nil, flt.errOf()

@@ -28,6 +28,8 @@ type relay struct {
 	hold   bool
 	seen   bool // the server has answered
 	held   [][]byte
+	deaf   bool // the client gets nothing
+	missed [][]byte
 	wg     sync.WaitGroup
 }
 
@@ -90,8 +92,12 @@ func (r *relay) rebind(t *testing.T) netip.AddrPort {
 				return
 			}
 			r.mu.Lock()
-			r.seen = r.seen || n > 1000           // a server hello, not only an acknowledgement
-			if r.client != nil && r.server == c { // the NAT passes nothing to the old port
+			r.seen = r.seen || n > 1000 // a server hello, not only an acknowledgement
+			switch {
+			case r.client == nil || r.server != c: // the NAT passes nothing to the old port
+			case r.deaf:
+				r.missed = append(r.missed, append([]byte(nil), b[:n]...))
+			default:
 				_, _ = r.front.WriteTo(b[:n], r.client)
 			}
 			r.mu.Unlock()
@@ -105,6 +111,17 @@ func (r *relay) holdBack() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.hold = true
+}
+
+// listen lets the client hear what the server has said.
+func (r *relay) listen() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.deaf = false
+	for _, b := range r.missed {
+		_, _ = r.front.WriteTo(b, r.client)
+	}
+	r.missed = nil
 }
 
 // release sends on what was held, and holds no more.
@@ -219,10 +236,19 @@ func TestRFC8470EarlyData(t *testing.T) {
 		{"nothing is early where it is not allowed", false, true, headers(get()...), false, "200 GET a / length=0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			s, addr := own(t, ServerConfig{}, &handler{serve: say}, func(a *acceptor) { a.set.EarlyData = tt.allowed })
+			s, addr := own(t, ServerConfig{}, &handler{serve: func(ctx context.Context, r *message.Request) *message.Response {
+				if !tt.before && !r.Conn.TLS.HandshakeComplete {
+					t.Error("the request has waited for the handshake, and does not know what came of it")
+				}
+				return say(ctx, r)
+			}}, func(a *acceptor) { a.set.EarlyData = tt.allowed })
 			e := meet(t, addr, tt.token)
 			nat := newRelay(t, addr)
 			nat.holdBack()
+			// The client of quic-go must not open streams while it takes the server's parameters.
+			nat.mu.Lock()
+			nat.deaf = tt.allowed
+			nat.mu.Unlock()
 			r := e.dial(nat.front.LocalAddr().String())
 			str, err := r.qc.OpenStream()
 			if err != nil {
@@ -231,6 +257,7 @@ func TestRFC8470EarlyData(t *testing.T) {
 			_ = str.SetDeadline(time.Now().Add(10 * time.Second))
 			_, _ = io.WriteString(str, tt.request)
 			_ = str.Close()
+			nat.listen()
 			got := make(chan string, 1)
 			go func() { got <- answer(str) }()
 			if tt.before {

@@ -12,6 +12,7 @@ type benchCase struct {
 	path   string
 	bytes  int  // of the answer's body
 	tls    bool // TLS 1.3, connections kept
+	http3  bool // HTTP/3, with another load generator
 	cached bool // the backend must not be asked while it is measured
 	idle   bool // connections are held, and memory is measured
 	rows   []row
@@ -86,6 +87,16 @@ func cases() []benchCase {
 				{"relais TLS", "relais", "relais-tls", true},
 			},
 		},
+		{
+			// The nginx, HAProxy and Varnish of Debian 12 have no HTTP/3.
+			name: "h3hit1k", about: "1 KB from a cache, memory or a file, HTTP/3, 10 requests at once on each connection", path: "/hit/1k", bytes: 1 << 10, cached: true, http3: true, load: loadHTTP3,
+			rows: []row{
+				{"caddy respond", "caddy", "caddy-h3-memory", true},
+				{"caddy", "caddy", "caddy-h3", true},
+				{"relais, engine std", "relais", "relais-h3-std", true},
+				{product, "relais", "relais-h3", true},
+			},
+		},
 	}
 }
 
@@ -103,5 +114,6 @@ func ports() []string {
 	return []string{
 		"backend", "nginx-file", "nginx-tls", "nginx-cache", "nginx-proxy", "haproxy-cache", "haproxy-tls", "haproxy-proxy",
 		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-metrics",
+		"caddy-h3", "caddy-h3-memory", "relais-h3", "relais-h3-std",
 	}
 }

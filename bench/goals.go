@@ -24,6 +24,7 @@ func goals() []goal {
 		{"bench-proxy64k", "proxy64k", baseline, 1.0, 0},
 		{"bench-tls1k", "tls1k", baseline, 1.1, 0},
 		{"bench-handshake", "handshake", baseline, 1.0, 0},
+		{"bench-h3hit1k", "h3hit1k", "caddy respond", 1.9, 0},
 		{"bench-idle", "idle", product, 0, 4},
 		{"bench-idle-tls", "idle", "relais TLS", 0, 24},
 	}

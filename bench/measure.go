@@ -14,6 +14,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/quic-go/quic-go/http3"
+
 	"github.com/relais-edge/relais/test/proc"
 )
 
@@ -39,6 +41,23 @@ type loadResult struct {
 	p50                         float64 // microseconds
 }
 
+// http3Streams is how many requests are under way at once on a connection of HTTP/3.
+const http3Streams = 10
+
+// loadHTTP3 runs h3load on the core of this program: a quarter of the connections, each with
+// several requests at once.
+func loadHTTP3(ctx context.Context, s *site, url string, conns, seconds int) (loadResult, error) {
+	conns = max(1, conns/4) // 16 by default, as many requests at once as wrk has, and more
+	cmd := exec.CommandContext(ctx, s.binary("h3load"), "-url", url, "-c", strconv.Itoa(conns), "-m", strconv.Itoa(http3Streams), "-d", fmt.Sprintf("%ds", seconds))
+	cmd.Env = append(cmd.Environ(), "GOMAXPROCS=1")
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return loadResult{}, fmt.Errorf("h3load %s: %w\n%s", url, err, out)
+	}
+	return parseLoad(out)
+}
+
 // load runs wrk, one thread, on the core of this program.
 func load(ctx context.Context, s *site, url string, conns, seconds int) (loadResult, error) {
 	cmd := exec.CommandContext(ctx, "wrk", "-t1", "-c"+strconv.Itoa(conns), fmt.Sprintf("-d%ds", seconds), "--latency",
@@ -51,7 +70,7 @@ func load(ctx context.Context, s *site, url string, conns, seconds int) (loadRes
 	return parseLoad(out)
 }
 
-// parseLoad reads the line that peers/report.lua prints.
+// parseLoad reads the line that peers/report.lua and h3load print.
 func parseLoad(out []byte) (loadResult, error) {
 	at := bytes.LastIndex(out, []byte("\nresult "))
 	if at < 0 {
@@ -158,17 +177,31 @@ func client() *http.Client {
 	}
 }
 
+// client3 is a client of HTTP/3 that takes any certificate.
+func client3() (*http.Client, func()) {
+	tr := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true}
+	return &http.Client{Timeout: 10 * time.Second, Transport: tr}, func() { _ = tr.Close() }
+}
+
 // probe asks a row a few times before it is measured: the right status, every
-// byte of the body, over HTTP/1.1. A row that answers wrongly is void, not fast.
+// byte of the body, over the right HTTP. A row that answers wrongly is void, not fast.
 func (b *bench) probe(ctx context.Context, c benchCase, r row) error {
 	want := strings.Repeat("x", c.bytes)
+	ask, major, minor := b.client, 1, 1
+	if c.http3 {
+		client, done := client3()
+		defer done()
+		ask, major, minor = client, 3, 0
+	}
 	for range 3 {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.address(r, b.site.ports[r.port]), nil)
 		if err != nil {
 			return err
 		}
-		req.Host = b.site.host()
-		resp, err := b.client.Do(req)
+		if !c.http3 {
+			req.Host = b.site.host()
+		}
+		resp, err := ask.Do(req)
 		if err != nil {
 			return err
 		}
@@ -179,7 +212,7 @@ func (b *bench) probe(ctx context.Context, c benchCase, r row) error {
 			return fmt.Errorf("body: %w", err)
 		case resp.StatusCode != http.StatusOK:
 			return fmt.Errorf("answers %s", resp.Status)
-		case resp.ProtoMajor != 1 || resp.ProtoMinor != 1:
+		case resp.ProtoMajor != major || resp.ProtoMinor != minor:
 			return fmt.Errorf("answers with %s", resp.Proto)
 		case string(got) != want:
 			return fmt.Errorf("answers %d bytes that are not the %d expected", len(got), len(want))

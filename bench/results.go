@@ -95,7 +95,7 @@ func (r rowResult) spread() (low, high float64) {
 // markdown is the whole report.
 func (r *results) markdown() string {
 	var b strings.Builder
-	b.WriteString("# Benchmark results\n\nMade by `go run ./bench`; how, and what to distrust: [README](../README.md). CPU is of the server, per request, median over the rounds; per core is the CPU of nginx divided by it, higher is better.\n\n")
+	b.WriteString("# Benchmark results\n\nMade by `go run ./bench`; how, and what to distrust: [README](../README.md). CPU is of the server, per request, median over the rounds; per core is the CPU of nginx, or of the first row where there is no nginx, divided by it, higher is better.\n\n")
 	fmt.Fprintf(&b, "Machine: %s, %d cores, Linux %s, %s.\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
 	for _, name := range sortedKeys(r.Versions) {
 		fmt.Fprintf(&b, "%s: `%s`.\n", name, r.Versions[name])
@@ -114,8 +114,11 @@ func (c *caseResult) markdown(b *strings.Builder, name string) {
 		return
 	}
 	fmt.Fprintf(b, "\n## %s\n%s. %s, %d rounds of %d s, %d connections.\n\n", name, c.About, c.When, c.Rounds, c.Seconds, c.Conns)
-	b.WriteString("| server | CPU µs | lowest-highest | per core against nginx | requests/s | core busy | memory MiB | log bytes a request | errors |\n|---|---|---|---|---|---|---|---|---|\n")
 	base := c.row(baseline)
+	if base.Void == "not measured" && len(c.Rows) > 0 {
+		base = c.Rows[0]
+	}
+	fmt.Fprintf(b, "| server | CPU µs | lowest-highest | per core against %s | requests/s | core busy | memory MiB | log bytes a request | errors |\n|---|---|---|---|---|---|---|---|---|\n", base.Name)
 	for _, r := range c.Rows {
 		if r.Void != "" {
 			fmt.Fprintf(b, "| %s | void: %s | | | | | | | |\n", r.Name, strings.ReplaceAll(r.Void, "|", "/"))

@@ -85,6 +85,9 @@ func (s *site) Addr(name string) (string, error) {
 // BackendPort is the port of the backend.
 func (s *site) BackendPort() int { return s.ports["backend"] }
 
+// Kilobyte is the body of 1 KB.
+func (s *site) Kilobyte() string { return strings.Repeat("x", 1<<10) }
+
 // Log is the access log of a server.
 func (s *site) Log(server string) string { return filepath.Join(s.Dir, "logs", server+".access") }
 
@@ -155,7 +158,7 @@ func (s *site) binary(name string) string {
 
 // build compiles our own helper programs.
 func build(ctx context.Context, root string) error {
-	for _, p := range []string{"backend", "peers/reverseproxy"} {
+	for _, p := range []string{"backend", "h3load", "peers/reverseproxy"} {
 		out := filepath.Join(root, "bench", ".work", "bin", filepath.Base(p))
 		if err := goBuild(ctx, filepath.Join(root, "bench", p), out); err != nil {
 			return err

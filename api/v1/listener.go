@@ -61,6 +61,11 @@ type ListenerTLS struct {
 	// session at any of them. An edge that may write there adds a key every 12 hours; the others read it.
 	// Absent means keys of this process alone.
 	TicketKeys string `json:"ticketKeys,omitempty" schema:"maxLength=4096"`
+	// EarlyData serves GET, HEAD and OPTIONS without a body that come with the first packets of a QUIC
+	// connection (0-RTT) to clients whose address a token proves. Such a request can be
+	// replayed by others: it is forwarded with "Early-Data: 1", and an origin may answer 425. Other
+	// requests wait for the handshake. Over TCP there is no early data.
+	EarlyData bool `json:"earlyData,omitempty"`
 }
 
 // ClientAuth asks visitors for a certificate. What was verified is told to the origin in Client-Cert

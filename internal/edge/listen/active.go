@@ -36,6 +36,7 @@ type Active struct {
 	proxy              string // off, optional or required
 
 	own  *http1.Server
+	own3 *http3.Server
 	std  *std.Server
 	quic *std.Adapter
 
@@ -137,6 +138,12 @@ func (a *Active) engines() {
 		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
 		TunnelTimeout: tunnelTimeout,
 	}, a.m.cfg.Handler)
+	a.own3 = http3.NewServer(http3.ServerConfig{
+		Limits:    http3.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
+		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests,
+		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
+		TunnelTimeout: tunnelTimeout,
+	}, a.m.cfg.Handler)
 }
 
 // secure sets up TLS.
@@ -180,6 +187,7 @@ func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) e
 		a.settings = &http3.Settings{
 			TLS: http3.TLSConfig(a.tls), HeaderBytes: int(s.HeaderBytes), Streams: s.Streams, Requests: s.Requests,
 			Handshake: a.Spec.Timeouts.Handshake.Std(), Idle: a.Spec.Timeouts.Idle.Std(),
+			EarlyData: l.Spec.TLS.EarlyData,
 		}
 	}
 	return nil
@@ -204,7 +212,7 @@ func (a *Active) seal() {
 	}
 }
 
-// start runs the HTTP/1 server's clock until the settings are retired.
+// start runs the clocks of our own servers until the settings are retired.
 func (a *Active) start(ctx context.Context, wg *sync.WaitGroup) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -214,6 +222,9 @@ func (a *Active) start(ctx context.Context, wg *sync.WaitGroup) {
 	ctx, a.cancel = context.WithCancel(ctx)
 	if a.own != nil {
 		wg.Go(func() { _ = a.own.Run(ctx) })
+	}
+	if a.own3 != nil && a.h3 {
+		wg.Go(func() { _ = a.own3.Run(ctx) })
 	}
 }
 
@@ -250,6 +261,14 @@ func (a *Active) drain() {
 			a.own.Drain()
 		}
 	})
+}
+
+// drainOld ends all connections of settings that are no longer current.
+func (a *Active) drainOld() {
+	a.drain()
+	if a.own3 != nil {
+		a.own3.Drain()
+	}
 }
 
 // state is what of a listener outlives its settings: the count of its connections and the

@@ -255,7 +255,7 @@ func (e *endpoint) bind(address string) error {
 			return err
 		}
 		e.udp = pc.(*net.UDPConn)
-		e.quic = http3.New(e.udp, e)
+		e.quic = http3.NewListener(e.udp, e)
 		return nil
 	}
 	// A client that is gone without a word is found out after a minute and a half.

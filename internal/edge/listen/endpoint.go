@@ -25,7 +25,7 @@ type endpoint struct {
 	place   place
 	tcp     *net.TCPListener // or
 	udp     *net.UDPConn
-	quic    *http3.Server // on udp
+	quic    *http3.Listener // on udp
 	current atomic.Pointer[Active]
 
 	leaving atomic.Bool

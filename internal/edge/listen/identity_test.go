@@ -131,12 +131,12 @@ func TestRFC9440TheVerifiedCertificateIsKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	state := &tls.ConnectionState{ServerName: "Shop.Example.", Version: tls.VersionTLS13, PeerCertificates: []*x509.Certificate{c}}
-	if got := keep(state); got.ClientCert != "" {
+	if got := message.NewTLS(state); got.ClientCert != "" {
 		t.Error("a certificate that was not verified is told")
 	}
 	state.VerifiedChains = [][]*x509.Certificate{{c, i.cert}}
 	want := message.TLS{Version: tls.VersionTLS13, ServerName: "shop.example", ClientCert: ":" + base64.StdEncoding.EncodeToString(c.Raw) + ":"}
-	if got := keep(state); *got != want {
+	if got := message.NewTLS(state); *got != want {
 		t.Errorf("got %+v", *got)
 	}
 }

@@ -187,6 +187,9 @@ func (m *Manager) tidy(now time.Time) {
 	actives := slices.Clone(m.actives)
 	m.mu.Unlock()
 	for _, a := range actives {
+		if a.own3 != nil {
+			a.series.quic.count(a.own3.Stats())
+		}
 		if a.selector == nil {
 			continue
 		}
@@ -234,7 +237,7 @@ func (m *Manager) retire() {
 	for i := len(keep) - 1; i >= 0; i-- {
 		a := keep[i]
 		if older[a.state]++; older[a.state] > maxGenerations {
-			a.drain()
+			a.drainOld()
 		}
 	}
 	m.reindex()

@@ -26,6 +26,8 @@ type metrics struct {
 	refused *observe.Family[observe.Counter]
 	failed  *observe.Family[observe.Counter]
 	expiry  *observe.Family[observe.Gauge]
+
+	quicFailed, http3 *observe.Family[observe.Counter]
 }
 
 // series are the metrics of one listener.
@@ -33,6 +35,7 @@ type series struct {
 	open            observe.Gauge
 	total           map[string]observe.Counter // by protocol
 	refused, failed map[string]observe.Counter // by reason
+	quic            quicSeries
 }
 
 // The protocols of connections, as counted.
@@ -54,6 +57,10 @@ func newMetrics(r *observe.Registry) metrics {
 			maxSeries*len(refusals()), "listener", "reason"),
 		failed: r.Counters("relais_listener_handshake_failures_total", "TLS handshakes over TCP that failed, by reason.",
 			maxSeries*len(failures()), "listener", "reason"),
+		quicFailed: r.Counters("relais_listener_quic_handshake_failures_total", "QUIC handshakes that failed, by reason.",
+			maxSeries*len(quicFailures()), "listener", "reason"),
+		http3: r.Counters("relais_listener_http3_events_total", "What went wrong in HTTP/3, and early data; connections or requests, by event.",
+			maxSeries*len(http3Events()), "listener", "event"),
 	}
 }
 
@@ -69,6 +76,13 @@ func (m *metrics) open(key string) *series {
 	for _, r := range failures() {
 		s.failed[r] = m.failed.With(key, r)
 	}
+	s.quic.failed = map[string]observe.Counter{}
+	for _, r := range quicFailures() {
+		s.quic.failed[r] = m.quicFailed.With(key, r)
+	}
+	for _, e := range http3Events() {
+		s.quic.events = append(s.quic.events, m.http3.With(key, e.name))
+	}
 	return s
 }
 
@@ -82,5 +96,11 @@ func (m *metrics) close(key string) {
 	}
 	for _, r := range failures() {
 		m.failed.Forget(key, r)
+	}
+	for _, r := range quicFailures() {
+		m.quicFailed.Forget(key, r)
+	}
+	for _, e := range http3Events() {
+		m.http3.Forget(key, e.name)
 	}
 }

@@ -5,12 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
-	"net/http"
 	"net/netip"
 	"time"
 
 	"github.com/relais-edge/relais/internal/edge/proxyproto"
-	"github.com/relais-edge/relais/internal/http/http3"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -154,7 +152,7 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 	}
 	state := tc.ConnectionState()
 	protocol := state.NegotiatedProtocol
-	facts.TLS = keep(&state)
+	facts.TLS = message.NewTLS(&state)
 	switch {
 	case protocol == acmeProtocol: // the authority has seen what it came for
 		_ = tc.Close()
@@ -186,34 +184,4 @@ func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Con
 		return
 	}
 	a.std.ServeHTTP1(ctx, nc, facts)
-}
-
-// Settings implements http3.Acceptor.
-func (e *endpoint) Settings() *http3.Settings { return e.current.Load().settings }
-
-// Accept implements http3.Acceptor.
-func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func()) {
-	a := e.enter()
-	facts := a.facts(peer, local)
-	facts.TLS = keep(state)
-	give, ok := a.admit(facts.Client)
-	switch {
-	case !ok:
-		a.series.refused[refuseAddress].Inc()
-	case !a.state.take(a.Spec.Limits.Connections):
-		give()
-		a.series.refused[refuseConnections].Inc()
-	default:
-		a.series.open.Add(1)
-		a.series.total[speakHTTP3].Inc()
-		//lint:ignore SA1012 nil says that requests live as long as their streams
-		return a.quic.For(nil, facts), func() {
-			a.series.open.Add(-1)
-			a.state.give()
-			give()
-			a.exit()
-		}
-	}
-	a.exit()
-	return nil, nil
 }

@@ -3,14 +3,12 @@ package listen
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/base64"
 	"errors"
 	"io"
 	"net"
 	"strings"
 
 	v1 "github.com/relais-edge/relais/api/v1"
-	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // acmeProtocol is the ALPN protocol of TLS-ALPN-01 (RFC 8737 section 6.2).
@@ -56,16 +54,6 @@ func (s *selector) challenge(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		return nil, nil
 	}
 	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{acmeProtocol}, Certificates: []tls.Certificate{*cert}, SessionTicketsDisabled: true}, nil
-}
-
-// keep takes from a connection's state what is needed later.
-func keep(state *tls.ConnectionState) *message.TLS {
-	t := &message.TLS{Version: state.Version, Cipher: state.CipherSuite, ServerName: serverName(state.ServerName)}
-	if len(state.VerifiedChains) > 0 && len(state.PeerCertificates) > 0 {
-		// A byte sequence of RFC 8941 section 3.3.5.
-		t.ClientCert = ":" + base64.StdEncoding.EncodeToString(state.PeerCertificates[0].Raw) + ":"
-	}
-	return t
 }
 
 // The reasons of handshakes that fail, as counted.

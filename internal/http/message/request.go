@@ -2,7 +2,10 @@ package message
 
 import (
 	"context"
+	"crypto/tls"
+	"encoding/base64"
 	"net/netip"
+	"strings"
 )
 
 // Proto is a version of HTTP.
@@ -38,6 +41,16 @@ type TLS struct {
 	// ClientCert is the client's verified certificate as a value of Client-Cert (RFC 9440 section
 	// 2.2); empty without one.
 	ClientCert string
+}
+
+// NewTLS keeps what requests need of a TLS connection's state.
+func NewTLS(state *tls.ConnectionState) *TLS {
+	t := &TLS{Version: state.Version, Cipher: state.CipherSuite, ServerName: strings.ToLower(strings.TrimSuffix(state.ServerName, "."))}
+	if len(state.VerifiedChains) > 0 && len(state.PeerCertificates) > 0 {
+		// A byte sequence of RFC 8941 section 3.3.5.
+		t.ClientCert = ":" + base64.StdEncoding.EncodeToString(state.PeerCertificates[0].Raw) + ":"
+	}
+	return t
 }
 
 // Control is what a protocol can do for a request besides answering it.

@@ -12,38 +12,63 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/quic-go/quic-go/http3"
 	"go.uber.org/goleak"
+
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // acceptor takes every connection.
 type acceptor struct {
-	set    Settings
-	h      http.Handler
-	open   atomic.Int64
-	total  atomic.Int64
-	refuse atomic.Bool
+	set      Settings
+	h        http.Handler
+	own      *Server
+	admitted atomic.Int64
+	full     atomic.Bool
+	verified atomic.Bool // the last that was admitted
+	failed   sync.Map
+	open     atomic.Int64
+	total    atomic.Int64
+	refuse   atomic.Bool
 }
 
 func (a *acceptor) Settings() *Settings { return &a.set }
 
-func (a *acceptor) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (http.Handler, func()) {
+func (a *acceptor) Admit(peer netip.AddrPort, verified bool) (func(Failure), bool) {
+	if a.full.Load() || !peer.IsValid() {
+		return nil, false
+	}
+	a.admitted.Add(1)
+	a.verified.Store(verified)
+	return func(f Failure) {
+		a.admitted.Add(-1)
+		if f != "" {
+			a.failed.Store(string(f), true)
+		}
+	}, true
+}
+
+func (a *acceptor) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (*Service, func()) {
 	if a.refuse.Load() || !peer.IsValid() || !local.IsValid() || state.NegotiatedProtocol != "h3" {
 		return nil, nil
 	}
 	a.open.Add(1)
 	a.total.Add(1)
-	return a.h, func() { a.open.Add(-1) }
+	if a.own != nil {
+		return &Service{Own: a.own, Facts: &message.Conn{Peer: peer, Local: local, Client: peer.Addr(), TLS: message.NewTLS(state)}}, func() { a.open.Add(-1) }
+	}
+	return &Service{Std: a.h}, func() { a.open.Add(-1) }
 }
 
 // serve runs a server and returns its address.
-func serve(t *testing.T, a *acceptor) (*Server, string) {
+func serve(t testing.TB, a *acceptor) (*Listener, string) {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -59,7 +84,7 @@ func serve(t *testing.T, a *acceptor) (*Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(pc, a)
+	s := NewListener(pc, a)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -83,7 +108,7 @@ func client(t *testing.T) *http.Client {
 	return &http.Client{Transport: tr, Timeout: 10 * time.Second}
 }
 
-func get(t *testing.T, c *http.Client, url string) (string, error) {
+func fetch(t *testing.T, c *http.Client, url string) (string, error) {
 	t.Helper()
 	resp, err := c.Get(url)
 	if err != nil {
@@ -101,7 +126,7 @@ func TestAConnectionIsClosedAfterItsRequests(t *testing.T) {
 	_, url := serve(t, a)
 	c := client(t)
 	for range 2 {
-		if b, err := get(t, c, url); b != "hello" {
+		if b, err := fetch(t, c, url); b != "hello" {
 			t.Fatal(b, err)
 		}
 	}
@@ -110,7 +135,7 @@ func TestAConnectionIsClosedAfterItsRequests(t *testing.T) {
 			t.Fatal("the connection is still open")
 		}
 	}
-	if b, err := get(t, c, url); b != "hello" || a.total.Load() != 2 {
+	if b, err := fetch(t, c, url); b != "hello" || a.total.Load() != 2 {
 		t.Errorf("on another connection: %q %v, %d connections", b, err, a.total.Load())
 	}
 }
@@ -130,13 +155,13 @@ func TestDrainLetsRequestsEndAndRefusesConnections(t *testing.T) {
 	}
 	got := make(chan result, 1)
 	go func() {
-		b, err := get(t, c, url)
+		b, err := fetch(t, c, url)
 		got <- result{b, err}
 	}()
 	<-in
 	s.Drain()
 	begin := time.Now()
-	if _, err := get(t, client(t), url); err == nil {
+	if _, err := fetch(t, client(t), url); err == nil {
 		t.Error("a new connection was taken")
 	} else if d := time.Since(begin); d > 2*time.Second {
 		t.Errorf("the refusal took %v", d)
@@ -151,7 +176,7 @@ func TestARefusedConnectionIsClosed(t *testing.T) {
 	a := &acceptor{h: http.HandlerFunc(hello), set: Settings{Streams: 10}}
 	a.refuse.Store(true)
 	_, url := serve(t, a)
-	if b, err := get(t, client(t), url); err == nil {
+	if b, err := fetch(t, client(t), url); err == nil {
 		t.Errorf("got %q", b)
 	}
 }

@@ -1,0 +1,358 @@
+package http3
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/quic-go/quic-go"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// maxParked is how many goroutines of a connection wait for the next time that one is needed.
+const maxParked = 4
+
+// serverConn is one connection of a client. One goroutine at a time accepts streams, and
+// serves what it accepted until it must wait; then it hands the accepting over.
+type serverConn struct {
+	s     *Server
+	qc    *quic.Conn
+	facts atomic.Pointer[message.Conn]
+	index int
+
+	settled atomic.Bool  // the handshake is over
+	busy    atomic.Bool  // the goroutine that accepts is serving
+	used    atomic.Int64 // when a request was last served
+	served  atomic.Int64
+	dones   atomic.Int64
+	resets  atomic.Int64
+	updates atomic.Int32 // len(early updates)
+	killed  atomic.Bool
+
+	baton chan struct{}
+	work  sync.WaitGroup
+
+	mu      sync.Mutex
+	active  []*exchange // those that may wait
+	parked  int
+	next    quic.StreamID // after the highest that was accepted
+	pending []update      // priorities of requests that have not come yet
+	control *quic.SendStream
+	leaving leaving
+	since   int64 // when leaving became what it is
+}
+
+// leaving is how far the end in good order is.
+type leaving uint8
+
+const (
+	staying leaving = iota
+	asked           // GOAWAY with the highest id was sent: the client stops, what is on its way is served
+	leftNow         // GOAWAY with the real id was sent
+)
+
+// update is a PRIORITY_UPDATE for a request that has not come yet.
+type update struct {
+	id quic.StreamID
+	p  priority
+}
+
+const (
+	// maxPending bounds the updates that are kept.
+	maxPending = 32
+	// goAwayGrace is between the two GOAWAYs: more than a round trip (RFC 9114 section 5.2).
+	goAwayGrace = 500 * time.Millisecond
+	// linger is how long a connection without requests stays open after GOAWAY, so that the
+	// last answer arrives.
+	linger = time.Second
+	// lastRequestID is the highest id of a request stream.
+	lastRequestID = maxVarint - 3
+)
+
+// ServeConn serves qc until it has ended. When ctx ends the connection is closed at once. Facts
+// is kept by reference and must not change: it stays what the handshake has proved, also when
+// the client goes on from another address. Before the end of the handshake only safe requests
+// are served (RFC 8470); the caller vouches for the client's address then.
+func (s *Server) ServeConn(ctx context.Context, qc *quic.Conn, facts *message.Conn) {
+	s.newConn(qc, facts).serve(ctx)
+}
+
+func (s *Server) newConn(qc *quic.Conn, facts *message.Conn) *serverConn {
+	c := &serverConn{s: s, qc: qc, baton: make(chan struct{}, maxParked)}
+	c.facts.Store(facts)
+	c.used.Store(s.watch.now.Load())
+	c.settle(facts.TLS != nil)
+	return c
+}
+
+// settle says whether the handshake is over. With its end TLS knows more of the client.
+func (c *serverConn) settle(learn bool) bool {
+	if c.settled.Load() {
+		return true
+	}
+	select {
+	case <-c.qc.HandshakeComplete():
+	default:
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if learn && !c.settled.Load() {
+		facts := *c.facts.Load()
+		state := c.qc.ConnectionState().TLS
+		facts.TLS = message.NewTLS(&state)
+		c.facts.Store(&facts)
+	}
+	c.settled.Store(true)
+	return true
+}
+
+func (c *serverConn) serve(ctx context.Context) {
+	s, qc := c.s, c.qc
+	stop := context.AfterFunc(ctx, func() { _ = qc.CloseWithError(codeNone, "") })
+	defer stop()
+	if err := c.open(); err != nil {
+		c.kill(errNoControlWrite)
+		return
+	}
+	s.watch.add(c)
+	defer s.watch.remove(c)
+	if s.draining.Load() {
+		c.goAway()
+	}
+	c.work.Go(c.acceptUni)
+	c.lead()
+	<-qc.Context().Done()
+	c.work.Wait()
+}
+
+// lead accepts and serves streams, as long as this goroutine is the one to do so.
+func (c *serverConn) lead() {
+	ctx := c.qc.Context()
+	for {
+		str, err := c.qc.AcceptStream(ctx)
+		if err != nil {
+			return
+		}
+		c.busy.Store(true)
+		x := c.take(str)
+		if x != nil && !x.serve() {
+			if !c.park() {
+				return
+			}
+			continue
+		}
+		c.used.Store(c.s.watch.now.Load())
+		c.busy.Store(false)
+	}
+}
+
+// promote has another goroutine accept.
+func (c *serverConn) promote() {
+	c.busy.Store(false)
+	c.mu.Lock()
+	if c.parked > 0 {
+		c.parked--
+		c.mu.Unlock()
+		c.baton <- struct{}{} // has room for each that is parked
+		return
+	}
+	c.mu.Unlock()
+	c.work.Go(c.lead)
+}
+
+// park waits until this goroutine is to accept; false when it is not needed.
+func (c *serverConn) park() bool {
+	c.mu.Lock()
+	if c.parked == maxParked {
+		c.mu.Unlock()
+		return false
+	}
+	c.parked++
+	c.mu.Unlock()
+	select {
+	case <-c.baton:
+		return true
+	case <-c.qc.Context().Done():
+		return false
+	}
+}
+
+// take makes an exchange of a stream; nil when the stream was rejected.
+func (c *serverConn) take(str *quic.Stream) *exchange {
+	id := str.StreamID()
+	c.mu.Lock()
+	left := c.leaving == leftNow
+	if !left {
+		c.next = id + 4
+	}
+	c.mu.Unlock()
+	if left { // RFC 9114 section 5.2: the client may try it again elsewhere
+		str.CancelRead(codeRequestRejected)
+		str.CancelWrite(codeRequestRejected)
+		str.ReleaseStreamCredit()
+		return nil
+	}
+	if c.served.Add(1) == int64(c.s.cfg.Requests) {
+		c.goAway()
+	}
+	x := c.s.spare.Get().(*exchange)
+	x.c, x.str, x.src, x.id, x.leading, x.listed = c, str, str, id, true, false
+	x.r, x.w, x.eof, x.unknown, x.skipped, x.empty = 0, 0, false, 0, 0, 0
+	x.final, x.socket, x.refused, x.answered, x.informed, x.early = false, false, false, false, false, false
+	x.cut.Store(false)
+	if x.in == nil {
+		x.in = make([]byte, firstRead)
+	}
+	x.early = !c.settle(true)
+	return x
+}
+
+// enlist has the sweeper look after an exchange that may wait.
+func (c *serverConn) enlist(x *exchange) {
+	x.listed = true
+	c.mu.Lock()
+	x.index = len(c.active)
+	c.active = append(c.active, x)
+	c.mu.Unlock()
+}
+
+func (c *serverConn) delist(x *exchange) {
+	c.mu.Lock()
+	last := len(c.active) - 1
+	c.active[x.index] = c.active[last]
+	c.active[x.index].index = x.index
+	c.active[last] = nil
+	c.active = c.active[:last]
+	c.mu.Unlock()
+	c.used.Store(c.s.watch.now.Load())
+}
+
+// gone counts a request that the client gave up. Many of them, or of those that must be refused, and
+// few others are an attack that makes us work for nothing (rapid reset).
+func (c *serverConn) gone() {
+	if c.qc.Context().Err() != nil {
+		return
+	}
+	c.s.gone.Add(1)
+	c.misbehaved()
+}
+
+// misbehaved counts a request that brought the client nothing: given up, or refused.
+func (c *serverConn) misbehaved() {
+	if c.resets.Add(1) > maxResets+c.dones.Load() {
+		c.kill(errFloodReset)
+	}
+}
+
+func (c *serverConn) done() { c.dones.Add(1) }
+
+// kill ends the connection because of what the client did.
+func (c *serverConn) kill(e *connError) {
+	if c.killed.Swap(true) {
+		return
+	}
+	if e.code == codeExcessiveLoad {
+		c.s.floods.Add(1)
+	} else {
+		c.s.faults.Add(1)
+	}
+	_ = c.qc.CloseWithError(e.code, e.text)
+}
+
+// reprioritised applies an update that came before its request, and says whether there was one.
+func (c *serverConn) reprioritised(x *exchange) bool {
+	if c.updates.Load() == 0 {
+		return false
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, u := range c.pending {
+		if u.id == x.id {
+			c.pending = append(c.pending[:i], c.pending[i+1:]...)
+			c.updates.Store(int32(len(c.pending)))
+			x.str.SetPriority(u.p.urgency, u.p.incremental)
+			return true
+		}
+	}
+	return false
+}
+
+// reprioritise takes a PRIORITY_UPDATE (RFC 9218 section 7.2). One for a request that has ended
+// is passed over; of those for requests to come the oldest are forgotten first.
+func (c *serverConn) reprioritise(id quic.StreamID, p priority) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.active {
+		if x.id == id {
+			x.str.SetPriority(p.urgency, p.incremental)
+			return
+		}
+	}
+	if id < c.next {
+		return
+	}
+	for i := range c.pending {
+		if c.pending[i].id == id {
+			c.pending[i].p = p
+			return
+		}
+	}
+	if len(c.pending) == maxPending {
+		c.pending = append(c.pending[:0], c.pending[1:]...)
+	}
+	c.pending = append(c.pending, update{id, p})
+	c.updates.Store(int32(len(c.pending)))
+}
+
+// goAway begins the end in good order (RFC 9114 section 5.2): requests that are on their way are
+// served; the sweeper does the rest.
+func (c *serverConn) goAway() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.leaving != staying {
+		return
+	}
+	c.leaving, c.since = asked, c.s.watch.now.Load()
+	if c.control != nil {
+		c.sendGoAway(lastRequestID)
+	}
+}
+
+// sendGoAway sends GOAWAY; c.mu is held. It never waits: the frame is small.
+func (c *serverConn) sendGoAway(id quic.StreamID) {
+	var b [16]byte
+	f := append(b[:0], frameGoAway, 0)
+	f = appendVarint(f, uint64(id))
+	f[1] = byte(len(f) - 2)
+	_, _ = c.control.Write(f)
+}
+
+// sweep acts on limits of time that are over.
+func (c *serverConn) sweep(now int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, x := range c.active {
+		if by := x.readBy.Load(); by > 0 && by < now && x.readBy.CompareAndSwap(by, -1) {
+			c.s.slow.Add(1)
+			_ = x.str.SetReadDeadline(past())
+		}
+		if by := x.writeBy.Load(); by > 0 && by < now && x.writeBy.CompareAndSwap(by, -1) {
+			c.s.slow.Add(1)
+			_ = x.str.SetWriteDeadline(past())
+		}
+	}
+	quiet := len(c.active) == 0 && !c.busy.Load()
+	switch {
+	case c.leaving == staying && quiet && now-c.used.Load() > c.s.cfg.IdleTimeout.Milliseconds():
+		c.leaving, c.since = asked, now
+		c.sendGoAway(lastRequestID)
+	case c.leaving == asked && now-c.since >= goAwayGrace.Milliseconds():
+		c.leaving, c.since = leftNow, now
+		c.sendGoAway(c.next)
+	case c.leaving == leftNow && quiet && now-max(c.since, c.used.Load()) >= linger.Milliseconds():
+		go func() { _ = c.qc.CloseWithError(codeNone, "") }() // it waits for the last packet to leave
+	}
+}

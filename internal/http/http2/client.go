@@ -137,7 +137,7 @@ func (c *Client) limit(d time.Duration) int64 {
 // also from within RoundTrip.
 type Owner interface {
 	// Changed is called when an exchange has ended, when the origin changed how many it takes,
-	// and when the connection takes no more of them or was closed. Room and Closed tell.
+	// and when the connection takes no more of them or was closed. State tells.
 	Changed(c *ClientConn)
 }
 

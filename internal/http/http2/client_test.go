@@ -40,6 +40,7 @@ func newBed(t *testing.T, cfg ClientConfig, nc net.Conn) *bed {
 	go func() { defer close(ended); _ = b.cl.Run(ctx) }()
 	b.c = b.cl.NewConn(nc, b)
 	go func() { b.ran <- b.c.Run(ctx) }()
+	b.c.flush()
 	t.Cleanup(func() {
 		cancel()
 		<-ended
@@ -109,6 +110,7 @@ func (p *pieces) Close(error) {}
 
 func (b *bed) do(req *message.Request, resp *message.Response, t http1.Try) error {
 	b.t.Helper()
+	<-b.c.settled
 	if !b.c.Reserve() {
 		b.t.Fatal("no place")
 	}
@@ -314,6 +316,7 @@ func TestAContextThatEndsEndsTheStreamOnly(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	time.AfterFunc(20*time.Millisecond, cancel)
 	var resp message.Response
+	<-b.c.settled
 	b.c.Reserve()
 	err := b.c.RoundTrip(ctx, request("GET", "/slow"), &resp, http1.Try{})
 	var e *http1.Error

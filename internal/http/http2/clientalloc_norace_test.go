@@ -21,7 +21,7 @@ func TestAProxiedGETAllocatesNothing(t *testing.T) {
 			if err != nil {
 				return
 			}
-			for p := in[:n]; len(p) > headLen; {
+			for p := in[:n]; len(p) >= headLen; {
 				if first {
 					p, first = p[len(preface):], false
 				}
@@ -40,6 +40,7 @@ func TestAProxiedGETAllocatesNothing(t *testing.T) {
 	req := request("GET", "/img/a.webp")
 	req.AddString(message.Accept, "*/*")
 	var resp message.Response
+	<-b.c.settled
 	once := func() {
 		if !b.c.Reserve() {
 			t.Fatal("no place")

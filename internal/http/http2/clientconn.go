@@ -60,7 +60,7 @@ type ClientConn struct {
 func (c *ClientConn) NetConn() net.Conn { return c.nc }
 
 // Reserve takes a place for one exchange, which RoundTrip must then use; false when the origin or
-// we take no more at once on this connection.
+// we take no more at once on this connection. Until the origin's settings came there is one.
 func (c *ClientConn) Reserve() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -71,39 +71,41 @@ func (c *ClientConn) Reserve() bool {
 	return true
 }
 
-// Room is how many places there are.
-func (c *ClientConn) Room() int {
+// State is how a connection is at a moment.
+type State struct {
+	Room     int  // exchanges that may begin
+	Busy     int  // exchanges under way, or about to begin
+	Draining bool // no new exchanges
+	Closed   bool
+}
+
+// State returns how the connection is.
+func (c *ClientConn) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.room()
+	return State{c.room(), c.reserved, c.closing || c.err != nil || c.next > maxWindow, c.err != nil}
 }
+
+// Room is how many exchanges may begin.
+func (c *ClientConn) Room() int { return c.State().Room }
+
+// Busy is the number of exchanges under way, or about to begin.
+func (c *ClientConn) Busy() int { return c.State().Busy }
+
+// Draining says that the connection takes no new exchanges.
+func (c *ClientConn) Draining() bool { return c.State().Draining }
+
+// Closed says that the connection has ended.
+func (c *ClientConn) Closed() bool { return c.State().Closed }
 
 func (c *ClientConn) room() int {
 	if c.closing || c.err != nil || c.next > maxWindow {
 		return 0
 	}
+	if !c.hasPeer {
+		return 1 - c.reserved // the origin has not said yet how many it takes
+	}
 	return int(min(int64(c.cl.cfg.Streams), int64(c.peer.maxStreams))) - c.reserved
-}
-
-// Busy is the number of exchanges under way, or about to begin.
-func (c *ClientConn) Busy() int {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.reserved
-}
-
-// Draining says that the connection takes no new exchanges; Closed that it has ended.
-func (c *ClientConn) Draining() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.closing || c.err != nil || c.next > maxWindow
-}
-
-// Closed says that the connection has ended.
-func (c *ClientConn) Closed() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.err != nil
 }
 
 // TakesConnect waits until the origin's settings are there and says whether it takes extended

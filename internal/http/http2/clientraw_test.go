@@ -121,6 +121,7 @@ type answer struct {
 // ask sends a request in the background and reads the whole answer.
 func (b *bed) ask(req *message.Request, t http1.Try) <-chan *answer {
 	ch := make(chan *answer, 1)
+	<-b.c.settled
 	if !b.c.Reserve() {
 		b.t.Fatal("no place")
 	}
@@ -252,9 +253,10 @@ func TestTheFirstFrameMustBeSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := newBed(t, ClientConfig{}, nc)
-	if a := <-b.ask(request("GET", "/"), http1.Try{}); !errors.Is(a.err, faultNoSettings) {
-		t.Error(a.err)
+	if err := <-b.ran; !errors.Is(err, faultNoSettings) {
+		t.Error(err)
 	}
+	b.ran <- nil
 }
 
 func TestRFC9113Section8_7WhatWasNotDoneIsSafeToRetry(t *testing.T) {
@@ -426,6 +428,7 @@ func TestRFC8441AWebSocketGoesAsExtendedConnect(t *testing.T) {
 	req.AddString(message.Upgrade, "websocket")
 	req.AddString(message.SecWebSocketKey, "dGhlIHNhbXBsZSBub25jZQ==")
 	req.AddString(message.SecWebSocketVersion, "13")
+	<-b.c.settled
 	b.c.Reserve()
 	var resp message.Response
 	ran := make(chan error, 1)

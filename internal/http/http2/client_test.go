@@ -302,6 +302,9 @@ func TestABodyThatIsExpectedWaitsFor100(t *testing.T) {
 			_, _ = readAll(resp.Body)
 			resp.Body.Close(nil)
 		}
+		if sent := len(body.list) == 0; sent != (want == 200) {
+			t.Errorf("%s: the body was pulled: %t", path, sent)
+		}
 	}
 }
 

@@ -83,7 +83,7 @@ type State struct {
 func (c *ClientConn) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return State{c.room(), c.reserved, c.closing || c.err != nil || c.next > maxWindow, c.err != nil}
+	return State{c.room(), c.reserved, c.closing || c.err != nil, c.err != nil}
 }
 
 // Room is how many exchanges may begin.
@@ -99,7 +99,7 @@ func (c *ClientConn) Draining() bool { return c.State().Draining }
 func (c *ClientConn) Closed() bool { return c.State().Closed }
 
 func (c *ClientConn) room() int {
-	if c.closing || c.err != nil || c.next > maxWindow {
+	if c.closing || c.err != nil {
 		return 0
 	}
 	if !c.hasPeer {
@@ -207,7 +207,7 @@ func (c *ClientConn) sweep(now int64, second bool) {
 		c.die(http1.ErrTimeout)
 	case !c.hasPeer && len(c.streams) > 0 && now-c.born > cfg.PingTimeout.Milliseconds()+cfg.PingAfter.Milliseconds():
 		c.violate(&fault{SettingsTimeout, false, "no SETTINGS came"})
-	case c.pinged != 0 && now-c.pinged > cfg.PingTimeout.Milliseconds():
+	case c.pinged != 0 && !c.writing && now-c.pinged > cfg.PingTimeout.Milliseconds():
 		c.die(errDead)
 	case c.pinged == 0 && len(c.streams) > 0 && now-c.lastRead > cfg.PingAfter.Milliseconds():
 		c.pinged = now

@@ -474,3 +474,117 @@ func TestAnUpgradeThatTheOriginDoesNotTakeLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+func TestAnOriginIsToldWhatItDidWrong(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{})
+	got := b.ask(request("GET", "/"), http1.Try{})
+	r.request()
+	r.send(appendWindowUpdate(nil, 0, 0))
+	<-got
+	_, p := r.next(typeGoAway)
+	if _, c, detail := parseGoAway(p); c != ProtocolError || len(detail) == 0 {
+		t.Errorf("%v %q", c, detail)
+	}
+}
+
+func TestRFC9113Section5_1_1AConnectionWithoutIDsIsLeft(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{})
+	<-b.c.settled
+	b.c.mu.Lock()
+	b.c.next = maxWindow
+	b.c.mu.Unlock()
+	got := b.ask(request("GET", "/"), http1.Try{})
+	id, _ := r.request()
+	if s := b.c.State(); !s.Draining || s.Closed || s.Room != 0 || id != maxWindow {
+		t.Errorf("%+v %d", s, id)
+	}
+	r.send(head(id, true, ":status", "204"))
+	if a := <-got; a.err != nil {
+		t.Error(a.err)
+	}
+	<-b.ran
+	b.ran <- nil
+}
+
+func TestDataOnStreamsThatWereGivenUpIsBounded(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{Window: 64 << 10})
+	ctx, cancel := context.WithCancel(t.Context())
+	<-b.c.settled
+	b.c.Reserve()
+	time.AfterFunc(10*time.Millisecond, cancel)
+	var resp message.Response
+	_ = b.c.RoundTrip(ctx, request("GET", "/"), &resp, http1.Try{})
+	id, _ := r.request()
+	r.next(typeReset)
+	r.send(head(id, false, ":status", "200")) // crossed with the reset: it is let pass
+	for range 200 {
+		if _, err := r.nc.Write(appendData(nil, id, make([]byte, 16<<10), false)); err != nil {
+			break
+		}
+	}
+	if err := <-b.ran; !errors.Is(err, faultStray) {
+		t.Error(err)
+	}
+	b.ran <- nil
+}
+
+// FuzzClientReads gives what an origin may send to a connection with two requests.
+func FuzzClientReads(f *testing.F) {
+	ok := append(appendSettings(nil), head(1, false, ":status", "200", "content-length", "4")...)
+	f.Add(appendData(ok, 1, []byte("body"), true))
+	f.Add(append(appendData(ok, 1, []byte("bo"), false), head(3, true, ":status", "204")...))
+	f.Add(append(ok, head(1, true, "grpc-status", "0")...))
+	f.Add(appendGoAway(appendReset(appendSettings(nil, setting{settingMaxStreams, 1}), 1, RefusedStream), 1, 0, "x"))
+	f.Add(appendPing(appendWindowUpdate(append(appendSettings(nil, setting{settingInitialWindow, 0}), head(1, false, ":status", "103")...), 1, 100), [8]byte{}, false))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		ours, theirs := net.Pipe()
+		cl := NewClient(ClientConfig{})
+		c := cl.NewConn(ours, nil)
+		c.hasPeer = true // both requests may leave at once
+		done := make(chan struct{}, 4)
+		go func() { _, _ = io.Copy(io.Discard, theirs); done <- struct{}{} }()
+		for i := range 2 {
+			req := request("POST", "/")
+			if i == 1 {
+				req.Body, req.ContentLength = &pieces{list: [][]byte{make([]byte, 100), make([]byte, 70_000)}}, -1
+			}
+			if !c.Reserve() {
+				t.Fatal("no place")
+			}
+			go func() {
+				defer func() { done <- struct{}{} }()
+				var resp message.Response
+				if err := c.RoundTrip(context.Background(), req, &resp, http1.Try{}); err != nil || resp.Body == nil {
+					return
+				}
+				got, err := readAll(resp.Body)
+				if err == nil && resp.ContentLength >= 0 && int64(len(got)) != resp.ContentLength {
+					t.Errorf("%d bytes of %d pass for whole", len(got), resp.ContentLength)
+				}
+				resp.Body.Close(err)
+			}()
+		}
+		for end := time.Now().Add(time.Second); c.State().Busy == 2 && time.Now().Before(end); {
+			c.mu.Lock()
+			n := c.next
+			c.mu.Unlock()
+			if n == 5 {
+				break
+			}
+			time.Sleep(10 * time.Microsecond)
+		}
+		go func() {
+			_ = theirs.SetWriteDeadline(time.Now().Add(5 * time.Second))
+			_, _ = theirs.Write(in)
+			_ = theirs.Close()
+			done <- struct{}{}
+		}()
+		_ = c.Run(context.Background())
+		for range 4 {
+			<-done
+		}
+		if s := c.State(); s.Busy != 0 || !s.Closed {
+			t.Errorf("%+v", s)
+		}
+	})
+}

@@ -208,6 +208,7 @@ func (s *clientStream) data(h frameHead, body []byte) *fault {
 		k.n += n
 		body = body[n:]
 	}
+	s.limit = 0
 	clientWake(s.wake)
 	return nil
 }
@@ -334,7 +335,7 @@ func (s *clientStream) answer(h frameHead, sink *clientSink) *fault {
 		return nil
 	}
 	s.resp.Status, s.status, s.length, s.head = sink.status, sink.status, sink.length, true
-	s.resp = nil
+	s.resp, s.limit = nil, 0
 	if end {
 		if s.length > 0 && !s.bodiless() {
 			return faultAnswerLength

@@ -65,7 +65,7 @@ func (s *clientStream) sendRequest(ctx context.Context, req *message.Request, re
 		return 0, nil
 	}
 	if expect {
-		if err := s.awaitContinue(ctx, t); err != nil {
+		if answered, err := s.awaitContinue(ctx); answered || err != nil {
 			return http1.PhaseHead, err
 		}
 	}
@@ -90,13 +90,15 @@ func (s *clientStream) openLocked() error {
 	case c.err != nil:
 		s.reused = c.uses > 0
 		return c.err
-	case c.closing || c.next > maxWindow:
+	case c.closing:
 		return ErrGoAway
 	}
 	s.reused = c.uses > 0
 	c.uses++
 	s.id = c.next
-	c.next += 2
+	if c.next += 2; c.next > maxWindow {
+		c.closing, c.changed = true, true // no more ids (RFC 9113 section 5.1.1)
+	}
 	s.sendWin = sendWindow(c.peer.initialWindow)
 	s.recvWin.init(c.cl.cfg.Window)
 	c.streams[s.id] = s
@@ -105,24 +107,23 @@ func (s *clientStream) openLocked() error {
 
 // awaitContinue waits for 100 Continue, the final answer, or a second (RFC 9110 section 10.1.1).
 // C.mu is not held.
-func (s *clientStream) awaitContinue(ctx context.Context, t *http1.Try) error {
+func (s *clientStream) awaitContinue(ctx context.Context) (answered bool, err error) {
 	c := s.c
 	timer := time.NewTimer(c.cl.cfg.ContinueWait)
 	defer timer.Stop()
 	for {
 		c.mu.Lock()
-		done, err := s.cont || s.head, s.err
+		cont, answered, err := s.cont, s.head, s.err
 		c.mu.Unlock()
-		if done || err != nil {
-			clientWake(s.wake) // for who waits next
-			return err
+		if cont || answered || err != nil {
+			return answered, err
 		}
 		select {
 		case <-s.wake:
 		case <-timer.C:
-			return nil
+			return false, nil
 		case <-ctx.Done():
-			return ctx.Err()
+			return false, ctx.Err()
 		}
 	}
 }

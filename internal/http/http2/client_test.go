@@ -14,8 +14,6 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
 )
@@ -80,14 +78,14 @@ func request(method, path string) *message.Request {
 	return req
 }
 
-// pieces is a request body; a nil piece waits for the gate.
-type pieces struct {
+// clientPieces is a request body; a nil piece waits for the gate.
+type clientPieces struct {
 	list [][]byte
 	gate chan struct{}
 	err  error
 }
 
-func (p *pieces) Next(ctx context.Context) ([]byte, error) {
+func (p *clientPieces) Next(ctx context.Context) ([]byte, error) {
 	if len(p.list) == 0 {
 		if p.err != nil {
 			return nil, p.err
@@ -106,7 +104,7 @@ func (p *pieces) Next(ctx context.Context) ([]byte, error) {
 	return b, nil
 }
 
-func (p *pieces) Close(error) {}
+func (p *clientPieces) Close(error) {}
 
 func (b *bed) do(req *message.Request, resp *message.Response, t http1.Try) error {
 	b.t.Helper()
@@ -117,7 +115,7 @@ func (b *bed) do(req *message.Request, resp *message.Response, t http1.Try) erro
 	return b.c.RoundTrip(b.t.Context(), req, resp, t)
 }
 
-func readAll(body message.Body) (string, error) {
+func readWhole(body message.Body) (string, error) {
 	var out bytes.Buffer
 	for {
 		p, err := body.Next(context.Background())
@@ -130,8 +128,6 @@ func readAll(body message.Body) (string, error) {
 		}
 	}
 }
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestAnAnswerComesWithItsFieldsAndBody(t *testing.T) {
 	b := newBed(t, ClientConfig{}, stdOrigin(t, func(w http.ResponseWriter, r *http.Request) {
@@ -156,7 +152,7 @@ func TestAnAnswerComesWithItsFieldsAndBody(t *testing.T) {
 		if string(resp.Get(message.ContentType)) != "text/plain" {
 			t.Errorf("%q", resp.Get(message.ContentType))
 		}
-		if got, err := readAll(resp.Body); err != nil || len(got) != 100_000 {
+		if got, err := readWhole(resp.Body); err != nil || len(got) != 100_000 {
 			t.Errorf("%d bytes, %v", len(got), err)
 		}
 		resp.Body.Close(nil)
@@ -174,7 +170,7 @@ func TestManyRequestsShareAConnection(t *testing.T) {
 			for j := range 20 {
 				want := fmt.Sprintf("%d-%d,", i, j)
 				req := request("POST", "/")
-				req.Body, req.ContentLength = &pieces{list: [][]byte{[]byte(want)}}, -1
+				req.Body, req.ContentLength = &clientPieces{list: [][]byte{[]byte(want)}}, -1
 				if j%2 == 0 {
 					req.ContentLength = int64(len(want))
 				}
@@ -183,7 +179,7 @@ func TestManyRequestsShareAConnection(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				got, err := readAll(resp.Body)
+				got, err := readWhole(resp.Body)
 				if err != nil || got != strings.Repeat(want, 50) {
 					t.Errorf("%q, %v", got, err)
 				}
@@ -212,7 +208,7 @@ func TestRFC9113Section8TheBodyGoesOnAfterTheAnswersHead(t *testing.T) {
 	}))
 	gate := make(chan struct{})
 	req := request("POST", "/pkg.Service/Method")
-	req.Body, req.ContentLength = &pieces{list: [][]byte{nil, []byte("one"), nil, []byte("two"), nil}, gate: gate}, -1
+	req.Body, req.ContentLength = &clientPieces{list: [][]byte{nil, []byte("one"), nil, []byte("two"), nil}, gate: gate}, -1
 	req.Trailer = &message.Fields{}
 	req.Trailer.AddLine([]byte("X-Sum"), []byte("7"))
 	var resp message.Response
@@ -227,7 +223,7 @@ func TestRFC9113Section8TheBodyGoesOnAfterTheAnswersHead(t *testing.T) {
 		}
 	}
 	gate <- struct{}{}
-	if got, err := readAll(resp.Body); err != nil || got != "" {
+	if got, err := readWhole(resp.Body); err != nil || got != "" {
 		t.Errorf("%q, %v", got, err)
 	}
 	if got := string(resp.Trailer.Lookup("grpc-status")); got != "0" {
@@ -247,12 +243,12 @@ func TestBigBodiesObeyTheWindowsBothWays(t *testing.T) {
 	}
 	want := bytes.Join(list, nil)
 	req := request("POST", "/")
-	req.Body, req.ContentLength = &pieces{list: list}, size
+	req.Body, req.ContentLength = &clientPieces{list: list}, size
 	var resp message.Response
 	if err := b.do(req, &resp, http1.Try{}); err != nil {
 		t.Fatal(err)
 	}
-	got, err := readAll(resp.Body)
+	got, err := readWhole(resp.Body)
 	if err != nil || got != string(want) {
 		t.Errorf("%d bytes of %d, %v", len(got), size, err)
 	}
@@ -290,7 +286,7 @@ func TestABodyThatIsExpectedWaitsFor100(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	}))
 	for path, want := range map[string]int{"/yes": 200, "/no": 413} {
-		body := &pieces{list: [][]byte{[]byte("body")}}
+		body := &clientPieces{list: [][]byte{[]byte("body")}}
 		req := request("PUT", path)
 		req.Body, req.ContentLength = body, 4
 		req.AddString(message.Expect, "100-continue")
@@ -299,7 +295,7 @@ func TestABodyThatIsExpectedWaitsFor100(t *testing.T) {
 			t.Fatal(err, resp.Status)
 		}
 		if resp.Body != nil {
-			_, _ = readAll(resp.Body)
+			_, _ = readWhole(resp.Body)
 			resp.Body.Close(nil)
 		}
 		if sent := len(body.list) == 0; sent != (want == 200) {
@@ -352,7 +348,7 @@ func TestLimitsOfTimeEndTheStreamOnly(t *testing.T) {
 	if err := b.do(request("GET", "/body"), &resp, http1.Try{Body: 100 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
-	_, err = readAll(resp.Body)
+	_, err = readWhole(resp.Body)
 	if !errors.As(err, &e) || !e.Timeout || e.Phase != http1.PhaseBody {
 		t.Errorf("%#v", err)
 	}
@@ -368,7 +364,7 @@ func TestABodyGivenUpEndsTheUpload(t *testing.T) {
 		_ = http.NewResponseController(w).Flush()
 	}))
 	req := request("POST", "/")
-	req.Body, req.ContentLength = &pieces{list: [][]byte{nil}, gate: make(chan struct{})}, -1
+	req.Body, req.ContentLength = &clientPieces{list: [][]byte{nil}, gate: make(chan struct{})}, -1
 	var resp message.Response
 	if err := b.do(req, &resp, http1.Try{}); err != nil {
 		t.Fatal(err)
@@ -382,7 +378,7 @@ func TestAFaultOfTheRequestsBodyIsToldAsSuch(t *testing.T) {
 	b := newBed(t, ClientConfig{}, stdOrigin(t, func(_ http.ResponseWriter, r *http.Request) { _, _ = io.Copy(io.Discard, r.Body) }))
 	for _, length := range []int64{-1, 9} {
 		req := request("POST", "/")
-		req.Body, req.ContentLength = &pieces{list: [][]byte{[]byte("x")}, err: message.ErrBodySlow}, length
+		req.Body, req.ContentLength = &clientPieces{list: [][]byte{[]byte("x")}, err: message.ErrBodySlow}, length
 		var resp message.Response
 		err := b.do(req, &resp, http1.Try{})
 		var e *http1.Error

@@ -112,23 +112,23 @@ func head(stream uint32, end bool, fields ...string) []byte {
 	return endHeaders(b, 0, stream, end, minMaxFrame)
 }
 
-type answer struct {
+type wholeAnswer struct {
 	resp message.Response
 	body string
 	err  error
 }
 
 // ask sends a request in the background and reads the whole answer.
-func (b *bed) ask(req *message.Request, t http1.Try) <-chan *answer {
-	ch := make(chan *answer, 1)
+func (b *bed) ask(req *message.Request, t http1.Try) <-chan *wholeAnswer {
+	ch := make(chan *wholeAnswer, 1)
 	<-b.c.settled
 	if !b.c.Reserve() {
 		b.t.Fatal("no place")
 	}
 	go func() {
-		a := &answer{}
+		a := &wholeAnswer{}
 		if a.err = b.c.RoundTrip(b.t.Context(), req, &a.resp, t); a.err == nil && a.resp.Body != nil {
-			a.body, a.err = readAll(a.resp.Body)
+			a.body, a.err = readWhole(a.resp.Body)
 			a.resp.Body.Close(a.err)
 		}
 		ch <- a
@@ -191,13 +191,13 @@ func TestWhatAnOriginMayNotAnswer(t *testing.T) {
 			}
 			return b
 		}, faultAnswerWindow, false},
-		"RFC 9113 6.9 WINDOW_UPDATE of 0":  {func(id uint32) []byte { return appendWindowUpdate(nil, id, 0) }, faultWindowZero, false},
+		"RFC 9113 6.9 WINDOW_UPDATE of 0":  {func(id uint32) []byte { return appendWindowUpdate(nil, id, 0) }, faultClientZero, false},
 		"RFC 9113 6.9.1 window of 2^31":    {func(id uint32) []byte { return appendWindowUpdate(nil, id, maxWindow) }, faultWindowOver, false},
 		"RFC 9113 6.9.1 connection's":      {func(uint32) []byte { return appendWindowUpdate(nil, 0, maxWindow) }, faultWindowOver, true},
-		"RFC 9113 6.9 connection's of 0":   {func(uint32) []byte { return appendWindowUpdate(nil, 0, 0) }, faultWindowZero, true},
+		"RFC 9113 6.9 connection's of 0":   {func(uint32) []byte { return appendWindowUpdate(nil, 0, 0) }, faultClientZero, true},
 		"RFC 9113 8.4 PUSH_PROMISE":        {func(id uint32) []byte { return append(appendHead(nil, 4, typePushPromise, 4, id), 0, 0, 0, 2) }, faultPush, true},
-		"RFC 9113 5.1 a stream of ours":    {func(uint32) []byte { return head(99, true, ok...) }, faultIdleStream, true},
-		"RFC 9113 5.1.1 an even stream":    {func(uint32) []byte { return appendData(nil, 2, nil, false) }, faultIdleStream, true},
+		"RFC 9113 5.1 a stream of ours":    {func(uint32) []byte { return head(99, true, ok...) }, faultClientIdle, true},
+		"RFC 9113 5.1.1 an even stream":    {func(uint32) []byte { return appendData(nil, 2, nil, false) }, faultClientIdle, true},
 		"RFC 9113 6.10 interleaved":        {func(id uint32) []byte { return appendPing(appendHead(nil, 0, typeHeaders, 0, id), [8]byte{}, false) }, faultInterleaved, true},
 		"RFC 9113 6.10 CONTINUATION alone": {func(id uint32) []byte { return appendHead(nil, 0, typeContinuation, 0, id) }, faultContinuation, true},
 		"endless CONTINUATION": {func(id uint32) []byte {
@@ -253,7 +253,7 @@ func TestTheFirstFrameMustBeSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := newBed(t, ClientConfig{}, nc)
-	if err := <-b.ran; !errors.Is(err, faultNoSettings) {
+	if err := <-b.ran; !errors.Is(err, faultClientSettings) {
 		t.Error(err)
 	}
 	b.ran <- nil
@@ -340,7 +340,7 @@ func TestRFC9113Section6_9TheOriginsWindowsAreKept(t *testing.T) {
 	b, r := newRaw(t, ClientConfig{}, setting{settingInitialWindow, 5})
 	<-b.c.settled
 	req := request("POST", "/")
-	req.Body, req.ContentLength = &pieces{list: [][]byte{[]byte("0123456789")}}, 10
+	req.Body, req.ContentLength = &clientPieces{list: [][]byte{[]byte("0123456789")}}, 10
 	req.Trailer = &message.Fields{}
 	got := b.ask(req, http1.Try{})
 	id, f := r.request()
@@ -373,7 +373,7 @@ func TestTheTrailerOfARequestFollowsItsBody(t *testing.T) {
 	b, r := newRaw(t, ClientConfig{})
 	for _, data := range []string{"", "body"} {
 		req := request("POST", "/")
-		req.Body, req.ContentLength = &pieces{list: [][]byte{[]byte(data)}}, -1
+		req.Body, req.ContentLength = &clientPieces{list: [][]byte{[]byte(data)}}, -1
 		req.Trailer = &message.Fields{}
 		req.Trailer.AddLine([]byte("X-Sum"), []byte("7"))
 		req.Trailer.AddLine([]byte("Host"), []byte("evil"))
@@ -546,7 +546,7 @@ func FuzzClientReads(f *testing.F) {
 		for i := range 2 {
 			req := request("POST", "/")
 			if i == 1 {
-				req.Body, req.ContentLength = &pieces{list: [][]byte{make([]byte, 100), make([]byte, 70_000)}}, -1
+				req.Body, req.ContentLength = &clientPieces{list: [][]byte{make([]byte, 100), make([]byte, 70_000)}}, -1
 			}
 			if !c.Reserve() {
 				t.Fatal("no place")
@@ -557,7 +557,7 @@ func FuzzClientReads(f *testing.F) {
 				if err := c.RoundTrip(context.Background(), req, &resp, http1.Try{}); err != nil || resp.Body == nil {
 					return
 				}
-				got, err := readAll(resp.Body)
+				got, err := readWhole(resp.Body)
 				if err == nil && resp.ContentLength >= 0 && int64(len(got)) != resp.ContentLength {
 					t.Errorf("%d bytes of %d pass for whole", len(got), resp.ContentLength)
 				}

@@ -12,19 +12,19 @@ import (
 
 // The faults of an origin's connection. RFC 9113.
 var (
-	faultNoSettings   = &fault{ProtocolError, false, "the first frame is not SETTINGS (section 3.4)"}
-	faultInterleaved  = &fault{ProtocolError, false, "another frame within a header block (section 6.10)"}
-	faultContinuation = &fault{ProtocolError, false, "CONTINUATION without a header block (section 6.10)"}
-	faultBlockLong    = &fault{EnhanceYourCalm, false, "a header block is too long"}
-	faultFrameFlood   = &fault{EnhanceYourCalm, false, "too many frames that bring nothing"}
-	faultOutFlood     = &fault{EnhanceYourCalm, false, "the answers to its frames are not read"}
-	faultIdleStream   = &fault{ProtocolError, false, "a frame on a stream that was never opened (section 5.1)"}
-	faultWindowOver   = &fault{FlowControlError, false, "a window is over 2^31-1 (section 6.9.1)"}
-	faultWindowZero   = &fault{ProtocolError, false, "a WINDOW_UPDATE of 0 (section 6.9)"}
-	faultConnWindow   = &fault{FlowControlError, false, "more DATA than the connection's window allows (section 6.9)"}
-	faultConnEnd      = &fault{ProtocolError, false, "the last stream of a GOAWAY went up (section 6.8)"}
-	faultStray        = &fault{StreamClosed, false, "DATA goes on on streams that were reset"}
-	faultTable        = &fault{CompressionError, false, "a header block cannot be decoded (section 4.3)"}
+	faultClientSettings = &fault{ProtocolError, false, "the first frame is not SETTINGS (section 3.4)"}
+	faultInterleaved    = &fault{ProtocolError, false, "another frame within a header block (section 6.10)"}
+	faultContinuation   = &fault{ProtocolError, false, "CONTINUATION without a header block (section 6.10)"}
+	faultBlockLong      = &fault{EnhanceYourCalm, false, "a header block is too long"}
+	faultFrameFlood     = &fault{EnhanceYourCalm, false, "too many frames that bring nothing"}
+	faultOutFlood       = &fault{EnhanceYourCalm, false, "the answers to its frames are not read"}
+	faultClientIdle     = &fault{ProtocolError, false, "a frame on a stream that was never opened (section 5.1)"}
+	faultWindowOver     = &fault{FlowControlError, false, "a window is over 2^31-1 (section 6.9.1)"}
+	faultClientZero     = &fault{ProtocolError, false, "a WINDOW_UPDATE of 0 (section 6.9)"}
+	faultConnWindow     = &fault{FlowControlError, false, "more DATA than the connection's window allows (section 6.9)"}
+	faultConnEnd        = &fault{ProtocolError, false, "the last stream of a GOAWAY went up (section 6.8)"}
+	faultStray          = &fault{StreamClosed, false, "DATA goes on on streams that were reset"}
+	faultTable          = &fault{CompressionError, false, "a header block cannot be decoded (section 4.3)"}
 
 	faultAnswerWindow = &fault{FlowControlError, true, "more DATA than the stream's window allows (section 6.9)"}
 	faultAfterEnd     = &fault{StreamClosed, true, "a frame after END_STREAM (section 5.1)"}
@@ -92,7 +92,7 @@ func (c *ClientConn) Run(ctx context.Context) error {
 // frame deals with one frame. C.mu is held, as for all that follow.
 func (c *ClientConn) frame(h frameHead, payload []byte) *fault {
 	if !c.hasPeer && h.typ != typeSettings {
-		return faultNoSettings
+		return faultClientSettings
 	}
 	if c.blocks > 0 && h.typ != typeContinuation {
 		return faultInterleaved
@@ -137,7 +137,7 @@ func (c *ClientConn) answered() *fault {
 // stream finds the stream of a frame; nil for one that is over.
 func (c *ClientConn) stream(id uint32) (*clientStream, *fault) {
 	if id%2 == 0 || id >= c.next {
-		return nil, faultIdleStream
+		return nil, faultClientIdle
 	}
 	return c.streams[id], nil
 }
@@ -436,7 +436,7 @@ func (c *ClientConn) windowUpdate(h frameHead, payload []byte) *fault {
 	n := int64(number(payload))
 	if h.stream == 0 {
 		if n == 0 {
-			return faultWindowZero
+			return faultClientZero
 		}
 		if !c.sendWin.add(n) {
 			return faultWindowOver
@@ -449,7 +449,7 @@ func (c *ClientConn) windowUpdate(h frameHead, payload []byte) *fault {
 		return flt
 	}
 	if n == 0 {
-		s.reset(ProtocolError, faultWindowZero)
+		s.reset(ProtocolError, faultClientZero)
 	} else if !s.sendWin.add(n) {
 		s.reset(FlowControlError, faultWindowOver)
 	} else if s.blocked {

@@ -67,6 +67,7 @@ type conn struct {
 	idleSince  int64
 	used       atomic.Bool
 	left, gone bool // of HTTP/2: not in shared any more; its place was given back
+	settled    bool // of HTTP/2: its settings were taken notice of
 }
 
 func newEndpoint(h *Handler, _ bundle.Key, address string, spec *v1.ConnectionSpec) (*endpoint, error) {

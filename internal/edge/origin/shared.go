@@ -96,10 +96,16 @@ func (e *endpoint) takeShared(w *wish) (*conn, taken) {
 	return victim, takePlace
 }
 
-// dials is the number of connections being opened that fit. The lock is held.
+// dials is the number of connections that fit and are being opened, or were and have not heard
+// yet how many requests they may carry. The lock is held.
 func (e *endpoint) dials(w *wish) (n int) {
 	for _, host := range e.dialing {
 		if w.host == nil || string(w.host) == host {
+			n++
+		}
+	}
+	for _, c := range e.shared {
+		if s := c.h2.State(); w.fits(c) && !s.Settled && !s.Draining {
 			n++
 		}
 	}
@@ -243,9 +249,14 @@ func (c *conn) Changed(h *http2.ClientConn) {
 	if s.Closed && !c.gone {
 		c.gone = true
 		e.lostLocked()
+		e.wakeShared()
 	}
 	if !c.left && c.h2 != nil {
 		e.grantLocked(c)
+	}
+	if s.Settled && !c.settled {
+		c.settled = true
+		e.wakeShared() // it may carry less than hoped
 	}
 }
 

@@ -146,6 +146,26 @@ func TestRequestsShareConnectionsAndOpenMoreWhenTheyAreFull(t *testing.T) {
 	}
 }
 
+func TestABurstOpensOneConnectionWhereOneIsEnough(t *testing.T) {
+	for _, p := range []v1.OriginProtocol{v1.OriginH2C, v1.OriginH2, v1.OriginAuto} {
+		address, conns := h2origin(t, p != v1.OriginH2C, 100, proto)
+		h := newHandler(t)
+		e := open(t, h, address, shared(p))
+		var wg sync.WaitGroup
+		for range 90 {
+			wg.Go(func() {
+				if got, err := fetch(t, h, e, "/"); got != "HTTP/2.0" {
+					t.Error(got, err)
+				}
+			})
+		}
+		wg.Wait()
+		if n := conns.Load(); n != 1 {
+			t.Errorf("%s: %d connections", p, n)
+		}
+	}
+}
+
 func TestAFailureToConnectIsToldToAllWhoWait(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -75,6 +75,7 @@ func (c *ClientConn) Reserve() bool {
 type State struct {
 	Room     int  // exchanges that may begin
 	Busy     int  // exchanges under way, or about to begin
+	Settled  bool // the origin has said how many it takes
 	Draining bool // no new exchanges
 	Closed   bool
 }
@@ -83,7 +84,7 @@ type State struct {
 func (c *ClientConn) State() State {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return State{c.room(), c.reserved, c.closing || c.err != nil, c.err != nil}
+	return State{c.room(), c.reserved, c.hasPeer, c.closing || c.err != nil, c.err != nil}
 }
 
 // Room is how many exchanges may begin.

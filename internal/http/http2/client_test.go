@@ -52,7 +52,7 @@ func newBed(t *testing.T, cfg ClientConfig, nc net.Conn) *bed {
 }
 
 // stdOrigin serves h with net/http over h2c and returns a connection to it.
-func stdOrigin(t *testing.T, h http.HandlerFunc) net.Conn {
+func stdOrigin(t testing.TB, h http.HandlerFunc) net.Conn {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -43,6 +43,7 @@ fuzz: ## each fuzz target for FUZZTIME
 
 e2e: build ## the whole binary, as its users meet it
 	$(GO) test -count=1 -timeout 15m ./test/e2e/...
+	cd test/grpc && $(GO) test -count=1 -timeout 5m ./...
 
 conformance: build ## h2spec and ambiguous HTTP against bin/relais; scores may only improve
 	$(GO) run ./test/conformance

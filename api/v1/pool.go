@@ -117,6 +117,10 @@ type RetrySpec struct {
 type ConnectionSpec struct {
 	// TLS speaks TLS to the origins.
 	TLS *OriginTLS `json:"tls,omitempty"`
+	// Protocol is what the origins are spoken to with: http1; h2, over TLS; h2c, HTTP/2 in clear by
+	// prior knowledge; or auto, whatever of h2 and http1 an origin prefers in its TLS handshake.
+	// HTTP/2 carries many requests on a connection, and gRPC.
+	Protocol OriginProtocol `json:"protocol,omitempty" schema:"enum=http1|h2|h2c|auto,default=http1"`
 	// Connect is the time to open a connection, TLS included.
 	Connect Duration `json:"connect,omitempty" schema:"default=3s,min=10ms,max=1m"`
 	// Idle connections are closed after this time.
@@ -152,6 +156,17 @@ type OriginSignature struct {
 	// Secret is shared with the origin, at least 16 bytes.
 	Secret string `json:"secret" schema:"required,maxLength=512"`
 }
+
+// OriginProtocol is what an origin is spoken to with.
+type OriginProtocol string
+
+// The protocols towards origins.
+const (
+	OriginHTTP1 OriginProtocol = "http1"
+	OriginH2    OriginProtocol = "h2"
+	OriginH2C   OriginProtocol = "h2c"
+	OriginAuto  OriginProtocol = "auto"
+)
 
 // OriginTLS is how TLS is spoken to an origin.
 type OriginTLS struct {

@@ -88,6 +88,18 @@ func (c *checker) originPool(s *OriginPoolSpec) {
 		}
 	})
 	c.each("tiers", len(s.Tiers), func(i int) { c.tier(&s.Tiers[i], s.Tiers[:i]) })
+	switch p := s.Connection.Protocol; {
+	case s.Connection.TLS == nil && (p == OriginH2 || p == OriginAuto):
+		fix := "add connection.tls"
+		if p == OriginH2 {
+			fix += ", or write h2c for HTTP/2 in clear"
+		}
+		c.add("connection.protocol", string(p)+" needs TLS", fix)
+	case s.Connection.TLS != nil && p == OriginH2C:
+		c.add("connection.protocol", "h2c is HTTP/2 in clear, and connection.tls is given", "write h2, or remove tls")
+	case p != OriginHTTP1 && p != "" && s.Connection.ProxyProtocol != "off" && s.Connection.ProxyProtocol != "":
+		c.add("connection.protocol", string(p)+" carries many visitors on a connection, and proxyProtocol names one", "write http1, or proxyProtocol: off")
+	}
 	if t := s.Connection.TLS; t != nil && t.CA != "" {
 		c.authorities("connection.tls.ca", t.CA)
 	}

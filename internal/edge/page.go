@@ -106,6 +106,10 @@ func fill(resp *message.Response, in *message.Request, e *stage.Error, id stage.
 		}
 	}
 	words := wordsFor(in, e)
+	if in != nil && in.Proto >= message.HTTP2 && message.IsGRPC(&in.Fields) {
+		fillGRPC(resp, words, e, id)
+		return
+	}
 	var b bytes.Buffer
 	switch formFor(in) {
 	case formHTML:

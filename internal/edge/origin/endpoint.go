@@ -18,6 +18,7 @@ import (
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -47,23 +48,31 @@ type endpoint struct {
 	signer  *signer     // nil without connection.signature
 	tls     *tls.Config // nil in clear; without ServerName when the request's host is sent
 	stats   *poolStats
+	// spoken is what the origin chose when it had the choice; empty until it is known.
+	spoken    atomic.Pointer[v1.OriginProtocol]
+	noConnect atomic.Bool // the origin takes no extended CONNECT
 
 	mu      sync.Mutex
-	idle    []*conn // the last used is at the end and is used first
-	open    int     // idle, busy and being opened
+	idle    []*conn  // HTTP/1: the last used is at the end and is used first
+	shared  []*conn  // HTTP/2: those that take requests
+	dialing []string // the server names of those of HTTP/2 that are being opened
+	open    int      // idle, shared, busy and being opened
 	waiting waitList
 	closed  bool
 }
 
-// conn is a connection to an endpoint.
+// conn is a connection to an endpoint: either hc or h2.
 type conn struct {
 	e          *endpoint
 	hc         *http1.ClientConn
+	h2         *http2.ClientConn
 	serverName string         // of the request it was opened for, when that is sent as SNI
 	visitor    netip.AddrPort // that the origin was told by the PROXY protocol
 	dies       int64          // the handler's clock
 	idleSince  int64
-	fresh      bool // not used before
+	used       atomic.Bool
+	left, gone bool // of HTTP/2: not in shared any more; its place was given back
+	settled    bool // of HTTP/2: its settings were taken notice of
 }
 
 func newEndpoint(h *Handler, pool bundle.Key, address string, spec *v1.ConnectionSpec) (*endpoint, error) {
@@ -85,7 +94,7 @@ func newEndpoint(h *Handler, pool bundle.Key, address string, spec *v1.Connectio
 	if t := spec.TLS; t != nil {
 		e.tls = &tls.Config{
 			MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
-			NextProtos: []string{"http/1.1"}, ClientSessionCache: tls.NewLRUClientSessionCache(32),
+			ClientSessionCache: tls.NewLRUClientSessionCache(32),
 		}
 		if t.ClientCertificate != "" {
 			organization, _ := pool.Split()
@@ -132,10 +141,14 @@ type wish struct {
 	now      int64     // on the handler's clock
 	sure     bool      // look at the connection, however short it was idle
 	fresh    bool      // no idle one
+	http1    bool      // whatever the pool says: the request can go no other way
 }
 
 // get takes an idle connection, opens one, or waits for one, in this order.
 func (e *endpoint) get(ctx context.Context, w wish) (*conn, error) {
+	if e.shares(w) {
+		return e.getShared(ctx, w)
+	}
 	for {
 		c, how := e.take(w)
 		switch how {
@@ -163,13 +176,18 @@ func (e *endpoint) queue(ctx context.Context, w wish) (*conn, error) {
 		e.mu.Unlock()
 		return nil, errQueue
 	}
-	waiter := e.waiting.push()
+	if len(e.idle) > 0 || e.open < e.spec.MaxPerOrigin { // by now
+		e.mu.Unlock()
+		return e.get(ctx, w)
+	}
+	waiter := e.waiting.push(nil)
 	e.mu.Unlock()
 	e.stats.wait.Inc()
-	c, err := e.wait(ctx, waiter, w.deadline)
+	g, err := e.wait(ctx, waiter, w.deadline)
 	if err != nil {
 		return nil, err
 	}
+	c := g.conn
 	if c != nil && w.fits(c) {
 		return c, nil
 	}
@@ -215,6 +233,7 @@ func (e *endpoint) take(w wish) (*conn, taken) {
 		return nil, takePlace
 	}
 	if len(e.idle) == 0 {
+		e.drainIdle()
 		return nil, takeNothing
 	}
 	// None of the idle ones fits, so the oldest gives its place.
@@ -234,49 +253,83 @@ func (e *endpoint) removeIdle(i int) {
 // dial opens a connection. Its place is counted already and is given back on failure.
 func (e *endpoint) dial(ctx context.Context, w wish) (*conn, error) {
 	e.stats.dials.Inc()
-	nc, err := e.connect(ctx, string(w.host), w.proxy, w.deadline)
+	p := v1.OriginHTTP1
+	if e.spec.Protocol == v1.OriginAuto && !w.http1 {
+		p = v1.OriginAuto // it may have changed its mind
+	}
+	nc, p, err := e.connect(ctx, w, p)
 	if err != nil {
 		e.lost()
 		return nil, err
 	}
-	age := e.h.cfg.MaxAge
-	c := &conn{e: e, serverName: string(w.host), fresh: true}
-	if w.proxy != nil {
-		c.visitor = w.proxy.Source
+	c := e.newConn(w)
+	if p == v1.OriginH2 {
+		e.spoken.Store(&p)
+		return e.share(c, nc)
 	}
-	c.dies = e.h.clock() + int64(age-rand.N(age/10+1))
 	c.hc = e.h.client.NewConn(nc, c)
 	return c, nil
 }
 
+func (e *endpoint) newConn(w wish) *conn {
+	age := e.h.cfg.MaxAge
+	c := &conn{e: e, serverName: string(w.host), dies: e.h.clock() + int64(age-rand.N(age/10+1))}
+	if w.proxy != nil {
+		c.visitor = w.proxy.Source
+	}
+	return c
+}
+
 // connect resolves, connects, says by the PROXY protocol for whom where the pool wants that, and
-// speaks TLS, within the time for it.
-func (e *endpoint) connect(ctx context.Context, host string, from *proxyproto.Header, deadline time.Time) (net.Conn, error) {
+// speaks TLS, within the time for it. With p of auto the origin chooses the protocol; it is
+// returned.
+func (e *endpoint) connect(ctx context.Context, w wish, p v1.OriginProtocol) (net.Conn, v1.OriginProtocol, error) {
 	ctx, cancel := context.WithTimeout(ctx, e.spec.Connect.Std())
 	defer cancel()
-	if !deadline.IsZero() {
+	if !w.deadline.IsZero() {
 		var cancel2 context.CancelFunc
-		ctx, cancel2 = context.WithDeadline(ctx, deadline)
+		ctx, cancel2 = context.WithDeadline(ctx, w.deadline)
 		defer cancel2()
 	}
 	nc, err := e.dialer.DialContext(ctx, "tcp", e.address)
 	if err == nil {
-		err = e.introduce(ctx, nc, from)
+		err = e.introduce(ctx, nc, w.proxy)
 	}
 	if err != nil || e.tls == nil {
-		return nc, err
+		return nc, p, err
 	}
-	cfg := e.tls
+	cfg := e.tls.Clone()
 	if cfg.ServerName == "" {
-		cfg = cfg.Clone()
-		cfg.ServerName = host
+		cfg.ServerName = string(w.host)
 	}
+	cfg.NextProtos = alpn(p)
 	tc := tls.Client(nc, cfg)
 	if err := tc.HandshakeContext(ctx); err != nil {
 		_ = nc.Close()
-		return nil, handshakeError{err}
+		return nil, p, handshakeError{err}
 	}
-	return tc, nil
+	switch chosen := tc.ConnectionState().NegotiatedProtocol; {
+	case p == v1.OriginHTTP1:
+	case chosen == "h2":
+		p = v1.OriginH2
+	case p == v1.OriginAuto:
+		p = v1.OriginHTTP1
+	default:
+		_ = tc.Close()
+		return nil, p, handshakeError{errNoH2}
+	}
+	return tc, p, nil
+}
+
+// alpn is what is offered in a TLS handshake (RFC 7301).
+func alpn(p v1.OriginProtocol) []string {
+	switch p {
+	case v1.OriginH2:
+		return []string{"h2"}
+	case v1.OriginAuto:
+		return []string{"h2", "http/1.1"}
+	}
+	return []string{"http/1.1"}
 }
 
 // Release implements http1.Releaser.
@@ -285,15 +338,19 @@ func (c *conn) Release(_ *http1.ClientConn, reusable bool) {
 		c.e.lost()
 		return
 	}
-	c.fresh = false
 	c.idleSince = c.e.h.clock()
 	if !c.e.put(c) {
 		c.drop()
 	}
 }
 
-// drop closes a connection that is not among the idle ones.
+// drop closes a connection that is not among the idle ones. One of HTTP/2 first ends what it has
+// begun.
 func (c *conn) drop() {
+	if c.h2 != nil {
+		c.h2.Drain()
+		return
+	}
 	_ = c.hc.Close()
 	c.e.lost()
 }
@@ -305,8 +362,8 @@ func (e *endpoint) put(c *conn) bool {
 	if e.closed || c.idleSince >= c.dies {
 		return false
 	}
-	if w := e.waiting.pop(); w != nil {
-		w.got <- c
+	if w := e.waiting.pop(forHTTP1); w != nil {
+		w.got <- grant{conn: c}
 		return true
 	}
 	if len(e.idle) >= v1.Value(e.spec.MaxIdlePerOrigin) {
@@ -321,8 +378,15 @@ func (e *endpoint) put(c *conn) bool {
 func (e *endpoint) lost() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if w := e.waiting.pop(); w != nil {
-		w.got <- nil
+	e.lostLocked()
+}
+
+func (e *endpoint) lostLocked() {
+	if w := e.waiting.pop(anyWaiter); w != nil {
+		if w.shared != nil {
+			e.dialing = append(e.dialing, string(w.shared.host))
+		}
+		w.got <- grant{}
 		return
 	}
 	e.open--
@@ -341,6 +405,11 @@ func (e *endpoint) expire(now int64) {
 			i++
 		}
 	}
+	for _, c := range e.shared {
+		if now >= c.dies || c.h2.Busy() == 0 && now-c.idleSince >= int64(e.spec.Idle) {
+			old = append(old, c)
+		}
+	}
 	e.mu.Unlock()
 	for _, c := range old {
 		c.drop()
@@ -354,6 +423,7 @@ func (e *endpoint) close() {
 	idle := e.idle
 	e.idle = nil
 	e.stats.idle.Add(-int64(len(idle)))
+	idle = append(idle, e.shared...)
 	e.mu.Unlock()
 	for _, c := range idle {
 		c.drop()

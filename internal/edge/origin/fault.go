@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -114,7 +115,9 @@ func exchangeFault(ctx context.Context, e *http1.Error) *stage.Error {
 		return fault("connection_write_timeout", 504, e)
 	case e.Timeout:
 		return fault("http_response_timeout", 504, e)
-	case isClosed(e.Err) || errors.Is(e.Err, http1.ErrClosed):
+	case errors.Is(e.Err, http2.ErrRefused):
+		return fault("connection_limit_reached", 503, e)
+	case isClosed(e.Err), errors.Is(e.Err, http1.ErrClosed), errors.Is(e.Err, http2.ErrGoAway):
 		return fault("connection_terminated", 502, e)
 	}
 	return fault("http_protocol_error", 502, e)

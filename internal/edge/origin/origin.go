@@ -5,6 +5,7 @@ package origin
 import (
 	"bytes"
 	"context"
+	"errors"
 	"io"
 	"sync"
 	"time"
@@ -12,6 +13,7 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -19,6 +21,15 @@ import (
 
 // name of the handler, in trails.
 const name = "origin"
+
+const (
+	noLimit = 24 * time.Hour
+	// silence is how long a gRPC stream may bring nothing: its sides are silent as long as they
+	// like, and pings show that the origin is there.
+	silence = time.Hour
+	// maxAways is how often one request may meet a connection that goes away in good order.
+	maxAways = 8
+)
 
 // Config is what the handler must be told. Zero values other than Slot mean the default.
 type Config struct {
@@ -38,6 +49,7 @@ type Handler struct {
 	cfg     Config
 	epoch   time.Time
 	client  *http1.Client
+	client2 *http2.Client
 	metrics *metrics
 
 	certificates clientCertificates
@@ -59,7 +71,8 @@ func New(cfg Config, reg *observe.Registry) *Handler {
 		certificates: clientCertificates{authority: cfg.Authority},
 		cfg:          cfg, epoch: time.Now(), metrics: newMetrics(reg), endpoints: map[*endpoint]struct{}{},
 		// A route decides how long the head may take, so the client has no limit of its own.
-		client: http1.NewClient(http1.ClientConfig{HeadTimeout: 24 * time.Hour}),
+		client:  http1.NewClient(http1.ClientConfig{HeadTimeout: noLimit}),
+		client2: http2.NewClient(http2.ClientConfig{HeadTimeout: noLimit, Streams: perConn}),
 	}
 }
 
@@ -101,8 +114,9 @@ func (h *Handler) Close(t stage.Target) {
 // Run keeps limits of time, once a second closes connections that were idle for too long, and
 // shows the gauges. When ctx ends it closes the idle connections.
 func (h *Handler) Run(ctx context.Context) error {
-	done := make(chan error, 1)
+	done := make(chan error, 2)
 	go func() { done <- h.client.Run(ctx) }()
+	go func() { done <- h.client2.Run(ctx) }()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -112,7 +126,7 @@ func (h *Handler) Run(ctx context.Context) error {
 			h.closed = true
 			h.mu.Unlock()
 			h.each(func(e *endpoint) { e.close() })
-			return <-done
+			return errors.Join(<-done, <-done)
 		case <-tick.C:
 			now := h.clock()
 			h.each(func(e *endpoint) { e.expire(now) })
@@ -190,21 +204,29 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 	}
 	try := http1.Try{Inform: x, Head: x.Deadline, Body: e.spec.Read.Std(), Upgrade: mayUpgrade(x.Out.Get(message.Upgrade))}
 	hot := x.Out.Method.Safe() && !x.Shared
-	for {
+	want.http1 = try.Upgrade && e.byHTTP1(x.Out.Get(message.Upgrade))
+	if message.IsGRPC(&x.Out.Fields) {
+		try.Body = silence
+		if d, ok := message.GRPCTimeout(&x.Out.Fields); ok && d < noLimit {
+			try.Head = earlier(try.Head, x.Start.Add(d))
+		}
+	}
+	for aways := 0; ; {
 		x.Sent = false
 		c, err := e.get(ctx, want)
 		if err != nil {
 			x.Lap()
 			return connectFault(ctx, err)
 		}
-		if c.fresh {
+		fresh := !c.used.Swap(true)
+		if fresh {
 			x.Lap()
 			x.MarkDetail(name, "connect", e.address)
 		} else {
 			e.stats.reused.Inc()
 		}
-		try.Hot = !c.fresh && hot && want.now-c.idleSince < warm
-		err = c.hc.RoundTrip(ctx, &x.Out, &w.resp, try)
+		try.Hot = c.h2 == nil && !fresh && hot && want.now-c.idleSince < warm
+		err = c.roundTrip(ctx, x, &w.resp, try)
 		x.Lap()
 		if err == nil {
 			x.Sent = true
@@ -212,7 +234,16 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		}
 		failed := asError(err)
 		x.Sent = failed.Sent
-		again := failed.Reused && !want.fresh && !failed.Timeout && (repeatable || !failed.Sent)
+		again := (failed.Reused || c.h2 != nil && !failed.Sent) && !want.fresh && !failed.Timeout && (repeatable || !failed.Sent)
+		switch {
+		case c.h2 == nil:
+		case e.otherwise(failed):
+			again, want.http1 = !want.http1, true
+		case errors.Is(failed.Err, http2.ErrGoAway):
+			// The origin did nothing, and asks for another connection.
+			aways++
+			again = aways <= maxAways
+		}
 		if !again || ctx.Err() != nil || !rewind(x.Out.Body) {
 			return exchangeFault(ctx, failed)
 		}
@@ -220,6 +251,14 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		e.stats.stale.Inc()
 		want.fresh = true
 	}
+}
+
+// earlier is the earlier of two times; zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // mayUpgrade says whether a request may ask the origin for these protocols. A tunnel of HTTP/2

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
@@ -23,7 +24,7 @@ func (h *Handler) Probe(ctx context.Context, t stage.Target, host, path string) 
 		return 0, errors.New("the target is not one of this handler")
 	}
 	deadline, _ := ctx.Deadline()
-	nc, err := e.connect(ctx, string(hostPart([]byte(host))), &proxyproto.Header{}, deadline)
+	nc, p, err := e.connect(ctx, wish{host: hostPart([]byte(host)), proxy: &proxyproto.Header{}, deadline: deadline}, e.spec.Protocol)
 	if err != nil {
 		return 0, connectFault(ctx, err)
 	}
@@ -31,8 +32,18 @@ func (h *Handler) Probe(ctx context.Context, t stage.Target, host, path string) 
 		_ = nc.Close()
 		return 0, nil
 	}
-	hc := h.client.NewConn(nc, nil)
-	defer func() { _ = hc.Close() }()
+	var exchange func(context.Context, *message.Request, *message.Response, http1.Try) error
+	if p == v1.OriginH2 || p == v1.OriginH2C {
+		hc := h.client2.NewConn(nc, nil)
+		defer func() { _ = hc.Close() }()
+		go func() { _ = hc.Run(ctx) }()
+		hc.Reserve()
+		exchange = hc.RoundTrip
+	} else {
+		hc := h.client.NewConn(nc, nil)
+		defer func() { _ = hc.Close() }()
+		exchange = hc.RoundTrip
+	}
 	var req message.Request
 	var resp message.Response
 	req.SetMethod([]byte("GET"))
@@ -50,7 +61,7 @@ func (h *Handler) Probe(ctx context.Context, t stage.Target, host, path string) 
 		req.AddString(message.XRequestId, "health-"+strconv.FormatUint(rand.Uint64(), 36))
 		e.signer.sign(&req, e.tls != nil, time.Now())
 	}
-	if err := hc.RoundTrip(ctx, &req, &resp, http1.Try{Head: deadline}); err != nil {
+	if err := exchange(ctx, &req, &resp, http1.Try{Head: deadline}); err != nil {
 		return 0, exchangeFault(ctx, asError(err))
 	}
 	if resp.Body != nil {

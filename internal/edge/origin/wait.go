@@ -5,12 +5,20 @@ import (
 	"time"
 )
 
-// waiter is a request that waits for a connection. Got holds one value at most: a connection,
-// or nil for the leave to open one.
+// waiter is a request that waits for a connection. Got holds one value at most.
 type waiter struct {
-	got        chan *conn
+	got        chan grant
+	shared     *wish // what it asks of a connection of HTTP/2; nil when it waits for one of HTTP/1
 	prev, next *waiter
 	queued     bool
+}
+
+// grant is what a waiter gets: a connection (of HTTP/2 with a place on it), the leave to open one
+// when all is empty, the failure of the one it waited for, or that it must look again.
+type grant struct {
+	conn  *conn
+	err   error
+	again bool
 }
 
 // waitList is a queue of waiters. It is guarded by the endpoint's lock.
@@ -19,8 +27,8 @@ type waitList struct {
 	n           int
 }
 
-func (l *waitList) push() *waiter {
-	w := &waiter{got: make(chan *conn, 1), prev: l.last, queued: true}
+func (l *waitList) push(shared *wish) *waiter {
+	w := &waiter{got: make(chan grant, 1), shared: shared, prev: l.last, queued: true}
 	if l.last != nil {
 		l.last.next = w
 	} else {
@@ -31,13 +39,28 @@ func (l *waitList) push() *waiter {
 	return w
 }
 
-func (l *waitList) pop() *waiter {
-	w := l.first
+// find returns the first waiter that fits; nil when none does.
+func (l *waitList) find(fits func(*waiter) bool) *waiter {
+	for w := l.first; w != nil; w = w.next {
+		if fits(w) {
+			return w
+		}
+	}
+	return nil
+}
+
+// pop takes the first waiter that fits.
+func (l *waitList) pop(fits func(*waiter) bool) *waiter {
+	w := l.find(fits)
 	if w != nil {
 		l.remove(w)
 	}
 	return w
 }
+
+func anyWaiter(*waiter) bool  { return true }
+func forHTTP1(w *waiter) bool { return w.shared == nil }
+func forHTTP2(w *waiter) bool { return w.shared != nil }
 
 func (l *waitList) remove(w *waiter) {
 	if w.prev != nil {
@@ -54,9 +77,8 @@ func (l *waitList) remove(w *waiter) {
 	l.n--
 }
 
-// wait returns what the waiter got, within the time for a connection. A nil connection is the
-// leave to open one.
-func (e *endpoint) wait(ctx context.Context, w *waiter, deadline time.Time) (*conn, error) {
+// wait returns what the waiter got, within the time for a connection.
+func (e *endpoint) wait(ctx context.Context, w *waiter, deadline time.Time) (grant, error) {
 	d := e.spec.Connect.Std()
 	if !deadline.IsZero() {
 		d = min(d, time.Until(deadline))
@@ -65,8 +87,8 @@ func (e *endpoint) wait(ctx context.Context, w *waiter, deadline time.Time) (*co
 	defer t.Stop()
 	err := errLimit
 	select {
-	case c := <-w.got:
-		return c, nil
+	case g := <-w.got:
+		return g, g.err
 	case <-t.C:
 	case <-ctx.Done():
 		err = ctx.Err()
@@ -75,8 +97,9 @@ func (e *endpoint) wait(ctx context.Context, w *waiter, deadline time.Time) (*co
 	if w.queued {
 		e.waiting.remove(w)
 		e.mu.Unlock()
-		return nil, err
+		return grant{}, err
 	}
 	e.mu.Unlock()
-	return <-w.got, nil // it came in the last moment
+	g := <-w.got // it came in the last moment
+	return g, g.err
 }

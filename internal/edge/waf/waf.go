@@ -322,6 +322,9 @@ func (s *Stage) read(ctx context.Context, p *policy, x *stage.Exchange, basket b
 	if in.Body == nil || in.ContentLength == 0 || in.Has(message.Upgrade) || in.Method == message.CONNECT {
 		return nil, false, nil
 	}
+	if message.IsGRPC(&in.Fields) && in.Proto >= message.HTTP2 {
+		return nil, true, nil // both sides talk at once: to hold it would be to stop it
+	}
 	if p.reject && in.ContentLength > int64(p.bodyBytes) {
 		return nil, true, errTooLarge
 	}

@@ -1,0 +1,527 @@
+package http2
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/hpack"
+	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// raw is an origin that is played frame by frame.
+type raw struct {
+	t   *testing.T
+	nc  net.Conn
+	buf []byte
+	dec *hpack.Decoder
+}
+
+// newRaw makes a bed whose origin is played; the origin's settings have been sent already.
+func newRaw(t *testing.T, cfg ClientConfig, list ...setting) (*bed, *raw) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &raw{t: t, nc: other, dec: hpack.NewDecoder(4096)}
+	t.Cleanup(func() { _ = other.Close() })
+	b := newBed(t, cfg, nc)
+	r.send(appendSettings(nil, list...))
+	return b, r
+}
+
+func (r *raw) send(b []byte) {
+	r.t.Helper()
+	if _, err := r.nc.Write(b); err != nil {
+		r.t.Error(err)
+	}
+}
+
+// next reads the next frame of the type, past all others.
+func (r *raw) next(want frameType) (frameHead, []byte) {
+	r.t.Helper()
+	_ = r.nc.SetReadDeadline(time.Now().Add(5 * time.Second))
+	for {
+		r.buf = bytes.TrimPrefix(r.buf, []byte(preface))
+		if len(r.buf) == 0 || r.buf[0] != 'P' {
+			h, payload, n, _, flt := nextFrame(r.buf, minMaxFrame)
+			if flt != nil {
+				r.t.Error(flt)
+				return h, nil
+			}
+			if n > 0 {
+				r.buf = r.buf[n:]
+				if h.typ == want {
+					return h, payload
+				}
+				continue
+			}
+		}
+		var b [4096]byte
+		n, err := r.nc.Read(b[:])
+		if r.buf = append(r.buf, b[:n]...); err != nil {
+			r.t.Errorf("waiting for frame %d: %v", want, err)
+			return frameHead{}, nil
+		}
+	}
+}
+
+// request reads the next request's head and returns its stream.
+func (r *raw) request() (uint32, map[string]string) {
+	r.t.Helper()
+	h, block := r.next(typeHeaders)
+	got := fieldMap{}
+	if err := r.dec.Decode(block, 1<<16, got); err != nil {
+		r.t.Error(err)
+	}
+	return h.stream, got
+}
+
+type fieldMap map[string]string
+
+func (m fieldMap) Field(_ message.ID, name, value []byte, _ bool) error {
+	m[string(name)] = string(value)
+	return nil
+}
+
+// head makes the HEADERS of an answer: name, value, name, value …
+func head(stream uint32, end bool, fields ...string) []byte {
+	b := beginHeaders(nil)
+	for i := 0; i < len(fields); i += 2 {
+		b = hpack.AppendInt(append(b, 0), 0, 7, uint64(len(fields[i])))
+		b = append(b, fields[i]...)
+		b = append(hpack.AppendInt(b, 0, 7, uint64(len(fields[i+1]))), fields[i+1]...)
+	}
+	return endHeaders(b, 0, stream, end, minMaxFrame)
+}
+
+type wholeAnswer struct {
+	resp message.Response
+	body string
+	err  error
+}
+
+// ask sends a request in the background and reads the whole answer.
+func (b *bed) ask(req *message.Request, t http1.Try) <-chan *wholeAnswer {
+	ch := make(chan *wholeAnswer, 1)
+	<-b.c.settled
+	if !b.c.Reserve() {
+		b.t.Fatal("no place")
+	}
+	go func() {
+		a := &wholeAnswer{}
+		if a.err = b.c.RoundTrip(b.t.Context(), req, &a.resp, t); a.err == nil && a.resp.Body != nil {
+			a.body, a.err = readWhole(a.resp.Body)
+			a.resp.Body.Close(a.err)
+		}
+		ch <- a
+	}()
+	return ch
+}
+
+func TestWhatAnOriginMayNotAnswer(t *testing.T) {
+	ok := []string{":status", "200"}
+	long := strings.Repeat("x", 70_000)
+	many := []string{":status", "200"}
+	for range 300 {
+		many = append(many, "a", "b")
+	}
+	for name, tc := range map[string]struct {
+		send  func(id uint32) []byte
+		want  error
+		fatal bool // for the connection
+	}{
+		"RFC 9113 8.3.2 no :status":        {func(id uint32) []byte { return head(id, true, "a", "b") }, faultNoStatus, false},
+		"RFC 9113 8.3.2 :status of two":    {func(id uint32) []byte { return head(id, true, ":status", "20") }, faultStatus, false},
+		"RFC 9113 8.3 :status twice":       {func(id uint32) []byte { return head(id, true, ":status", "200", ":status", "200") }, faultPseudo, false},
+		"RFC 9113 8.3 :status late":        {func(id uint32) []byte { return head(id, true, "a", "b", ":status", "200") }, faultPseudo, false},
+		"RFC 9113 8.3 a request's":         {func(id uint32) []byte { return head(id, true, ":status", "200", ":path", "/") }, faultPseudo, false},
+		"RFC 9113 8.3 unknown":             {func(id uint32) []byte { return head(id, true, ":status", "200", ":new", "/") }, faultPseudo, false},
+		"RFC 9113 8.2.1 capitals":          {func(id uint32) []byte { return head(id, true, ":status", "200", "X-A", "b") }, faultAnswerName, false},
+		"RFC 9113 8.2.1 capitals of known": {func(id uint32) []byte { return head(id, true, ":status", "200", "Server", "b") }, faultAnswerName, false},
+		"RFC 9113 8.2.1 no token":          {func(id uint32) []byte { return head(id, true, ":status", "200", "a b", "b") }, faultAnswerName, false},
+		"RFC 9113 8.2.1 no name":           {func(id uint32) []byte { return head(id, true, ":status", "200", "", "b") }, faultAnswerName, false},
+		"RFC 9113 8.2.1 CR in a value":     {func(id uint32) []byte { return head(id, true, ":status", "200", "a", "b\r\nc: d") }, faultAnswerValue, false},
+		"RFC 9113 8.2.1 NUL in a value":    {func(id uint32) []byte { return head(id, true, ":status", "200", "server", "\x00") }, faultAnswerValue, false},
+		"RFC 9113 8.2.2 connection":        {func(id uint32) []byte { return head(id, true, ":status", "200", "connection", "close") }, faultAnswerHop, false},
+		"RFC 9113 8.2.2 transfer-encoding": {func(id uint32) []byte { return head(id, true, ":status", "200", "transfer-encoding", "chunked") }, faultAnswerHop, false},
+		"content-length that is none":      {func(id uint32) []byte { return head(id, true, ":status", "200", "content-length", "+1") }, faultAnswerCL, false},
+		"content-length twice": {func(id uint32) []byte {
+			return head(id, true, ":status", "200", "content-length", "0", "content-length", "1")
+		}, faultAnswerCL, false},
+		"RFC 9113 8.1.1 length without body": {func(id uint32) []byte { return head(id, true, ":status", "200", "content-length", "1") }, faultAnswerLength, false},
+		"RFC 9113 8.1.1 body too short": {func(id uint32) []byte {
+			return appendData(head(id, false, ":status", "200", "content-length", "3"), id, []byte("ab"), true)
+		}, faultAnswerLength, false},
+		"RFC 9113 8.1.1 body too long": {func(id uint32) []byte {
+			return appendData(head(id, false, ":status", "200", "content-length", "1"), id, []byte("ab"), true)
+		}, faultAnswerLength, false},
+		"RFC 9113 8.1.1 short before a trailer": {func(id uint32) []byte {
+			return append(head(id, false, ":status", "200", "content-length", "1"), head(id, true, "a", "b")...)
+		}, faultAnswerLength, false},
+		"RFC 9113 8.1 data first":           {func(id uint32) []byte { return appendData(nil, id, []byte("ab"), true) }, faultDataFirst, false},
+		"RFC 9113 8.1 interim that ends":    {func(id uint32) []byte { return head(id, true, ":status", "103") }, faultInterimEnd, false},
+		"RFC 9113 8.6 101":                  {func(id uint32) []byte { return head(id, false, ":status", "101") }, faultSwitching, false},
+		"RFC 9113 8.1 trailer without end":  {func(id uint32) []byte { return append(head(id, false, ok...), head(id, false, "a", "b")...) }, faultTrailerEnd, false},
+		"RFC 9113 8.1 :status in a trailer": {func(id uint32) []byte { return append(head(id, false, ok...), head(id, true, ok...)...) }, faultPseudo, false},
+		"too many interim answers":          {func(id uint32) []byte { return bytes.Repeat(head(id, false, ":status", "103"), 17) }, http1.ErrInterim, false},
+		"a head that is too long":           {func(id uint32) []byte { return head(id, true, ":status", "200", "a", long) }, errHeadLong, false},
+		"too many lines":                    {func(id uint32) []byte { return head(id, true, many...) }, faultAnswerLines, false},
+		"RFC 9113 6.9 more than the window": {func(id uint32) []byte {
+			b := head(id, false, ok...)
+			for range 257 {
+				b = appendData(b, id, make([]byte, 1024), false)
+			}
+			return b
+		}, faultAnswerWindow, false},
+		"RFC 9113 6.9 WINDOW_UPDATE of 0":  {func(id uint32) []byte { return appendWindowUpdate(nil, id, 0) }, faultClientZero, false},
+		"RFC 9113 6.9.1 window of 2^31":    {func(id uint32) []byte { return appendWindowUpdate(nil, id, maxWindow) }, faultWindowOver, false},
+		"RFC 9113 6.9.1 connection's":      {func(uint32) []byte { return appendWindowUpdate(nil, 0, maxWindow) }, faultWindowOver, true},
+		"RFC 9113 6.9 connection's of 0":   {func(uint32) []byte { return appendWindowUpdate(nil, 0, 0) }, faultClientZero, true},
+		"RFC 9113 8.4 PUSH_PROMISE":        {func(id uint32) []byte { return append(appendHead(nil, 4, typePushPromise, 4, id), 0, 0, 0, 2) }, faultPush, true},
+		"RFC 9113 5.1 a stream of ours":    {func(uint32) []byte { return head(99, true, ok...) }, faultClientIdle, true},
+		"RFC 9113 5.1.1 an even stream":    {func(uint32) []byte { return appendData(nil, 2, nil, false) }, faultClientIdle, true},
+		"RFC 9113 6.10 interleaved":        {func(id uint32) []byte { return appendPing(appendHead(nil, 0, typeHeaders, 0, id), [8]byte{}, false) }, faultInterleaved, true},
+		"RFC 9113 6.10 CONTINUATION alone": {func(id uint32) []byte { return appendHead(nil, 0, typeContinuation, 0, id) }, faultContinuation, true},
+		"endless CONTINUATION": {func(id uint32) []byte {
+			return append(appendHead(nil, 0, typeHeaders, 0, id), bytes.Repeat(appendHead(nil, 0, typeContinuation, 0, id), 50)...)
+		}, faultBlockLong, true},
+		"RFC 9113 4.3 not HPACK":       {func(id uint32) []byte { return append(appendHead(nil, 1, typeHeaders, 4, id), 0x80) }, faultTable, true},
+		"RFC 9113 4.2 frame too large": {func(id uint32) []byte { return appendHead(nil, 20_000, typeData, 0, id) }, faultFrameLarge, true},
+		"flood of PING":                {func(uint32) []byte { return bytes.Repeat(appendPing(nil, [8]byte{}, false), 3000) }, faultFrameFlood, true},
+		"flood of SETTINGS":            {func(uint32) []byte { return bytes.Repeat(appendSettings(nil), 3000) }, faultFrameFlood, true},
+		"flood of PRIORITY":            {func(id uint32) []byte { return bytes.Repeat(appendHead(nil, 0, 0x77, 0, id), 60_000) }, faultFrameFlood, true},
+		"flood of empty DATA": {func(id uint32) []byte {
+			return append(head(id, false, ok...), bytes.Repeat(appendData(nil, id, nil, false), 60_000)...)
+		}, faultFrameFlood, true},
+		"RFC 9113 6.8 GOAWAY that goes up": {func(id uint32) []byte { return appendGoAway(appendGoAway(nil, id, 0, ""), id+2, 0, "") }, faultConnEnd, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, r := newRaw(t, ClientConfig{Window: 64 << 10})
+			got := b.ask(request("GET", "/"), http1.Try{})
+			id, _ := r.request()
+			send := tc.send(id)
+			go func() { _, _ = r.nc.Write(send) }()
+			a := <-got
+			if !errors.Is(a.err, tc.want) {
+				t.Errorf("got %v, want %v", a.err, tc.want)
+			}
+			var e *http1.Error
+			if !errors.As(a.err, &e) || !e.Sent || e.Reused {
+				t.Errorf("%#v", a.err)
+			}
+			if b.c.Closed() != tc.fatal {
+				t.Errorf("the connection is closed: %t", b.c.Closed())
+			}
+			if !tc.fatal {
+				r.next(typeReset)
+			}
+		})
+	}
+}
+
+func TestTheFirstFrameMustBeSettings(t *testing.T) {
+	l, _ := net.Listen("tcp", "127.0.0.1:0")
+	defer func() { _ = l.Close() }()
+	go func() {
+		nc, err := l.Accept()
+		if err == nil {
+			_, _ = nc.Write(appendPing(nil, [8]byte{}, false))
+			_, _ = io.Copy(io.Discard, nc)
+			_ = nc.Close()
+		}
+	}()
+	nc, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBed(t, ClientConfig{}, nc)
+	if err := <-b.ran; !errors.Is(err, faultClientSettings) {
+		t.Error(err)
+	}
+	b.ran <- nil
+}
+
+func TestRFC9113Section8_7WhatWasNotDoneIsSafeToRetry(t *testing.T) {
+	for name, tc := range map[string]struct {
+		send func(id uint32) []byte
+		want error
+		sent bool
+	}{
+		"REFUSED_STREAM":           {func(id uint32) []byte { return appendReset(nil, id, RefusedStream) }, ErrRefused, false},
+		"HTTP_1_1_REQUIRED":        {func(id uint32) []byte { return appendReset(nil, id, HTTP11Required) }, ErrHTTP11Required, false},
+		"GOAWAY below the stream":  {func(uint32) []byte { return appendGoAway(nil, 0, EnhanceYourCalm, "x") }, ErrGoAway, false},
+		"INTERNAL_ERROR":           {func(id uint32) []byte { return appendReset(nil, id, InternalError) }, nil, true},
+		"a refusal after the head": {func(id uint32) []byte { return appendReset(head(id, false, ":status", "200"), id, RefusedStream) }, nil, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, r := newRaw(t, ClientConfig{})
+			got := b.ask(request("POST", "/"), http1.Try{})
+			id, _ := r.request()
+			r.send(tc.send(id))
+			a := <-got
+			var e *http1.Error
+			if !errors.As(a.err, &e) || e.Sent != tc.sent || tc.want != nil && !errors.Is(a.err, tc.want) {
+				t.Errorf("%#v", a.err)
+			}
+		})
+	}
+}
+
+func TestRFC9113Section6_8GOAWAYLetsTheStreamsBelowEnd(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{})
+	one := b.ask(request("GET", "/1"), http1.Try{})
+	id, _ := r.request()
+	two := b.ask(request("GET", "/2"), http1.Try{})
+	r.request()
+	r.send(appendGoAway(nil, id, NoError, ""))
+	if a := <-two; !errors.Is(a.err, ErrGoAway) {
+		t.Error(a.err)
+	}
+	if b.c.Reserve() || !b.c.Draining() || b.c.Closed() {
+		t.Error("the connection takes more")
+	}
+	r.send(appendData(head(id, false, ":status", "200"), id, []byte("one"), true))
+	if a := <-one; a.err != nil || a.body != "one" {
+		t.Error(a.err, a.body)
+	}
+	if err := <-b.ran; !errors.Is(err, http1.ErrClosed) {
+		t.Error(err)
+	}
+	b.ran <- nil
+}
+
+func TestTheOriginsLimitOfStreamsIsKept(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{}, setting{settingMaxStreams, 2})
+	<-b.c.settled
+	if n := b.c.Room(); n != 2 {
+		t.Fatal(n)
+	}
+	one := b.ask(request("GET", "/1"), http1.Try{})
+	id, _ := r.request()
+	if !b.c.Reserve() || b.c.Reserve() {
+		t.Error("the limit is not 2")
+	}
+	was := b.changes.Load()
+	r.send(head(id, true, ":status", "204"))
+	<-one
+	if b.changes.Load() == was || !b.c.Reserve() {
+		t.Error("the place was not given back")
+	}
+	var resp message.Response
+	for range 2 { // give the places back
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := b.c.RoundTrip(ctx, request("GET", "/"), &resp, http1.Try{}); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	}
+}
+
+func TestRFC9113Section6_9TheOriginsWindowsAreKept(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{}, setting{settingInitialWindow, 5})
+	<-b.c.settled
+	req := request("POST", "/")
+	req.Body, req.ContentLength = &clientPieces{list: [][]byte{[]byte("0123456789")}}, 10
+	req.Trailer = &message.Fields{}
+	got := b.ask(req, http1.Try{})
+	id, f := r.request()
+	if f["content-length"] != "10" {
+		t.Error(f)
+	}
+	if _, p := r.next(typeData); string(p) != "01234" {
+		t.Errorf("%q", p)
+	}
+	r.send(appendWindowUpdate(nil, id, 2))
+	if _, p := r.next(typeData); string(p) != "56" {
+		t.Errorf("%q", p)
+	}
+	r.send(appendSettings(nil, setting{settingInitialWindow, 2})) // the window is -3 now
+	r.send(appendWindowUpdate(nil, id, 4))
+	if _, p := r.next(typeData); string(p) != "7" {
+		t.Errorf("%q", p)
+	}
+	r.send(appendSettings(nil, setting{settingInitialWindow, 9}))
+	if h, p := r.next(typeData); string(p) != "89" || !h.has(flagEndStream) {
+		t.Errorf("%q", p)
+	}
+	r.send(head(id, true, ":status", "204"))
+	if a := <-got; a.err != nil {
+		t.Error(a.err)
+	}
+}
+
+func TestTheTrailerOfARequestFollowsItsBody(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{})
+	for _, data := range []string{"", "body"} {
+		req := request("POST", "/")
+		req.Body, req.ContentLength = &clientPieces{list: [][]byte{[]byte(data)}}, -1
+		req.Trailer = &message.Fields{}
+		req.Trailer.AddLine([]byte("X-Sum"), []byte("7"))
+		req.Trailer.AddLine([]byte("Host"), []byte("evil"))
+		got := b.ask(req, http1.Try{})
+		id, _ := r.request()
+		if data != "" {
+			r.next(typeData)
+		}
+		h, block := r.next(typeHeaders)
+		m := fieldMap{}
+		if err := r.dec.Decode(block, 1<<16, m); err != nil || !h.has(flagEndStream) || len(m) != 1 || m["x-sum"] != "7" {
+			t.Errorf("%v %v", err, m)
+		}
+		r.send(append(head(id, false, ":status", "200"), head(id, true, "grpc-status", "0", "set-cookie", "a=b")...))
+		a := <-got
+		if a.err != nil {
+			t.Error(a.err)
+		}
+	}
+}
+
+func TestADeadConnectionIsFoundByPing(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{PingAfter: 100 * time.Millisecond, PingTimeout: 100 * time.Millisecond})
+	got := b.ask(request("GET", "/"), http1.Try{})
+	_, p := r.next(typePing)
+	r.send(appendPing(nil, [8]byte(p), true))
+	r.next(typePing) // not answered
+	a := <-got
+	var e *http1.Error
+	if !errors.As(a.err, &e) || !e.Timeout || !errors.Is(a.err, errDead) {
+		t.Errorf("%#v", a.err)
+	}
+}
+
+func TestAnOriginThatClosesFailsItsStreams(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{})
+	got := b.ask(request("GET", "/"), http1.Try{})
+	id, _ := r.request()
+	r.send(appendData(head(id, false, ":status", "200"), id, []byte("half"), false))
+	time.Sleep(10 * time.Millisecond)
+	_ = r.nc.Close()
+	a := <-got
+	var e *http1.Error
+	if !errors.As(a.err, &e) || e.Phase != http1.PhaseBody || errors.Is(a.err, io.EOF) || a.body != "half" {
+		t.Errorf("%v %q", a.err, a.body)
+	}
+}
+
+func TestRFC8441AWebSocketGoesAsExtendedConnect(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{}, setting{settingConnectProtocol, 1})
+	req := request("GET", "/chat")
+	req.AddString(message.Upgrade, "websocket")
+	req.AddString(message.SecWebSocketKey, "dGhlIHNhbXBsZSBub25jZQ==")
+	req.AddString(message.SecWebSocketVersion, "13")
+	<-b.c.settled
+	b.c.Reserve()
+	var resp message.Response
+	ran := make(chan error, 1)
+	go func() { ran <- b.c.RoundTrip(t.Context(), req, &resp, http1.Try{Upgrade: true}) }()
+	id, f := r.request()
+	if f[":method"] != "CONNECT" || f[":protocol"] != "websocket" || f[":path"] != "/chat" || f["sec-websocket-key"] != "" || f["upgrade"] != "" || f["sec-websocket-version"] != "13" {
+		t.Error(f)
+	}
+	r.send(head(id, false, ":status", "200"))
+	if err := <-ran; err != nil {
+		t.Fatal(err)
+	}
+	if resp.Status != 101 || string(resp.Get(message.SecWebSocketAccept)) != "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" {
+		t.Errorf("%d %q", resp.Status, resp.Get(message.SecWebSocketAccept))
+	}
+	if _, err := resp.Upgrade.Write([]byte("ping")); err != nil {
+		t.Error(err)
+	}
+	if _, p := r.next(typeData); string(p) != "ping" {
+		t.Errorf("%q", p)
+	}
+	r.send(appendData(nil, id, []byte("pong"), true))
+	if got, err := io.ReadAll(resp.Upgrade); err != nil || string(got) != "pong" {
+		t.Errorf("%q %v", got, err)
+	}
+	_ = resp.Upgrade.(interface{ CloseWrite() error }).CloseWrite()
+	if h, _ := r.next(typeData); !h.has(flagEndStream) {
+		t.Error("no end")
+	}
+	_ = resp.Upgrade.Close()
+	_ = resp.Upgrade.Close()
+}
+
+func TestAnUpgradeThatTheOriginDoesNotTakeLeavesNothing(t *testing.T) {
+	b, _ := newRaw(t, ClientConfig{})
+	for _, p := range []string{"websocket", "other"} {
+		req := request("GET", "/chat")
+		req.AddString(message.Upgrade, p)
+		a := <-b.ask(req, http1.Try{Upgrade: true})
+		var e *http1.Error
+		if !errors.As(a.err, &e) || e.Sent || !errors.Is(a.err, ErrNoConnect) {
+			t.Errorf("%#v", a.err)
+		}
+	}
+}
+
+func TestAnOriginIsToldWhatItDidWrong(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{})
+	got := b.ask(request("GET", "/"), http1.Try{})
+	r.request()
+	r.send(appendWindowUpdate(nil, 0, 0))
+	<-got
+	_, p := r.next(typeGoAway)
+	if _, c, detail := parseGoAway(p); c != ProtocolError || len(detail) == 0 {
+		t.Errorf("%v %q", c, detail)
+	}
+}
+
+func TestRFC9113Section5_1_1AConnectionWithoutIDsIsLeft(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{})
+	<-b.c.settled
+	b.c.mu.Lock()
+	b.c.next = maxWindow
+	b.c.mu.Unlock()
+	got := b.ask(request("GET", "/"), http1.Try{})
+	id, _ := r.request()
+	if s := b.c.State(); !s.Draining || s.Closed || s.Room != 0 || id != maxWindow {
+		t.Errorf("%+v %d", s, id)
+	}
+	r.send(head(id, true, ":status", "204"))
+	if a := <-got; a.err != nil {
+		t.Error(a.err)
+	}
+	<-b.ran
+	b.ran <- nil
+}
+
+func TestDataOnStreamsThatWereGivenUpIsBounded(t *testing.T) {
+	b, r := newRaw(t, ClientConfig{Window: 64 << 10})
+	ctx, cancel := context.WithCancel(t.Context())
+	<-b.c.settled
+	b.c.Reserve()
+	time.AfterFunc(10*time.Millisecond, cancel)
+	var resp message.Response
+	_ = b.c.RoundTrip(ctx, request("GET", "/"), &resp, http1.Try{})
+	id, _ := r.request()
+	r.next(typeReset)
+	r.send(head(id, false, ":status", "200")) // crossed with the reset: it is let pass
+	for range 200 {
+		if _, err := r.nc.Write(appendData(nil, id, make([]byte, 16<<10), false)); err != nil {
+			break
+		}
+	}
+	if err := <-b.ran; !errors.Is(err, faultStray) {
+		t.Error(err)
+	}
+	b.ran <- nil
+}

@@ -1,0 +1,55 @@
+package message
+
+import (
+	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // RFC 6455 asks for it, and it protects nothing
+	"encoding/base64"
+)
+
+// keyLen is the length of a Sec-WebSocket-Key: 16 bytes in base64.
+const keyLen = 24
+
+// UpgradeWebSocket makes an extended CONNECT with ":protocol: websocket" (RFC 8441 section 4,
+// RFC 9220) the handshake of RFC 6455 section 4.1, which is how WebSocket looks to everybody
+// behind the protocols: GET, Upgrade, Connection, Sec-WebSocket-Version and a key of our own.
+// The request has no body then: what the stream brings belongs to the tunnel.
+func (r *Request) UpgradeWebSocket() {
+	var nonce [16]byte
+	_, _ = rand.Read(nonce[:]) // never fails
+	var key [keyLen]byte
+	base64.StdEncoding.Encode(key[:], nonce[:])
+	r.SetMethod([]byte("GET"))
+	r.ContentLength, r.Body, r.Trailer = 0, nil, nil
+	r.Del(ContentLength)
+	r.Del(SecWebSocketKey)
+	r.AddString(Upgrade, "websocket")
+	r.AddString(Connection, "Upgrade")
+	r.Add(SecWebSocketKey, key[:])
+	if !r.Has(SecWebSocketVersion) {
+		r.AddString(SecWebSocketVersion, "13")
+	}
+}
+
+// AcceptWebSocket makes resp, which answers the handshake that UpgradeWebSocket made of r, the
+// answer to the extended CONNECT: a 101 becomes a 200 without the fields of the handshake. It
+// is false, and resp is as it was, when a 101 does not belong to the key (RFC 6455 section
+// 4.2.2): the origin has not agreed to WebSocket. Other answers are left alone.
+func AcceptWebSocket(r *Request, resp *Response) bool {
+	if resp.Status != 101 || resp.Upgrade == nil {
+		return true
+	}
+	h := sha1.New() //nolint:gosec // see above
+	_, _ = h.Write(r.Get(SecWebSocketKey))
+	_, _ = h.Write([]byte("258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	var accept [28]byte
+	base64.StdEncoding.Encode(accept[:], h.Sum(nil))
+	if string(resp.Get(SecWebSocketAccept)) != string(accept[:]) {
+		return false
+	}
+	resp.Status = 200
+	for _, id := range [...]ID{Upgrade, Connection, SecWebSocketAccept, ContentLength, TransferEncoding} {
+		resp.Del(id)
+	}
+	resp.ContentLength = -1
+	return true
+}

@@ -2,7 +2,7 @@ package message
 
 import (
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // RFC 6455 asks for it, and it protects nothing
+	"crypto/sha1"
 	"encoding/base64"
 )
 
@@ -38,7 +38,7 @@ func AcceptWebSocket(r *Request, resp *Response) bool {
 	if resp.Status != 101 || resp.Upgrade == nil {
 		return true
 	}
-	h := sha1.New() //nolint:gosec // see above
+	h := sha1.New()
 	_, _ = h.Write(r.Get(SecWebSocketKey))
 	_, _ = h.Write([]byte("258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	var accept [28]byte

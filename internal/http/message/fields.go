@@ -10,6 +10,9 @@ type ID uint8
 // String returns the name in its usual case; empty for Other.
 func (id ID) String() string { return names[id] }
 
+// Lower returns the name in lower case, as HTTP/2 and HTTP/3 send it; empty for Other.
+func (id ID) Lower() string { return lower[id] }
+
 // KnownID finds the id of a field name, in any case; Other when it has none.
 func KnownID(name []byte) ID {
 	if len(name) < 2 || len(name) > longest {

@@ -26,6 +26,7 @@ var rooms = []room{
 	{"internal/observe", 1, nil},
 	{"internal/http/message", 1, nil},
 	{"internal/compile", 2, nil},
+	{"internal/http/hpack", 2, nil},
 	{"internal/snapshot", 2, nil},
 	{"internal/document", 3, nil},
 	{"internal/stage", 3, nil},

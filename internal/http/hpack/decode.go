@@ -1,0 +1,199 @@
+package hpack
+
+import "github.com/relais-edge/relais/internal/http/message"
+
+// A Sink takes the fields of a block in their order.
+type Sink interface {
+	// Field takes one. The id of a known name promises that it is spelled in lower case; any
+	// other name is message.Other, or one of the pseudo ids of this package. The syntax of
+	// names and values is not checked. Both are good until Field returns. Never says that the
+	// field must not be compressed on its way on (RFC 7541 section 7.1.3). After an error no
+	// more fields come.
+	Field(id message.ID, name, value []byte, never bool) error
+}
+
+// Decoder decodes the header blocks of one connection, in their order.
+type Decoder struct {
+	t       table
+	allowed uint32 // what the peer may set its table to
+	changed bool   // allowed was lowered below max: the next block must begin with an update
+	buf     []byte // Huffman strings of the field at hand
+}
+
+// NewDecoder makes a decoder. Size is the SETTINGS_HEADER_TABLE_SIZE that we announce and bounds
+// the memory of the table; until the peer knows it, it may use DefaultTableSize.
+func NewDecoder(size uint32) *Decoder {
+	d := &Decoder{allowed: max(size, DefaultTableSize)}
+	d.t.max = DefaultTableSize
+	return d
+}
+
+// SetAllowed changes the size that the peer may use, once it has acknowledged our settings. It
+// must then shrink a larger table at the start of its next block (RFC 7541 section 4.2).
+func (d *Decoder) SetAllowed(size uint32) {
+	d.allowed = size
+	d.changed = size < d.t.max
+}
+
+// state is one Decode.
+type state struct {
+	d     *Decoder
+	sink  Sink
+	limit int   // what may still come
+	err   error // ErrTooLarge, or the sink's; then nothing more is handed over
+}
+
+// Decode decodes a whole header block. Limit bounds the sum of its fields, each counted with
+// Overhead. A CompressionError costs the connection. ErrTooLarge and an error of the sink do
+// not: the block is then read to its end for the sake of the table.
+func (d *Decoder) Decode(block []byte, limit int, sink Sink) error {
+	s := state{d: d, sink: sink, limit: limit}
+	updates := 0
+	for i := 0; i < len(block); {
+		b := block[i]
+		var n int
+		var err error
+		if b&0xe0 == 0x20 {
+			// At most two, the least and the last size since the block before.
+			if updates++; i != 0 && updates == 1 || updates > 2 {
+				return ErrSizeUpdate
+			}
+			n, err = d.sizeUpdate(block[i:])
+		} else {
+			if updates < 3 {
+				if d.changed {
+					return ErrSizeUpdate
+				}
+				updates = 3
+			}
+			if b >= 0x80 {
+				n, err = s.indexed(block[i:])
+			} else {
+				n, err = s.literal(block[i:])
+			}
+		}
+		if err != nil {
+			return err
+		}
+		i += n
+	}
+	return s.err
+}
+
+func (d *Decoder) sizeUpdate(b []byte) (int, error) {
+	size, n, err := ReadInt(b, 5)
+	if err != nil {
+		return 0, err
+	}
+	if size > uint64(d.allowed) {
+		return 0, ErrSizeUpdate
+	}
+	d.t.setMax(uint32(size))
+	d.changed = false
+	return n, nil
+}
+
+func (s *state) emit(id message.ID, name, value []byte, never bool) {
+	if s.err != nil {
+		return
+	}
+	if s.limit -= len(name) + len(value) + Overhead; s.limit < 0 {
+		s.err = ErrTooLarge
+		return
+	}
+	s.err = s.sink.Field(id, name, value, never)
+}
+
+// indexed reads an indexed field (RFC 7541 section 6.1).
+func (s *state) indexed(b []byte) (int, error) {
+	index, n, err := ReadInt(b, 7)
+	if err != nil {
+		return 0, err
+	}
+	if index-1 < numStatic {
+		f := &static[index]
+		s.emit(f.id, f.name, f.value, false)
+		return n, nil
+	}
+	e := s.d.dynamic(index)
+	if e == nil {
+		return 0, ErrIndex
+	}
+	s.emit(e.id, s.d.t.name(e), s.d.t.value(e), false)
+	return n, nil
+}
+
+// dynamic finds the entry of an index; nil when there is none.
+func (d *Decoder) dynamic(index uint64) *entry {
+	age := index - numStatic - 1
+	if index == 0 || age >= uint64(d.t.live) {
+		return nil
+	}
+	return d.t.at(d.t.added - 1 - uint32(age))
+}
+
+// literal reads a literal field, with indexing or without or never (RFC 7541 section 6.2).
+func (s *state) literal(b []byte) (int, error) {
+	first := b[0]
+	prefix := uint(4)
+	if first >= 0x40 {
+		prefix = 6
+	}
+	index, n, err := ReadInt(b, prefix)
+	if err != nil {
+		return 0, err
+	}
+	d := s.d
+	d.buf = d.buf[:0]
+	var id message.ID
+	var name, value []byte
+	switch {
+	case index == 0:
+		var used int
+		if name, used, err = d.text(b[n:]); err != nil {
+			return 0, err
+		}
+		n += used
+		id = identify(name)
+	case index <= numStatic:
+		id, name = static[index].id, static[index].name
+	default:
+		e := d.dynamic(index)
+		if e == nil {
+			return 0, ErrIndex
+		}
+		// A copy, for its entry may make room for the new one.
+		d.buf = append(d.buf, d.t.name(e)...)
+		id, name = e.id, d.buf
+	}
+	value, used, err := d.text(b[n:])
+	if err != nil {
+		return 0, err
+	}
+	s.emit(id, name, value, first&0xf0 == 0x10)
+	if first >= 0x40 {
+		d.t.add(id, name, value, 0)
+	}
+	return n + used, nil
+}
+
+// text reads a string (RFC 7541 section 5.2): a part of b, or of d.buf behind what it holds.
+func (d *Decoder) text(b []byte) (text []byte, used int, err error) {
+	l, n, err := ReadInt(b, 7)
+	if err != nil {
+		return nil, 0, err
+	}
+	if l > uint64(len(b)-n) {
+		return nil, 0, ErrTruncated
+	}
+	used = n + int(l)
+	text = b[n:used:used]
+	if b[0] < 0x80 {
+		return text, used, nil
+	}
+	was := len(d.buf)
+	if d.buf, err = DecodeHuffman(d.buf, text); err != nil {
+		return nil, 0, err
+	}
+	return d.buf[was:len(d.buf):len(d.buf)], used, nil
+}

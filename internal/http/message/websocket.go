@@ -32,11 +32,16 @@ func (r *Request) UpgradeWebSocket() {
 
 // AcceptWebSocket makes resp, which answers the handshake that UpgradeWebSocket made of r, the
 // answer to the extended CONNECT: a 101 becomes a 200 without the fields of the handshake. It
-// is false, and resp is as it was, when a 101 does not belong to the key (RFC 6455 section
-// 4.2.2): the origin has not agreed to WebSocket. Other answers are left alone.
+// is false, and resp is as it was, when the origin has not agreed to WebSocket but the client
+// would take it so: when a 101 does not belong to the key (RFC 6455 section 4.2.2), and when
+// there is a 2xx, which means a page to the handshake and a tunnel to CONNECT. Other answers
+// are left alone.
 func AcceptWebSocket(r *Request, resp *Response) bool {
-	if resp.Status != 101 || resp.Upgrade == nil {
-		return true
+	if resp.Status != 101 {
+		return resp.Status/100 != 2
+	}
+	if resp.Upgrade == nil {
+		return false
 	}
 	h := sha1.New()
 	_, _ = h.Write(r.Get(SecWebSocketKey))

@@ -73,6 +73,9 @@ func TestAcceptWebSocket(t *testing.T) {
 	if AcceptWebSocket(&r, resp) || resp.Status != 101 {
 		t.Errorf("a wrong Sec-WebSocket-Accept passes as %d", resp.Status)
 	}
+	if resp = (&Response{Status: 200}); AcceptWebSocket(&r, resp) {
+		t.Error("a page passes for a tunnel")
+	}
 	resp = &Response{Status: 403}
 	if !AcceptWebSocket(&r, resp) || resp.Status != 403 {
 		t.Errorf("a refusal became %d", resp.Status)

@@ -31,6 +31,7 @@ var rooms = []room{
 	{"internal/document", 3, nil},
 	{"internal/stage", 3, nil},
 	{"internal/http/http1", 3, nil},
+	{"internal/http/http2", 3, nil},
 	{"internal/http/std", 3, nil},
 	{"internal/http/http3", 3, []string{"internal/http/std"}},
 	{"internal/acme", 4, nil},

@@ -13,7 +13,9 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/http/http3"
+	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/http/std"
 )
 
@@ -35,7 +37,8 @@ type Active struct {
 	http1, h2c, h2, h3 bool
 	proxy              string // off, optional or required
 
-	own  *http1.Server
+	own  *http1.Server // nil with engine std
+	mux  *http2.Server // nil with engine std
 	std  *std.Server
 	quic *std.Adapter
 
@@ -47,7 +50,7 @@ type Active struct {
 	current atomic.Bool
 	ending  sync.Once
 	mu      sync.Mutex
-	cancel  context.CancelFunc // of own's Run; nil before start
+	cancel  context.CancelFunc // of Run of own and mux; nil before start
 }
 
 // newActive makes settings of a listener, and starts nothing.
@@ -130,6 +133,13 @@ func (a *Active) engines() {
 		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
 		TunnelTimeout: tunnelTimeout,
 	}, a.m.cfg.Handler)
+	a.mux = http2.NewServer(http2.ServerConfig{
+		Limits:    http2.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
+		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests, Streams: l.Streams,
+		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
+		TunnelTimeout: tunnelTimeout,
+		OnAbuse:       func(_ *message.Conn, kind http2.Abuse) { a.series.abuse[kind.String()].Inc() },
+	}, a.m.cfg.Handler)
 }
 
 // secure sets up TLS.
@@ -190,7 +200,7 @@ func (a *Active) seal() {
 	}
 }
 
-// start runs the HTTP/1 server's clock until the settings are retired.
+// start runs the clocks of HTTP/1 and HTTP/2 until the settings are retired.
 func (a *Active) start(ctx context.Context, wg *sync.WaitGroup) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -200,6 +210,7 @@ func (a *Active) start(ctx context.Context, wg *sync.WaitGroup) {
 	ctx, a.cancel = context.WithCancel(ctx)
 	if a.own != nil {
 		wg.Go(func() { _ = a.own.Run(ctx) })
+		wg.Go(func() { _ = a.mux.Run(ctx) })
 	}
 }
 
@@ -234,6 +245,7 @@ func (a *Active) drain() {
 		a.std.Drain()
 		if a.own != nil {
 			a.own.Drain()
+			a.mux.Drain()
 		}
 	})
 }

@@ -1,6 +1,9 @@
 package listen
 
-import "github.com/relais-edge/relais/internal/observe"
+import (
+	"github.com/relais-edge/relais/internal/http/http2"
+	"github.com/relais-edge/relais/internal/observe"
+)
 
 // The reasons for which a connection is refused, as counted.
 const (
@@ -25,6 +28,7 @@ type metrics struct {
 	total   *observe.Family[observe.Counter]
 	refused *observe.Family[observe.Counter]
 	failed  *observe.Family[observe.Counter]
+	abuse   *observe.Family[observe.Counter]
 }
 
 // series are the metrics of one listener.
@@ -32,6 +36,7 @@ type series struct {
 	open            observe.Gauge
 	total           map[string]observe.Counter // by protocol
 	refused, failed map[string]observe.Counter // by reason
+	abuse           map[string]observe.Counter // by kind
 }
 
 // The protocols of connections, as counted.
@@ -52,12 +57,14 @@ func newMetrics(r *observe.Registry) metrics {
 			maxSeries*len(refusals()), "listener", "reason"),
 		failed: r.Counters("relais_listener_handshake_failures_total", "TLS handshakes over TCP that failed, by reason.",
 			maxSeries*len(failures()), "listener", "reason"),
+		abuse: r.Counters("relais_listener_http2_abuse_total", "HTTP/2 connections that were closed with ENHANCE_YOUR_CALM, by what the client did too often.",
+			maxSeries*len(http2.Abuses()), "listener", "kind"),
 	}
 }
 
 // open finds the series of a listener; close gives them back.
 func (m *metrics) open(key string) *series {
-	s := &series{open: m.gauge.With(key), total: map[string]observe.Counter{}, refused: map[string]observe.Counter{}, failed: map[string]observe.Counter{}}
+	s := &series{open: m.gauge.With(key), total: map[string]observe.Counter{}, refused: map[string]observe.Counter{}, failed: map[string]observe.Counter{}, abuse: map[string]observe.Counter{}}
 	for _, p := range spoken() {
 		s.total[p] = m.total.With(key, p)
 	}
@@ -66,6 +73,9 @@ func (m *metrics) open(key string) *series {
 	}
 	for _, r := range failures() {
 		s.failed[r] = m.failed.With(key, r)
+	}
+	for _, k := range http2.Abuses() {
+		s.abuse[k.String()] = m.abuse.With(key, k.String())
 	}
 	return s
 }
@@ -80,5 +90,8 @@ func (m *metrics) close(key string) {
 	}
 	for _, r := range failures() {
 		m.failed.Forget(key, r)
+	}
+	for _, k := range http2.Abuses() {
+		m.abuse.Forget(key, k.String())
 	}
 }

@@ -108,8 +108,7 @@ func (a *Active) serveClear(ctx, quiet context.Context, nc *net.TCPConn, conn ne
 		a.serveHTTP1(ctx, conn, facts)
 		return
 	}
-	a.series.total[speakHTTP2].Inc()
-	a.std.ServeHTTP2(ctx, conn, facts)
+	a.serveHTTP2(ctx, conn, facts)
 }
 
 // sniff waits for the first bytes as an HTTP/1 server would and says whether they are the
@@ -146,8 +145,7 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 	facts.TLS = &state
 	switch {
 	case state.NegotiatedProtocol == "h2":
-		a.series.total[speakHTTP2].Inc()
-		a.std.ServeHTTP2(ctx, tc, facts)
+		a.serveHTTP2(ctx, tc, facts)
 	case a.http1:
 		a.serveHTTP1(ctx, tc, facts)
 	default: // a client without ALPN speaks HTTP/1, which is not offered
@@ -173,6 +171,15 @@ func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Con
 		return
 	}
 	a.std.ServeHTTP1(ctx, nc, facts)
+}
+
+func (a *Active) serveHTTP2(ctx context.Context, nc net.Conn, facts *message.Conn) {
+	a.series.total[speakHTTP2].Inc()
+	if a.mux != nil {
+		a.mux.ServeConn(ctx, nc, facts)
+		return
+	}
+	a.std.ServeHTTP2(ctx, nc, facts)
 }
 
 // Settings implements http3.Acceptor.

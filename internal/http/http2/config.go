@@ -88,6 +88,15 @@ func (a Abuse) String() string {
 	}[a]
 }
 
+// Abuses are all kinds, for who makes a metric of each.
+func Abuses() []Abuse {
+	list := make([]Abuse, numAbuse)
+	for i := range list {
+		list[i] = Abuse(i)
+	}
+	return list
+}
+
 // AbuseLimits are how often a client may do each kind on one connection in ten seconds; more
 // ends the connection with ENHANCE_YOUR_CALM. Zero means the default.
 type AbuseLimits struct {

@@ -166,6 +166,10 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 		if b.err != nil {
 			return nil, b.err
 		}
+		if b.s.inline { // a handler that did not know that it would wait
+			b.s.inline = false
+			c.hire(b.s.ctx.Context, dutyLead)
+		}
 		c.flush()
 		b.since = c.s.watch.now.Load()
 		c.mu.Unlock()

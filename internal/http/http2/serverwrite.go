@@ -47,14 +47,8 @@ const smallFrame = 256
 func (c *serverConn) compose() {
 	for len(c.out) < maxOut {
 		s := c.queue.head()
-		if s == nil {
-			return
-		}
-		if len(s.pending) > 0 && c.window <= 0 {
-			if c.stalled == 0 {
-				c.stalled = c.s.watch.now.Load()
-			}
-			return
+		if s == nil || len(s.pending) > 0 && c.window <= 0 {
+			break
 		}
 		c.begin()
 		n := min(c.window.room(s.window.room(len(s.pending))), minMaxFrame)
@@ -78,6 +72,9 @@ func (c *serverConn) compose() {
 			s.touched = c.s.watch.now.Load()
 		}
 		c.after(s, whole)
+	}
+	if s := c.queue.head(); s != nil && len(s.pending) > 0 && c.window <= 0 && c.stalled == 0 {
+		c.stalled = c.s.watch.now.Load()
 	}
 }
 

@@ -23,6 +23,9 @@ func (c *serverConn) sweep(now int64) {
 	if c.closing || c.doom != nil {
 		return
 	}
+	if s := c.queue.head(); s == nil || len(s.pending) == 0 {
+		c.stalled = 0 // who waited is gone
+	}
 	switch {
 	case w.over(now, c.stalled, cfg.WriteTimeout):
 		c.s.slow.Add(1)

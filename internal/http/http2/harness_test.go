@@ -3,7 +3,9 @@ package http2
 import (
 	"bytes"
 	"context"
+	"crypto/sha1"
 	"crypto/tls"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"io"
@@ -331,4 +333,10 @@ func (p *peer) responses(n int) map[uint32]*answer {
 		}
 	}
 	return all
+}
+
+// webSocketAccept is Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2).
+func webSocketAccept(key string) string {
+	h := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	return base64.StdEncoding.EncodeToString(h[:])
 }

@@ -9,6 +9,7 @@ type benchCase struct {
 	path   string
 	bytes  int  // of the answer's body
 	tls    bool // TLS 1.3, connections kept
+	h2     bool // HTTP/2, many streams on few connections; needs tls
 	cached bool // the backend must not be asked while it is measured
 	rows   []row
 }
@@ -57,6 +58,17 @@ func cases() []benchCase {
 				{product, "relais", "relais-tls"},
 			},
 		},
+		{
+			name: "h2hit1k", about: "1 KB from a cache or a file, TLS 1.3, HTTP/2, 16 connections of 10 streams", path: "/hit/1k", bytes: 1 << 10,
+			cached: true, tls: true, h2: true,
+			rows: []row{
+				{baseline, "nginx", "nginx-tls"},
+				{"haproxy cache", "haproxy", "haproxy-tls"},
+				{"caddy", "caddy", "caddy-tls"},
+				{"relais std", "relais", "relais-std"},
+				{product, "relais", "relais-tls"},
+			},
+		},
 	}
 }
 
@@ -73,6 +85,6 @@ func (c benchCase) url(port int) string {
 func ports() []string {
 	return []string{
 		"backend", "nginx-file", "nginx-tls", "nginx-cache", "nginx-proxy", "haproxy-cache", "haproxy-tls", "haproxy-proxy",
-		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-metrics",
+		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-std", "relais-metrics",
 	}
 }

@@ -21,6 +21,7 @@ func goals() []goal {
 		{"bench-proxy1k", "proxy1k", baseline, 1.0},
 		{"bench-proxy64k", "proxy64k", baseline, 1.0},
 		{"bench-tls1k", "tls1k", baseline, 1.1},
+		{"bench-h2hit1k", "h2hit1k", baseline, 2.5},
 	}
 }
 

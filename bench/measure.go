@@ -38,7 +38,15 @@ type loadResult struct {
 	p50                         float64 // microseconds
 }
 
-// load runs wrk, one thread, on the core of this program.
+// load runs the generator of a case, one thread, on the core of this program.
+func (c benchCase) load(ctx context.Context, s *site, url string, conns, seconds int) (loadResult, error) {
+	if c.h2 {
+		return loadH2(ctx, url, seconds)
+	}
+	return load(ctx, s, url, conns, seconds)
+}
+
+// load runs wrk.
 func load(ctx context.Context, s *site, url string, conns, seconds int) (loadResult, error) {
 	cmd := exec.CommandContext(ctx, "wrk", "-t1", "-c"+strconv.Itoa(conns), fmt.Sprintf("-d%ds", seconds), "--latency",
 		"-H", "Host: "+s.host(), "-s", filepath.Join(s.Dir, "report.lua"), url)
@@ -89,7 +97,7 @@ func (b *bench) visit(ctx context.Context, c benchCase, r row) (sample, error) {
 	if err != nil {
 		return sample{}, err
 	}
-	l, err := load(ctx, b.site, c.url(b.site.ports[r.port]), b.conns, b.seconds)
+	l, err := c.load(ctx, b.site, c.url(b.site.ports[r.port]), b.conns, b.seconds)
 	if err != nil {
 		return sample{}, err
 	}

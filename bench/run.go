@@ -124,7 +124,7 @@ func (b *bench) prepare(ctx context.Context, c benchCase, r row) error {
 	if err := b.probe(ctx, c, r); err != nil {
 		return err
 	}
-	_, err := load(ctx, b.site, c.url(b.site.ports[r.port]), b.conns, 1)
+	_, err := c.load(ctx, b.site, c.url(b.site.ports[r.port]), b.conns, 1)
 	return err
 }
 

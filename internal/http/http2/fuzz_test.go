@@ -2,8 +2,10 @@ package http2
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"testing"
 	"time"
 
@@ -53,8 +55,10 @@ func FuzzServer(f *testing.F) {
 			all, _ := io.ReadAll(near)
 			said <- all
 		}()
-		_ = near.SetWriteDeadline(time.Now().Add(5 * time.Second))
-		_, _ = near.Write(append(appendSettings([]byte(preface)), b...))
+		_ = near.SetWriteDeadline(time.Now().Add(8 * time.Second))
+		if _, err := near.Write(append(appendSettings([]byte(preface)), b...)); errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Error("the server does not read")
+		}
 		_ = near.Close()
 		<-done
 		if len(told) != len(asked) || s.Stats().Panics != 0 {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestParseLoad(t *testing.T) {
@@ -242,5 +243,18 @@ func TestFileLog(t *testing.T) {
 	}
 	if err := f.Empty(); err != nil || f.Written() != 0 {
 		t.Errorf("%v, %d bytes after Empty", err, f.Written())
+	}
+}
+
+func TestParseH2load(t *testing.T) {
+	report := "finished in 2.00s, 100.00 req/s, 1.00MB/s\n" +
+		"requests: 200 total, 210 started, 200 done, 198 succeeded, 2 failed, 0 errored, 0 timeout\n" +
+		"status codes: 196 2xx, 0 3xx, 1 4xx, 1 5xx\n"
+	l, err := parseH2load([]byte(report), 2*time.Second)
+	if err != nil || l.requests != 198 || l.errors != 2 || l.badStatus != 2 {
+		t.Errorf("%+v, %v", l, err)
+	}
+	if _, err := parseH2load([]byte("Could not connect"), time.Second); err == nil {
+		t.Error("no report passes for one")
 	}
 }

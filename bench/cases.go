@@ -88,6 +88,17 @@ func cases() []benchCase {
 			},
 		},
 		{
+			name: "h2hit1k", about: "1 KB from a cache or a file, TLS 1.3, HTTP/2, 16 connections of 10 streams", path: "/hit/1k", bytes: 1 << 10,
+			cached: true, tls: true, load: loadH2,
+			rows: []row{
+				{baseline, "nginx", "nginx-tls", false},
+				{"haproxy cache", "haproxy", "haproxy-tls", false},
+				{"caddy", "caddy", "caddy-tls", false},
+				{"relais std", "relais", "relais-std", false},
+				{product, "relais", "relais-tls", false},
+			},
+		},
+		{
 			// The nginx, HAProxy and Varnish of Debian 12 have no HTTP/3.
 			name: "h3hit1k", about: "1 KB from a cache, memory or a file, HTTP/3, 10 requests at once on each connection", path: "/hit/1k", bytes: 1 << 10, cached: true, http3: true, load: loadHTTP3,
 			rows: []row{
@@ -113,7 +124,7 @@ func (c benchCase) address(r row, port int) string {
 func ports() []string {
 	return []string{
 		"backend", "nginx-file", "nginx-tls", "nginx-cache", "nginx-proxy", "haproxy-cache", "haproxy-tls", "haproxy-proxy",
-		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-metrics",
+		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-std", "relais-metrics",
 		"caddy-h3", "caddy-h3-memory", "relais-h3", "relais-h3-std",
 	}
 }

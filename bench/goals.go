@@ -23,6 +23,7 @@ func goals() []goal {
 		{"bench-proxy1k", "proxy1k", baseline, 1.0, 0},
 		{"bench-proxy64k", "proxy64k", baseline, 1.0, 0},
 		{"bench-tls1k", "tls1k", baseline, 1.1, 0},
+		{"bench-h2hit1k", "h2hit1k", baseline, 3.5, 0},
 		{"bench-handshake", "handshake", baseline, 1.0, 0},
 		{"bench-h3hit1k", "h3hit1k", "caddy respond", 1.9, 0},
 		{"bench-idle", "idle", product, 0, 4},

@@ -13,7 +13,9 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/http/http3"
+	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/http/std"
 )
 
@@ -35,7 +37,8 @@ type Active struct {
 	http1, h2c, h2, h3 bool
 	proxy              string // off, optional or required
 
-	own  *http1.Server
+	own  *http1.Server // these three are nil with engine std
+	own2 *http2.Server
 	own3 *http3.Server
 	std  *std.Server
 	quic *std.Adapter
@@ -48,7 +51,7 @@ type Active struct {
 	current atomic.Bool
 	ending  sync.Once
 	mu      sync.Mutex
-	cancel  context.CancelFunc // of own's Run; nil before start
+	cancel  context.CancelFunc // of Run of own and mux; nil before start
 }
 
 // newActive makes settings of a listener, and starts nothing.
@@ -138,6 +141,13 @@ func (a *Active) engines() {
 		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
 		TunnelTimeout: tunnelTimeout,
 	}, a.m.cfg.Handler)
+	a.own2 = http2.NewServer(http2.ServerConfig{
+		Limits:    http2.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
+		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests, Streams: l.Streams,
+		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
+		TunnelTimeout: tunnelTimeout,
+		OnAbuse:       func(_ *message.Conn, kind http2.Abuse) { a.series.abuse[kind.String()].Inc() },
+	}, a.m.cfg.Handler)
 	a.own3 = http3.NewServer(http3.ServerConfig{
 		Limits:    http3.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
 		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests,
@@ -222,6 +232,7 @@ func (a *Active) start(ctx context.Context, wg *sync.WaitGroup) {
 	ctx, a.cancel = context.WithCancel(ctx)
 	if a.own != nil {
 		wg.Go(func() { _ = a.own.Run(ctx) })
+		wg.Go(func() { _ = a.own2.Run(ctx) })
 	}
 	if a.own3 != nil && a.h3 {
 		wg.Go(func() { _ = a.own3.Run(ctx) })
@@ -259,6 +270,7 @@ func (a *Active) drain() {
 		a.std.Drain()
 		if a.own != nil {
 			a.own.Drain()
+			a.own2.Drain()
 		}
 	})
 }

@@ -1,6 +1,9 @@
 package listen
 
-import "github.com/relais-edge/relais/internal/observe"
+import (
+	"github.com/relais-edge/relais/internal/http/http2"
+	"github.com/relais-edge/relais/internal/observe"
+)
 
 // The reasons for which a connection is refused, as counted.
 const (
@@ -28,6 +31,7 @@ type metrics struct {
 	expiry  *observe.Family[observe.Gauge]
 
 	quicFailed, http3 *observe.Family[observe.Counter]
+	abuse             *observe.Family[observe.Counter]
 }
 
 // series are the metrics of one listener.
@@ -36,6 +40,7 @@ type series struct {
 	total           map[string]observe.Counter // by protocol
 	refused, failed map[string]observe.Counter // by reason
 	quic            quicSeries
+	abuse           map[string]observe.Counter // by kind
 }
 
 // The protocols of connections, as counted.
@@ -61,12 +66,14 @@ func newMetrics(r *observe.Registry) metrics {
 			maxSeries*len(quicFailures()), "listener", "reason"),
 		http3: r.Counters("relais_listener_http3_events_total", "What went wrong in HTTP/3, and early data; connections or requests, by event.",
 			maxSeries*len(http3Events()), "listener", "event"),
+		abuse: r.Counters("relais_listener_http2_abuse_total", "HTTP/2 connections that were closed with ENHANCE_YOUR_CALM, by what the client did too often.",
+			maxSeries*len(http2.Abuses()), "listener", "kind"),
 	}
 }
 
 // open finds the series of a listener; close gives them back.
 func (m *metrics) open(key string) *series {
-	s := &series{open: m.gauge.With(key), total: map[string]observe.Counter{}, refused: map[string]observe.Counter{}, failed: map[string]observe.Counter{}}
+	s := &series{open: m.gauge.With(key), total: map[string]observe.Counter{}, refused: map[string]observe.Counter{}, failed: map[string]observe.Counter{}, abuse: map[string]observe.Counter{}}
 	for _, p := range spoken() {
 		s.total[p] = m.total.With(key, p)
 	}
@@ -82,6 +89,9 @@ func (m *metrics) open(key string) *series {
 	}
 	for _, e := range http3Events() {
 		s.quic.events = append(s.quic.events, m.http3.With(key, e.name))
+	}
+	for _, k := range http2.Abuses() {
+		s.abuse[k.String()] = m.abuse.With(key, k.String())
 	}
 	return s
 }
@@ -102,5 +112,8 @@ func (m *metrics) close(key string) {
 	}
 	for _, e := range http3Events() {
 		m.http3.Forget(key, e.name)
+	}
+	for _, k := range http2.Abuses() {
+		m.abuse.Forget(key, k.String())
 	}
 }

@@ -107,8 +107,7 @@ func (a *Active) serveClear(ctx, quiet context.Context, nc *net.TCPConn, conn ne
 		a.serveHTTP1(ctx, conn, facts)
 		return
 	}
-	a.series.total[speakHTTP2].Inc()
-	a.std.ServeHTTP2(ctx, conn, facts)
+	a.serveHTTP2(ctx, conn, facts)
 }
 
 // sniff waits for the first bytes as an HTTP/1 server would and says whether they are the
@@ -157,8 +156,7 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 	case protocol == acmeProtocol: // the authority has seen what it came for
 		_ = tc.Close()
 	case protocol == "h2":
-		a.series.total[speakHTTP2].Inc()
-		a.std.ServeHTTP2(ctx, tc, facts)
+		a.serveHTTP2(ctx, tc, facts)
 	case a.http1:
 		a.serveHTTP1(ctx, tc, facts)
 	default: // a client without ALPN speaks HTTP/1, which is not offered
@@ -184,4 +182,13 @@ func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Con
 		return
 	}
 	a.std.ServeHTTP1(ctx, nc, facts)
+}
+
+func (a *Active) serveHTTP2(ctx context.Context, nc net.Conn, facts *message.Conn) {
+	a.series.total[speakHTTP2].Inc()
+	if a.own2 != nil {
+		a.own2.ServeConn(ctx, nc, facts)
+		return
+	}
+	a.std.ServeHTTP2(ctx, nc, facts)
 }

@@ -55,7 +55,7 @@ func (p *Pool) Retry() bool {
 func (p *Pool) EndRetry() { p.retries.under.Add(-1) }
 
 // Target is where the slot's origin is reached.
-func (s *Slot) Target() stage.Target { return s.origin.target }
+func (s *Slot) Target() stage.Target { return s.origin.target() }
 
 // Reached notes that the origin took the connection, long before its end.
 func (s *Slot) Reached() { s.pool.judge(s.tier, s.origin, Succeeded) }

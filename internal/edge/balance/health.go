@@ -53,7 +53,7 @@ func (c *checks) join(p *Pool, address string) *check {
 	defer c.mu.Unlock()
 	k := c.byKey[key]
 	if k == nil {
-		k = &check{key: key, target: p.byAddr[address].target, host: spec.Host, spec: *spec, users: map[*Pool]int{}}
+		k = &check{key: key, target: p.byAddr[address].target(), host: spec.Host, spec: *spec, users: map[*Pool]int{}}
 		if k.host == "" {
 			k.host = checkHost(address)
 		}

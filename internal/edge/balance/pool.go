@@ -39,16 +39,19 @@ type Pool struct {
 // origin is the state of one server. Its counters outlive a change of the spec.
 type origin struct {
 	address  string
-	target   stage.Target
+	opened   atomic.Pointer[stage.Target] // a change of the pool's connection opens another one, while requests are served
 	inFlight atomic.Int64
 	fails    atomic.Int32 // in a row
-	_        [40]byte     // keeps the counters of two origins on two cache lines
+	_        [48]byte     // keeps the counters of two origins on two cache lines
 	check    *check       // nil without active checks; guarded by Pool.mu, like what follows
 
 	ejectedUntil int64
 	ejections    int64 // lately, for the growing time
 	marked       bool  // used by the spec that is being applied
 }
+
+// target is where the origin is reached.
+func (o *origin) target() stage.Target { return *o.opened.Load() }
 
 // well says whether the origin may be chosen. The pool's lock is held.
 func (o *origin) well(now int64) bool {
@@ -109,16 +112,16 @@ func (p *Pool) update(spec *v1.OriginPoolSpec, checks *checks) error {
 			o = &origin{address: address}
 			p.byAddr[address] = o
 		} else if reopen {
-			p.origins.Close(o.target)
+			p.origins.Close(o.target())
 		}
-		o.target = t
+		o.opened.Store(&t)
 	}
 	p.spec = spec
 	p.makePlan()
 	for address, o := range p.byAddr {
 		if !o.marked {
 			checks.leave(o.check, p)
-			p.origins.Close(o.target)
+			p.origins.Close(o.target())
 			delete(p.byAddr, address)
 			continue
 		}
@@ -284,7 +287,7 @@ func (p *Pool) close(checks *checks) {
 	for _, o := range p.byAddr {
 		checks.leave(o.check, p)
 		o.check = nil
-		p.origins.Close(o.target)
+		p.origins.Close(o.target())
 	}
 	for _, t := range p.tiers {
 		p.metrics.forgetTier(p.key, t)

@@ -404,3 +404,37 @@ func TestAChangeOfTheSpecKeepsWhatStays(t *testing.T) {
 		t.Errorf("error %v, %+v", err, b.status())
 	}
 }
+
+func TestAChangeOfTheConnectionIsSeenWhileRequestsAreServed(t *testing.T) {
+	spec := poolSpec(v1.LeastRequest, tierSpec("home", 2, 0, 0))
+	b := newBed(t, spec)
+	var wg sync.WaitGroup
+	stop := make(chan struct{})
+	for range 2 {
+		wg.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				s, err := b.pick(Visitor{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				if s.Target() == nil {
+					t.Error("an origin without a target")
+				}
+				s.Release(Succeeded)
+			}
+		})
+	}
+	for i := range 50 {
+		next := *spec
+		next.Connection.Read = v1.Duration(i+1) * v1.Duration(time.Second)
+		b.apply(t, &next)
+	}
+	close(stop)
+	wg.Wait()
+}

@@ -221,7 +221,7 @@ func (a *attempt) take(x *stage.Exchange, slot Slot) {
 // aim tells the last handler where the try goes and until when.
 func (a *attempt) aim(x *stage.Exchange, now int64) {
 	x.Tries++
-	x.Tier, x.Origin, x.Target = a.slot.tier.name, a.slot.origin.address, a.slot.origin.target
+	x.Tier, x.Origin, x.Target = a.slot.tier.name, a.slot.origin.address, a.slot.origin.target()
 	x.Sent, x.Deadline = false, time.Time{}
 	until := a.deadline
 	if r := x.Route; r != nil && r.Spec.Timeouts.Try > 0 {

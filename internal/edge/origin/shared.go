@@ -70,13 +70,14 @@ func (e *endpoint) getShared(ctx context.Context, w wish) (*conn, error) {
 func (e *endpoint) takeShared(w *wish) (*conn, taken) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for _, c := range e.shared {
-		if w.now < c.dies && w.fits(c) && c.h2.Reserve() {
-			return c, takeIdle
-		}
+	if c := e.reserve(w); c != nil {
+		return c, takeIdle
 	}
 	if n := e.dials(w); n > 0 && e.waiting.n < n*perConn {
 		return nil, takeNothing // there will be a place on the one that is being opened
+	}
+	if c := e.reserve(w); c != nil { // one may have heard just now how many it may carry
+		return c, takeIdle
 	}
 	var victim *conn
 	switch {
@@ -92,6 +93,16 @@ func (e *endpoint) takeShared(w *wish) (*conn, taken) {
 	}
 	e.dialing = append(e.dialing, string(w.host))
 	return victim, takePlace
+}
+
+// reserve takes a place on a connection that is open. The lock is held.
+func (e *endpoint) reserve(w *wish) *conn {
+	for _, c := range e.shared {
+		if w.now < c.dies && w.fits(c) && c.h2.Reserve() {
+			return c
+		}
+	}
+	return nil
 }
 
 // dials is the number of connections that fit and are being opened, or were and have not heard

@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/route"
 	"github.com/relais-edge/relais/internal/edge/visitor"
 	"github.com/relais-edge/relais/internal/edge/waf"
+	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
@@ -56,7 +58,9 @@ type Config struct {
 	CacheBytes int64
 	// Explain is how many of the last requests can be explained.
 	Explain int
-	Logger  *slog.Logger
+	// Inherited are sockets that another process opened for this one; nil for none.
+	Inherited *handover.Inherited
+	Logger    *slog.Logger
 	Metrics *observe.Registry
 }
 
@@ -131,7 +135,7 @@ func New(cfg Config) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.listen = listen.New(listen.Config{Handler: front, Authority: ca, Logger: cfg.Logger, Metrics: m})
+	e.listen = listen.New(listen.Config{Handler: front, Authority: ca, Inherited: cfg.Inherited, Logger: cfg.Logger, Metrics: m})
 	return e, nil
 }
 
@@ -156,6 +160,17 @@ func (e *Edge) Drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
 	defer cancel()
 	return errors.Join(err, e.cache.Close(ctx))
+}
+
+// Sockets are those that the next process takes over.
+func (e *Edge) Sockets() []handover.Socket { return e.listen.Sockets() }
+
+// HandOver says that the next process has the sockets; relays are the ways by which it passes
+// back what belongs to this one, by network, address and key. Drain comes after it.
+func (e *Edge) HandOver(relays func(network, address, key string) *net.UnixConn) {
+	e.apply.Lock()
+	defer e.apply.Unlock()
+	e.listen.HandOver(relays)
 }
 
 // fetchGrace is how long a fetch for the cache may go on when all clients are served.

@@ -228,6 +228,15 @@ func (a *Active) forget() {
 	a.m.metrics.close(a.Key)
 }
 
+// retire ends the TCP connections of a in good order, but lets idle ones of HTTP/1 wait for
+// their next request.
+func (a *Active) retire() {
+	a.std.Drain() // HTTP/2 says GOAWAY first, and so loses nothing
+	if a.own != nil {
+		a.own.Retire()
+	}
+}
+
 // drain ends the TCP connections of a in good order.
 func (a *Active) drain() {
 	a.ending.Do(func() {

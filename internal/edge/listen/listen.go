@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 )
@@ -38,6 +39,8 @@ type Config struct {
 	// Authority issues certificates for listeners that have none of their own; nil means that
 	// there is no internal CA.
 	Authority Authority
+	// Inherited are sockets that another process opened for this one; nil means none.
+	Inherited *handover.Inherited
 	Logger    *slog.Logger      // nil means none
 	Metrics   *observe.Registry // nil means a registry of its own
 }
@@ -66,6 +69,7 @@ type Manager struct {
 	mu        sync.Mutex
 	running   bool
 	draining  bool
+	handed    bool // another process has the sockets
 	endpoints map[place]*endpoint
 	leaving   map[*endpoint]struct{}
 	actives   []*Active // the current ones and those that still have connections
@@ -279,9 +283,9 @@ func (m *Manager) leave(all []*endpoint) {
 	}
 	shut.Wait()
 	for _, e := range all {
-		cancel, hush := e.cancel, e.hush
+		cancel, hush, handed := e.cancel, e.hush, m.handed
 		m.wg.Go(func() {
-			e.leave(cancel, hush)
+			e.leave(cancel, hush, handed)
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			delete(m.leaving, e)

@@ -49,6 +49,7 @@ const unverifiedConns = 1000
 type Server struct {
 	accept    Acceptor
 	transport quic.Transport
+	socket    *socket // transport's
 	listener  *quic.Listener
 	n         atomic.Int64
 
@@ -70,10 +71,11 @@ type conn struct {
 	leaving atomic.Bool
 }
 
-// New returns a server for pc, which it closes in the end. Serve starts it.
-func New(pc net.PacketConn, a Acceptor) *Server {
-	s := &Server{accept: a, conns: map[*conn]struct{}{}}
-	s.transport.Conn = pc
+// New returns a server for pc, which it closes in the end. Serve starts it. Before is the
+// process that had the socket before; nil when it is new.
+func New(pc *net.UDPConn, before *Before, a Acceptor) *Server {
+	s := &Server{accept: a, socket: newSocket(pc, before), conns: map[*conn]struct{}{}}
+	s.transport.Conn, s.transport.ConnectionIDGenerator = s.socket, s.socket.mark
 	s.transport.VerifySourceAddress = func(net.Addr) bool { return s.n.Load() >= unverifiedConns }
 	return s
 }
@@ -247,6 +249,13 @@ func (s *Server) goAway(c *conn) {
 	}
 	_ = c.qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 }
+
+// Note is what the next process must know of the socket when it takes it over.
+func (s *Server) Note() string { return s.socket.note() }
+
+// Follow leaves the socket to the next process: from now on this one reads what that passes
+// back on c. Drain comes after it.
+func (s *Server) Follow(c *net.UnixConn) { s.socket.follow(c) }
 
 // Conns is the number of connections being served.
 func (s *Server) Conns() int { return int(s.n.Load()) }

@@ -59,7 +59,7 @@ func serve(t *testing.T, a *acceptor) (*Server, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := New(pc, a)
+	s := New(pc.(*net.UDPConn), nil, a)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -75,9 +75,6 @@ func program() (string, error) {
 
 // takeOver ends the start: the process before and the service manager are told.
 func (in *instance) takeOver() {
-	for _, s := range in.inherited.Ready() {
-		in.logger.Warn("a socket that was passed to this process is not used, and closed", "socket", s)
-	}
 	if err := handover.Notify(handover.StateReady); err != nil {
 		in.logger.Warn("the service manager cannot be told that this edge is ready", "err", err)
 	}
@@ -85,6 +82,9 @@ func (in *instance) takeOver() {
 		if err := writePid(path); err != nil {
 			in.logger.Warn("the process id is not kept; choose another file with --pid-file", "err", err)
 		}
+	}
+	for _, s := range in.inherited.Ready() { // last: the process before goes now
+		in.logger.Warn("a socket that was passed to this process is not used, and closed", "socket", s)
 	}
 }
 

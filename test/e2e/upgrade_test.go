@@ -3,9 +3,11 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -17,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/quic-go/quic-go/http3"
 
 	"github.com/relais-edge/relais/test/proc"
 )
@@ -53,6 +57,7 @@ type upgradeBed struct {
 	first         *proc.Process
 	mu            sync.Mutex
 	orders        map[string]int
+	asked, gate   chan struct{} // of a request for /late
 }
 
 func newUpgradeBed(t *testing.T, args ...string) *upgradeBed {
@@ -61,6 +66,7 @@ func newUpgradeBed(t *testing.T, args ...string) *upgradeBed {
 	b := &upgradeBed{
 		clear: a[0], secure: a[1], program: filepath.Join(dir, "relais"), file: filepath.Join(dir, "edge.yaml"),
 		pidFile: filepath.Join(dir, "pid"), data: filepath.Join(dir, "data"), orders: map[string]int{},
+		asked: make(chan struct{}, 1), gate: make(chan struct{}),
 	}
 	back := origin(t, func(w http.ResponseWriter, r *http.Request) {
 		if key := r.Header.Get("Idempotency-Key"); key != "" {
@@ -71,6 +77,10 @@ func newUpgradeBed(t *testing.T, args ...string) *upgradeBed {
 			b.mu.Lock()
 			b.orders[key]++
 			b.mu.Unlock()
+		}
+		if r.URL.Path == "/late" {
+			b.asked <- struct{}{}
+			<-b.gate
 		}
 		time.Sleep(5 * time.Millisecond) // so that an upgrade meets requests under way
 		fmt.Fprint(w, "ok")
@@ -153,6 +163,9 @@ func (l *load) start(ctx context.Context, t *testing.T, b *upgradeBed) {
 			}
 			l.wg.Go(func() {
 				for n := 0; ctx.Err() == nil; n++ {
+					if i == 1 { // this one's connection is idle most of the time
+						time.Sleep(rand.N(100 * time.Millisecond))
+					}
 					key := fmt.Sprintf("%s-%d-%d", name, i, n)
 					if err := order(c, url, key, strings.HasSuffix(name, "h2") || name == "h2c"); err != nil {
 						l.bad.Add(1)
@@ -290,5 +303,52 @@ func TestAnUpgradeThatFailsLeavesTheOldProcessServingAndSaysWhy(t *testing.T) {
 	}
 	if resp, body := get(t, "http://"+b.clear+"/"); resp.StatusCode != 200 || body != "ok" {
 		t.Errorf("%s %s", resp.Status, body)
+	}
+}
+
+// A QUIC connection of the process before goes on through two upgrades: the processes after it
+// pass its datagrams back.
+func TestAnUpgradeLetsARequestOverHTTP3End(t *testing.T) {
+	b := newUpgradeBed(t)
+	newClient := func() *http.Client {
+		tr := &http3.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
+		t.Cleanup(func() { _ = tr.Close() })
+		return &http.Client{Transport: tr, Timeout: 20 * time.Second}
+	}
+	old := newClient()
+	type answer struct {
+		text string
+		err  error
+	}
+	fetch := func(c *http.Client, path string) (a answer) {
+		resp, err := c.Get("https://" + b.secure + path)
+		if err != nil {
+			return answer{err: err}
+		}
+		defer resp.Body.Close()
+		text, err := io.ReadAll(resp.Body)
+		return answer{string(text), err}
+	}
+	late := make(chan answer, 1)
+	go func() { late <- fetch(old, "/late") }()
+	<-b.asked
+	for range 2 {
+		if code, out := run(t, nil, "upgrade", "--data", b.data); code != 0 {
+			t.Fatalf("%d %s", code, out)
+		}
+		if a := fetch(newClient(), "/"); a.err != nil || a.text != "ok" {
+			t.Errorf("a new connection: %q %v", a.text, a.err)
+		}
+	}
+	if gone(b.first.Pid()) {
+		t.Error("the first process has ended before its request")
+	}
+	close(b.gate)
+	if a := <-late; a.err != nil || a.text != "ok" {
+		t.Errorf("the request under way: %q %v", a.text, a.err)
+	}
+	eventually(t, "the first process ends", func() bool { return gone(b.first.Pid()) })
+	if a := fetch(old, "/"); a.err != nil || a.text != "ok" {
+		t.Errorf("the client's next request: %q %v", a.text, a.err)
 	}
 }

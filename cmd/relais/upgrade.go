@@ -192,4 +192,3 @@ func (in *instance) succeed(ctx context.Context) (*handover.Successor, []handove
 	})
 	return next, sockets, err
 }
-

@@ -61,7 +61,7 @@ type Config struct {
 	// Inherited are sockets that another process opened for this one; nil for none.
 	Inherited *handover.Inherited
 	Logger    *slog.Logger
-	Metrics *observe.Registry
+	Metrics   *observe.Registry
 }
 
 // Edge is the data plane of one place.

@@ -32,10 +32,18 @@ type Socket struct {
 	Network string // tcp, udp or unix
 	Address string // as the documents, or flags, write it
 	Key     string // of its owner where Address does not say it all: a port that the system chose
-	Note    string // what the next owner must know of it; the owner's matter
 	Conn    syscall.Conn
-	// Relay has a way back made for datagrams that reach the new process and belong to the old.
-	Relay bool
+	// Mark tells this process's datagrams from others; a way back is made for them. Empty means
+	// none. What it is, is the owner's matter.
+	Mark string
+	// Past are the ways back to processes before this one, which the next one takes over.
+	Past []Way
+}
+
+// Way leads datagrams that one process receives to another, whose they are.
+type Way struct {
+	Mark string
+	Conn *net.UnixConn
 }
 
 // inventory is what is written in variable.
@@ -48,13 +56,17 @@ type item struct {
 	Network string `json:"network"`
 	Address string `json:"address,omitempty"`
 	Key     string `json:"key,omitempty"`
-	Note    string `json:"note,omitempty"`
 	FD      int    `json:"fd"`
-	Relay   int    `json:"relay,omitempty"` // descriptor of the way back
+	Ways    []way  `json:"ways,omitempty"`
 	local   netip.AddrPort
 	path    string
 	file    *os.File
-	back    *os.File
+}
+
+type way struct {
+	Mark string `json:"mark"`
+	FD   int    `json:"fd"`
+	file *os.File
 }
 
 // Inherited are the sockets that were passed to this process. Its methods are safe for
@@ -104,8 +116,8 @@ func receive(text string) (*Inherited, error) {
 		if err := it.open(); err != nil {
 			return nil, fmt.Errorf("the socket of %s %s that was handed over: %w", it.Network, it.Address, err)
 		}
-		if it.Relay >= firstDescriptor {
-			it.back = adopt(it.Relay, "relay")
+		for i := range it.Ways {
+			it.Ways[i].file = adopt(it.Ways[i].FD, "way")
 		}
 		in.list = append(in.list, it)
 	}
@@ -167,9 +179,8 @@ func (in *Inherited) Listener(network, address, key string) (net.Listener, error
 // Datagrams is a UDP socket that was passed on.
 type Datagrams struct {
 	Conn *net.UDPConn
-	Note string
-	// Back leads to the process before, for datagrams of its connections; nil when there is none.
-	Back *net.UnixConn
+	// Past are the ways to the processes before, for datagrams of their connections.
+	Past []Way
 }
 
 // Datagrams returns the UDP socket of an address; nil when none was passed.
@@ -183,14 +194,14 @@ func (in *Inherited) Datagrams(address, key string) (*Datagrams, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the socket of %s that was handed over: %w", address, err)
 	}
-	d := &Datagrams{Conn: pc.(*net.UDPConn), Note: it.Note}
-	if it.back != nil {
-		c, err := net.FileConn(it.back)
+	d := &Datagrams{Conn: pc.(*net.UDPConn)}
+	for _, w := range it.Ways {
+		c, err := net.FileConn(w.file)
 		if err != nil {
 			_ = pc.Close()
-			return nil, fmt.Errorf("the way back to the process before: %w", err)
+			return nil, fmt.Errorf("the way back to a process before: %w", err)
 		}
-		d.Back = c.(*net.UnixConn)
+		d.Past = append(d.Past, Way{w.Mark, c.(*net.UnixConn)})
 	}
 	return d, nil
 }
@@ -232,8 +243,8 @@ func (it *item) matches(address, key string) bool {
 
 func (it *item) close() {
 	_ = it.file.Close()
-	if it.back != nil {
-		_ = it.back.Close()
+	for _, w := range it.Ways {
+		_ = w.file.Close()
 	}
 }
 

@@ -53,7 +53,7 @@ func succeed(what string) {
 		}
 	case "udp":
 		d, err := in.Datagrams(address, "")
-		if d == nil || err != nil || d.Back == nil || d.Note != "note" {
+		if d == nil || err != nil || len(d.Past) != 1 || d.Past[0].Mark != "mark" {
 			in.Failed(fmt.Sprint("no datagrams ", err))
 			os.Exit(1)
 		}
@@ -61,7 +61,7 @@ func succeed(what string) {
 		b := make([]byte, 100)
 		n, _, err := d.Conn.ReadFrom(b)
 		if err == nil {
-			_, _ = d.Back.Write(b[:n])
+			_, _ = d.Past[0].Conn.Write(b[:n])
 		}
 	case "systemd":
 		ln, err := in.Listener("tcp", address, "")
@@ -121,7 +121,7 @@ func TestDatagramsComeBackToTheProcessBefore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer pc.Close()
-	next, err := Start(t.Context(), plan(t, "udp", ":443", Socket{Network: "udp", Address: ":443", Note: "note", Relay: true, Conn: pc.(*net.UDPConn)}))
+	next, err := Start(t.Context(), plan(t, "udp", ":443", Socket{Network: "udp", Address: ":443", Mark: "mark", Conn: pc.(*net.UDPConn)}))
 	if err != nil {
 		t.Fatal(err)
 	}

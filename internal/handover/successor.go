@@ -139,14 +139,21 @@ func (b *bag) fill(sockets []Socket) (hear *os.File, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s %s: %w", s.Network, s.Address, err)
 		}
-		it := item{Network: s.Network, Address: s.Address, Key: s.Key, Note: s.Note, FD: b.add(f)}
-		if s.Relay {
+		it := item{Network: s.Network, Address: s.Address, Key: s.Key, FD: b.add(f)}
+		if s.Mark != "" {
 			ours, theirs, err := pair()
 			if err != nil {
 				return nil, err
 			}
 			b.relays[i] = ours
-			it.Relay = b.add(theirs)
+			it.Ways = append(it.Ways, way{Mark: s.Mark, FD: b.add(theirs)})
+		}
+		for _, w := range s.Past[:min(len(s.Past), maxPast)] {
+			f, err := duplicate(w.Conn, "way")
+			if err != nil {
+				continue // it is closed: that process has ended
+			}
+			it.Ways = append(it.Ways, way{Mark: w.Mark, FD: b.add(f)})
 		}
 		b.inventory.Sockets = append(b.inventory.Sockets, it)
 	}
@@ -157,6 +164,9 @@ func (b *bag) fill(sockets []Socket) (hear *os.File, err error) {
 	b.inventory.Ready = b.add(say)
 	return hear, nil
 }
+
+// maxPast bounds how many processes before this one may still be ending.
+const maxPast = 8
 
 // duplicate returns a file of a socket. The File methods of package net would have it block
 // when it is passed on, for this process too.

@@ -21,14 +21,14 @@ type place struct{ network, address, key string }
 
 // endpoint is one socket. The settings of its listener change under it.
 type endpoint struct {
-	m       *Manager
-	place   place
-	tcp     *net.TCPListener // or
-	udp     *net.UDPConn
-	quic    *http3.Server // on udp
+	m     *Manager
+	place place
+	tcp   *net.TCPListener // or
+	udp   *net.UDPConn
+	quic  *http3.Server // on udp
 	// inherited says that another process opened the socket.
 	inherited bool
-	current atomic.Pointer[Active]
+	current   atomic.Pointer[Active]
 
 	leaving atomic.Bool
 	conns   sync.WaitGroup

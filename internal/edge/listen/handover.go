@@ -20,7 +20,11 @@ func (e *endpoint) inherit() (bool, error) {
 			return false, err
 		}
 		e.udp, e.inherited = d.Conn, true
-		e.quic = http3.New(e.udp, &http3.Before{Note: d.Note, Back: d.Back}, e)
+		var past []http3.Past
+		for _, w := range d.Past {
+			past = append(past, http3.Past{Mark: w.Mark, Conn: w.Conn})
+		}
+		e.quic = http3.New(e.udp, past, e)
 		return true, nil
 	}
 	ln, err := in.Listener(e.place.network, e.place.address, e.place.key)
@@ -46,7 +50,10 @@ func (m *Manager) Sockets() []handover.Socket {
 		if e.tcp != nil {
 			s.Conn = e.tcp
 		} else {
-			s.Conn, s.Note, s.Relay = e.udp, e.quic.Note(), true
+			s.Conn, s.Mark = e.udp, e.quic.Mark()
+			for _, p := range e.quic.Past() {
+				s.Past = append(s.Past, handover.Way{Mark: p.Mark, Conn: p.Conn})
+			}
 		}
 		all = append(all, s)
 	}

@@ -16,7 +16,7 @@ type Server struct {
 	handler  Handler
 	watch    sweeper
 	pool     buffers
-	spare    sync.Pool // of *exchange
+	spare    sync.Pool   // of *exchange
 	retiring atomic.Bool // answers end their connections
 	draining atomic.Bool // idle connections end too
 

@@ -8,6 +8,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -71,9 +72,9 @@ type conn struct {
 	leaving atomic.Bool
 }
 
-// New returns a server for pc, which it closes in the end. Serve starts it. Before is the
-// process that had the socket before; nil when it is new.
-func New(pc *net.UDPConn, before *Before, a Acceptor) *Server {
+// New returns a server for pc, which it closes in the end. Serve starts it. Before are
+// the processes that had the socket before; none when it is new.
+func New(pc *net.UDPConn, before []Past, a Acceptor) *Server {
 	s := &Server{accept: a, socket: newSocket(pc, before), conns: map[*conn]struct{}{}}
 	s.transport.Conn, s.transport.ConnectionIDGenerator = s.socket, s.socket.mark
 	s.transport.VerifySourceAddress = func(net.Addr) bool { return s.n.Load() >= unverifiedConns }
@@ -250,8 +251,11 @@ func (s *Server) goAway(c *conn) {
 	_ = c.qc.CloseWithError(quic.ApplicationErrorCode(http3.ErrCodeNoError), "")
 }
 
-// Note is what the next process must know of the socket when it takes it over.
-func (s *Server) Note() string { return s.socket.note() }
+// Mark tells the next process which datagrams are this one's.
+func (s *Server) Mark() string { return hex.EncodeToString(s.socket.mark[:]) }
+
+// Past are the processes that had the socket before and may still have connections.
+func (s *Server) Past() []Past { return s.socket.alive() }
 
 // Follow leaves the socket to the next process: from now on this one reads what that passes
 // back on c. Drain comes after it.

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,9 +26,6 @@ const (
 	idLen   = 12
 	markLen = 4
 )
-
-// maxMarks bounds how many processes before this one are remembered.
-const maxMarks = 8
 
 type mark [markLen]byte
 
@@ -64,19 +60,24 @@ func markOf(b []byte) (m mark, ok bool) {
 	return m, true
 }
 
-// Before is the process that had the socket before.
-type Before struct {
-	Note string        // as its Server gave it
-	Back *net.UnixConn // leads to it
+// Past is a process that had the socket before and whose connections may still be open.
+type Past struct {
+	Mark string        // as its Server gave it
+	Conn *net.UnixConn // leads to it
+}
+
+// past is a Past that was understood.
+type past struct {
+	Past
+	mark mark
 }
 
 // socket is a UDP socket that knows whose datagrams are whose.
 type socket struct {
 	*net.UDPConn
-	batch  *ipv4.PacketConn
-	mark   mark
-	before []mark // of processes before
-	back   atomic.Pointer[net.UnixConn]
+	batch *ipv4.PacketConn
+	mark  mark
+	past  atomic.Pointer[[]past] // nil when there is none
 
 	ahead  atomic.Pointer[net.UnixConn] // what the process after passes back; nil while this one reads the socket
 	mu     sync.Mutex
@@ -85,30 +86,32 @@ type socket struct {
 	frame  []byte // one datagram on its way between processes
 }
 
-func newSocket(c *net.UDPConn, before *Before) *socket {
+func newSocket(c *net.UDPConn, before []Past) *socket {
 	s := &socket{UDPConn: c, batch: ipv4.NewPacketConn(c)}
 	_, _ = rand.Read(s.mark[:])
-	if before == nil || before.Back == nil {
-		return s
-	}
-	for text := range strings.FieldsSeq(before.Note) {
+	var all []past
+	for _, p := range before {
 		var m mark
-		if n, err := hex.Decode(m[:], []byte(text)); err == nil && n == markLen && len(s.before) < maxMarks {
-			s.before = append(s.before, m)
+		if n, err := hex.Decode(m[:], []byte(p.Mark)); err != nil || n != markLen || len(p.Mark) != 2*markLen {
+			_ = p.Conn.Close()
+			continue
 		}
+		all = append(all, past{p, m})
 	}
-	s.back.Store(before.Back)
+	if len(all) > 0 {
+		s.past.Store(&all)
+	}
 	return s
 }
 
-// note is what the next process must know: the marks of this one and of those before.
-func (s *socket) note() string {
-	var b strings.Builder
-	b.WriteString(hex.EncodeToString(s.mark[:]))
-	for _, m := range s.before[:min(len(s.before), maxMarks-1)] {
-		b.WriteString(" " + hex.EncodeToString(m[:]))
+// alive are the processes before this one that may still have connections.
+func (s *socket) alive() (all []Past) {
+	if ps := s.past.Load(); ps != nil {
+		for _, p := range *ps {
+			all = append(all, p.Past)
+		}
 	}
-	return b.String()
+	return all
 }
 
 // follow stops reading the socket; what the next process passes back is read instead.
@@ -140,10 +143,11 @@ func (s *socket) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.closed = true
-	for _, c := range []*net.UnixConn{s.ahead.Load(), s.back.Load()} {
-		if c != nil {
-			_ = c.Close()
-		}
+	if c := s.ahead.Load(); c != nil {
+		_ = c.Close()
+	}
+	for _, p := range s.alive() {
+		_ = p.Conn.Close()
 	}
 	return s.UDPConn.Close()
 }
@@ -157,7 +161,7 @@ func (s *socket) ReadBatch(ms []ipv4.Message, flags int) (int, error) {
 		} else if n, err = s.batch.ReadBatch(ms, flags); err != nil && s.ahead.Load() != nil && errors.Is(err, os.ErrDeadlineExceeded) {
 			continue // handed over just now
 		}
-		if s.back.Load() != nil && err == nil {
+		if s.past.Load() != nil && err == nil {
 			if n = s.sort(ms[:n]); n == 0 {
 				continue
 			}
@@ -171,8 +175,8 @@ func (s *socket) sort(ms []ipv4.Message) int {
 	keep := 0
 	for i := range ms {
 		m := &ms[i]
-		if s.foreign(m.Buffers[0][:m.N]) {
-			s.passBack(m)
+		if p := s.owner(m.Buffers[0][:m.N]); p != nil {
+			s.passBack(p, m)
 			continue
 		}
 		if keep != i { // buffers stay where they are: quic-go counts them by place
@@ -186,17 +190,19 @@ func (s *socket) sort(ms []ipv4.Message) int {
 	return keep
 }
 
-func (s *socket) foreign(b []byte) bool {
+// owner is the process before this one whose datagram b is; nil when it is this one's.
+func (s *socket) owner(b []byte) *past {
 	m, ok := markOf(b)
-	if !ok || m == s.mark {
-		return false
+	ps := s.past.Load()
+	if !ok || m == s.mark || ps == nil {
+		return nil
 	}
-	for _, other := range s.before {
-		if m == other {
-			return true
+	for i := range *ps {
+		if (*ps)[i].mark == m {
+			return &(*ps)[i]
 		}
 	}
-	return false
+	return nil
 }
 
 // A datagram between processes: length of the address, address and port, length of the
@@ -206,12 +212,11 @@ const (
 	maxFrame   = 1 + 18 + 1 + maxControl + 64<<10
 )
 
-// passBack sends a datagram to the process before; one that has no room is lost, as
+// passBack sends a datagram to a process before; one that has no room is lost, as
 // datagrams are.
-func (s *socket) passBack(m *ipv4.Message) {
-	back := s.back.Load()
+func (s *socket) passBack(p *past, m *ipv4.Message) {
 	from, ok := m.Addr.(*net.UDPAddr)
-	if back == nil || !ok || m.NN > maxControl {
+	if !ok || m.NN > maxControl {
 		return
 	}
 	ap := from.AddrPort()
@@ -221,11 +226,26 @@ func (s *socket) passBack(m *ipv4.Message) {
 	b = append(append(b, byte(m.NN)), m.OOB[:m.NN]...)
 	b = append(b, m.Buffers[0][:m.N]...)
 	s.frame = b
-	_ = back.SetWriteDeadline(time.Now().Add(time.Millisecond))
-	if _, err := back.Write(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-		s.back.Store(nil) // it has ended, and its connections with it
-		_ = back.Close()
+	_ = p.Conn.SetWriteDeadline(time.Now().Add(time.Millisecond))
+	if _, err := p.Conn.Write(b); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		s.bury(p) // it has ended, and its connections with it
 	}
+}
+
+// bury forgets a process that has ended.
+func (s *socket) bury(dead *past) {
+	_ = dead.Conn.Close()
+	var rest []past
+	for _, p := range *s.past.Load() {
+		if p.mark != dead.mark {
+			rest = append(rest, p)
+		}
+	}
+	if len(rest) == 0 {
+		s.past.Store(nil)
+		return
+	}
+	s.past.Store(&rest)
 }
 
 var errFrame = errors.New("http3: a datagram from the next process is malformed")

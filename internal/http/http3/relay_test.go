@@ -2,6 +2,7 @@ package http3
 
 import (
 	"bytes"
+	"encoding/hex"
 	"net"
 	"os"
 	"syscall"
@@ -93,7 +94,7 @@ func TestDatagramsGoToTheProcessWhoseTheyAre(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer same.Close()
-	next := newSocket(same.(*net.UDPConn), &Before{Note: old.note(), Back: theirs})
+	next := newSocket(same.(*net.UDPConn), []Past{{hex.EncodeToString(old.mark[:]), theirs}})
 	old.follow(ours)
 
 	packet := func(m mark, text string) []byte {
@@ -131,8 +132,8 @@ func TestDatagramsGoToTheProcessWhoseTheyAre(t *testing.T) {
 	if err := old.Close(); err != nil {
 		t.Error(err)
 	}
-	next.passBack(&ipv4.Message{Buffers: [][]byte{sent[0]}, N: len(sent[0]), Addr: client.LocalAddr()})
-	if next.back.Load() != nil {
+	next.passBack(&(*next.past.Load())[0], &ipv4.Message{Buffers: [][]byte{sent[0]}, N: len(sent[0]), Addr: client.LocalAddr()})
+	if next.past.Load() != nil {
 		t.Error("the way back to a process that has ended is kept")
 	}
 }

@@ -127,6 +127,7 @@ func serveWith(cmd *cobra.Command, f *serveFlags, self string, inherited *handov
 	in.self, in.upgrades = self, make(chan upgrade)
 	ready := func(c pop.Change) {
 		fmt.Fprintf(cmd.OutOrStdout(), "relais serves %d sites on %s (revision %s, %s)\n", c.Sites, strings.Join(in.edge.Addresses(), " "), c.Revision, c.Took.Round(time.Millisecond))
+		in.warnOfFiles()
 		in.takeOver()
 	}
 	return in.run(cmd.Context(), cmd.ErrOrStderr(), ready)
@@ -151,8 +152,9 @@ func wire(cmd *cobra.Command, f *serveFlags, inherited *handover.Inherited) (*in
 	if err != nil {
 		return nil, failed(err)
 	}
+	_, visitorFiles := fileLimit()
 	in.edge, err = edge.New(edge.Config{
-		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Inherited: inherited, Logger: logger, Metrics: in.metrics,
+		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Inherited: inherited, Files: visitorFiles, Logger: logger, Metrics: in.metrics,
 	})
 	if err != nil {
 		in.Close()

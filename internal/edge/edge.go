@@ -60,8 +60,10 @@ type Config struct {
 	Explain int
 	// Inherited are sockets that another process opened for this one; nil for none.
 	Inherited *handover.Inherited
-	Logger    *slog.Logger
-	Metrics   *observe.Registry
+	// Files is how many descriptors visitors' connections may use; 0 is no limit.
+	Files   int
+	Logger  *slog.Logger
+	Metrics *observe.Registry
 }
 
 // Edge is the data plane of one place.
@@ -135,7 +137,7 @@ func New(cfg Config) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
-	e.listen = listen.New(listen.Config{Handler: front, Authority: ca, Inherited: cfg.Inherited, Logger: cfg.Logger, Metrics: m})
+	e.listen = listen.New(listen.Config{Handler: front, Authority: ca, Inherited: cfg.Inherited, Files: cfg.Files, Logger: cfg.Logger, Metrics: m})
 	return e, nil
 }
 
@@ -161,6 +163,9 @@ func (e *Edge) Drain(ctx context.Context) error {
 	defer cancel()
 	return errors.Join(err, e.cache.Close(ctx))
 }
+
+// Connections is how many the listeners' documents allow over TCP in all.
+func (e *Edge) Connections() int { return e.listen.Connections() }
 
 // Sockets are those that the next process takes over.
 func (e *Edge) Sockets() []handover.Socket { return e.listen.Sockets() }

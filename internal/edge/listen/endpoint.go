@@ -212,8 +212,8 @@ func (e *endpoint) accept(ctx, quiet context.Context) {
 			_ = nc.SetKeepAliveConfig(keepAlive())
 		}
 		a := e.enter()
-		if !a.state.take(a.Spec.Limits.Connections) {
-			a.refuse(nc, refuseConnections)
+		if refused := a.enterTCP(); refused != "" {
+			a.refuse(nc, refused)
 			a.exit()
 			continue
 		}
@@ -221,7 +221,7 @@ func (e *endpoint) accept(ctx, quiet context.Context) {
 		go func() {
 			defer e.conns.Done()
 			defer a.exit()
-			defer a.state.give()
+			defer a.leaveTCP()
 			defer func() {
 				if p := recover(); p != nil {
 					_ = nc.Close()

@@ -41,8 +41,10 @@ type Config struct {
 	Authority Authority
 	// Inherited are sockets that another process opened for this one; nil means none.
 	Inherited *handover.Inherited
-	Logger    *slog.Logger      // nil means none
-	Metrics   *observe.Registry // nil means a registry of its own
+	// Files is how many descriptors connections may use; 0 means no limit.
+	Files   int
+	Logger  *slog.Logger      // nil means none
+	Metrics *observe.Registry // nil means a registry of its own
 }
 
 // maxHandshakes bounds the TLS handshakes under way at once in the process; a handshake may
@@ -59,6 +61,7 @@ type Manager struct {
 
 	ids        atomic.Uint64
 	handshakes atomic.Int64
+	open       atomic.Int64 // TCP connections
 	index      atomic.Pointer[map[string]*Active]
 
 	wake chan struct{}

@@ -30,9 +30,9 @@ func (a *Active) serve(ctx, quiet context.Context, nc *net.TCPConn) {
 			return
 		}
 	}
-	give, ok := a.admit(facts.Client)
-	if !ok {
-		a.refuse(nc, refuseAddress)
+	give, refused := a.admit(facts.Client)
+	if refused != "" {
+		a.refuse(nc, refused)
 		return
 	}
 	defer give()
@@ -43,19 +43,6 @@ func (a *Active) serve(ctx, quiet context.Context, nc *net.TCPConn) {
 		return
 	}
 	a.serveClear(ctx, quiet, nc, conn, facts)
-}
-
-// admit takes a place of those of the client's address. Trusted proxies bring many clients
-// on one address, so they are not counted.
-func (a *Active) admit(client netip.Addr) (give func(), ok bool) {
-	limit := a.Spec.Limits.ConnectionsPerAddress
-	if limit <= 0 || a.trusted.contains(client) {
-		return func() {}, true
-	}
-	if !a.state.takeFrom(client, limit) {
-		return nil, false
-	}
-	return func() { a.state.giveFrom(client) }, true
 }
 
 // readProxy takes a PROXY protocol header from a trusted peer. False means that the
@@ -122,7 +109,7 @@ func (a *Active) sniff(ctx, quiet context.Context, nc *net.TCPConn, conn net.Con
 	}
 	cut := context.AfterFunc(ctx, func() { _ = nc.Close() })
 	defer cut()
-	deadline(a.Spec.Timeouts.Idle.Std())
+	deadline(a.Spec.Timeouts.Header.Std())
 	stop := context.AfterFunc(quiet, func() { deadline(hushGrace) })
 	http2, rest, err = peekPreface(conn, func() { deadline(a.Spec.Timeouts.Header.Std()) })
 	stop()
@@ -183,10 +170,10 @@ func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState
 	a := e.enter()
 	facts := a.facts(peer, local)
 	facts.TLS = state
-	give, ok := a.admit(facts.Client)
+	give, refused := a.admit(facts.Client)
 	switch {
-	case !ok:
-		a.series.refused[refuseAddress].Inc()
+	case refused != "":
+		a.series.refused[refused].Inc()
 	case !a.state.take(a.Spec.Limits.Connections):
 		give()
 		a.series.refused[refuseConnections].Inc()

@@ -100,7 +100,7 @@ func (c *serverConn) sweep(now int64) {
 			}
 		}
 	}
-	if p, at, over := c.wg.look(); p != phaseNone && !over && at < now {
+	if p, at, over := c.wg.look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
 		if c.wg.expire(p, at, c.kickWrite) {
 			c.s.slow.Add(1)
 		}

@@ -189,7 +189,11 @@ func (e *endpoint) bind(address string) error {
 		e.quic = http3.New(e.udp, nil, e)
 		return nil
 	}
-	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
+	lc := net.ListenConfig{
+		KeepAliveConfig: keepAlive(),
+		Control:         func(_, _ string, c syscall.RawConn) error { return boundUnsent(c) },
+	}
+	lc.SetMultipathTCP(false) // its connections do not inherit what Control sets
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return err

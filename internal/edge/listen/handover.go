@@ -37,7 +37,11 @@ func (e *endpoint) inherit() (bool, error) {
 		return false, fmt.Errorf("the socket that was passed on for %s is not TCP", e.place.address)
 	}
 	e.tcp, e.inherited = tcp, true
-	return true, nil
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		err = boundUnsent(raw)
+	}
+	return true, err
 }
 
 // Sockets are those that the next process takes over, in a fixed order.

@@ -49,7 +49,8 @@ http {
 `
 
 const haproxyConfig = `global
- maxconn 15000
+ maxconn 9000
+ fd-hard-limit 19000
  nbthread 1
 defaults
  mode http

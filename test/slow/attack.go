@@ -7,6 +7,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -89,11 +90,27 @@ func (a Attack) drip(c net.Conn) {
 		}
 		_, _ = io.WriteString(c, "GET /big HTTP/1.1\r\nHost: slow\r\n\r\n")
 		for b := make([]byte, 32); ; time.Sleep(a.Every) {
-			if _, err := c.Read(b); err != nil {
+			if _, err := c.Read(b); err != nil || broken(c) {
 				return
 			}
 		}
 	}
+}
+
+// broken says whether the server has reset the connection, of which Read tells only when all that
+// came before is read.
+func broken(c net.Conn) bool {
+	t, ok := c.(*net.TCPConn)
+	if !ok {
+		return false
+	}
+	raw, err := t.SyscallConn()
+	if err != nil {
+		return true
+	}
+	code := 0
+	err = raw.Control(func(fd uintptr) { code, _ = syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ERROR) })
+	return err != nil || code != 0
 }
 
 // ended reads until the server has ended the connection.

@@ -11,7 +11,7 @@ const tcpNotsentLowat = 25
 // unsent is how much of an answer the kernel takes beyond what it can send now. Without it each
 // slow reader may hold megabytes of kernel memory, and ten thousand of them all that the system
 // has for TCP, which slows everybody.
-const unsent = 32 << 10
+const unsent = 64 << 10
 
 // boundUnsent sets it on a listening socket, from which connections inherit it.
 func boundUnsent(c syscall.RawConn) error {

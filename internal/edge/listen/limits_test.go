@@ -274,12 +274,10 @@ func TestASilentConnectionMakesRoom(t *testing.T) {
 	r.apply(listener("a", func(s *v1.ListenerSpec) {
 		s.Limits.Connections, s.Protocols = 2, []v1.Protocol{v1.ProtocolHTTP1}
 	}))
-	var silent []net.Conn
 	for range 2 {
 		nc := r.dial(r.addr("a"))
 		defer nc.Close()
 		_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nX-")
-		silent = append(silent, nc)
 	}
 	time.Sleep(1500 * time.Millisecond)
 	nc := r.dial(r.addr("a"))

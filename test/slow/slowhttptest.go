@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// Command is the slowhttptest command for an attack: bytes every five seconds, a thousand new
+// Command is the slowhttptest command for an attack, with its lines written at once: bytes every five seconds, a thousand new
 // connections a second.
 func Command(a Attack, length time.Duration) []string {
 	args := []string{
-		"slowhttptest", "-c", strconv.Itoa(a.Connections), "-r", "1000", "-p", "5",
+		"stdbuf", "-oL", "slowhttptest", "-c", strconv.Itoa(a.Connections), "-r", "1000", "-p", "5",
 		"-l", strconv.Itoa(int(length.Seconds())),
 	}
 	url := "http://" + a.Target + "/"

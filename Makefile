@@ -7,8 +7,12 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 TOOL := $(GO) tool -modfile=tools/go.mod
 # A number of runs: with a time, go test may fail at its end for no fault of the target.
 FUZZTIME ?= 20000x
+# What reads hostile bytes first: HTTP/1, 2 and 3, HPACK, QPACK, the PROXY protocol. Their targets
+# take about a minute a parser in make test, and PARSERTIME in make slow.
+PARSERRUNS ?= 500000x
+PARSERTIME ?= 30m
 
-.PHONY: help build run test check allocs race fuzz e2e conformance testssl acme bench generate fmt clean
+.PHONY: help build run test slow check allocs race fuzz fuzz-long e2e conformance testssl acme bench drill-slow generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -33,13 +37,18 @@ allocs: ## the hot paths allocate nothing (counted without the race detector)
 	$(GO) test -count=1 -run 'Alloc|Nothing' ./internal/...
 
 race: ## unit tests with the race detector
-	$(GO) test -race ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/proc
+	$(GO) test -race ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/proc ./test/slow
 
-fuzz: ## each fuzz target for FUZZTIME
-	@for f in $$(grep -rlE '^func Fuzz' --include='*_test.go' api internal); do \
-	  d=$$(dirname $$f); for n in $$(grep -oE '^func Fuzz[A-Za-z0-9_]+' $$f | cut -c6-); do \
-	    echo "fuzz $$d $$n $(FUZZTIME)"; $(GO) test ./$$d -run '^$$' -fuzz "^$$n\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x >$${TMPDIR:-/tmp}/fuzz.log 2>&1 || { cat $${TMPDIR:-/tmp}/fuzz.log; exit 1; }; \
-	  done; done
+fuzz: ## each fuzz target for FUZZTIME, those of the parsers for PARSERRUNS
+	@tools/fuzz.sh all $(FUZZTIME) $(PARSERRUNS)
+
+fuzz-long: ## the parsers' fuzz targets for PARSERTIME each
+	@tools/fuzz.sh parsers $(PARSERTIME) $(PARSERTIME)
+
+slow: build fuzz-long drill-slow ## what takes hours: long fuzzing, drills; run by hand
+
+drill-slow: build ## ten thousand slow clients beside an ordinary one; nginx and HAProxy too
+	$(GO) run ./test/drill/slow
 
 e2e: build ## the whole binary, as its users meet it
 	$(GO) test -count=1 -timeout 15m ./test/e2e/...

@@ -91,7 +91,8 @@ type ClientAddress struct {
 
 // ListenerLimits bound what a connection or a request may cost.
 type ListenerLimits struct {
-	// Connections open at once; more are refused.
+	// Connections open at once. For one more an idle connection is closed; where none is idle, it is
+	// refused. From three quarters on, one address has at most a sixteenth of them.
 	Connections int `json:"connections,omitempty" schema:"default=100000,min=1,max=10000000"`
 	// ConnectionsPerAddress open at once from one IPv4 address or IPv6 /64; 0 means no limit.
 	ConnectionsPerAddress int `json:"connectionsPerAddress,omitempty" schema:"default=0,min=0,max=1000000"`
@@ -105,6 +106,12 @@ type ListenerLimits struct {
 	BodyBytes *Size `json:"bodyBytes,omitempty" schema:"default=1GiB,min=0,max=1TiB"`
 	// Streams at once on one HTTP/2 or HTTP/3 connection.
 	Streams int `json:"streams,omitempty" schema:"default=128,min=1,max=10000"`
+	// BodyRate is the bytes a second that a request body over HTTP/1 must bring, on average over the
+	// time spent waiting for it beyond timeouts.body; 0 means no limit.
+	BodyRate *Size `json:"bodyRate,omitempty" schema:"default=240,min=0,max=1GiB"`
+	// WriteRate is the bytes a second that a visitor over HTTP/1 must take of an answer, on average over
+	// the time spent waiting for it beyond timeouts.write; 0 means no limit.
+	WriteRate *Size `json:"writeRate,omitempty" schema:"default=240,min=0,max=1GiB"`
 	// Requests on one connection before it is closed in good order; 0 means no limit.
 	Requests int `json:"requests,omitempty" schema:"default=0,min=0,max=1000000000"`
 }

@@ -32,19 +32,20 @@ func main() {
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		var e *exitError
 		if !errors.As(err, &e) {
-			e = &exitError{exitUsage, err}
+			e = &exitError{code: exitUsage, err: err}
 		}
-		if e.err != nil {
+		if !e.said {
 			fmt.Fprintln(os.Stderr, "relais:", e.err)
 		}
 		os.Exit(e.code)
 	}
 }
 
-// exitError is an error with an exit code; err is nil when everything was said already.
+// exitError is an error with an exit code.
 type exitError struct {
 	code int
 	err  error
+	said bool // the user has been told already, with all details
 }
 
 func (e *exitError) Error() string { return fmt.Sprint(e.err) }
@@ -54,7 +55,7 @@ func failed(err error) error {
 	if err == nil {
 		return nil
 	}
-	return &exitError{exitFailed, err}
+	return &exitError{code: exitFailed, err: err}
 }
 
 func root(out, errs io.Writer) *cobra.Command {
@@ -71,7 +72,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	}
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
-	cmd.AddCommand(serveCommand(), validateCommand(), explainCommand(), rangesCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), upgradeCommand(), validateCommand(), explainCommand(), rangesCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
 	return cmd
 }
 

@@ -25,7 +25,7 @@ func show(w io.Writer, format string, v any, text func(io.Writer)) error {
 		enc.SetIndent("", "  ")
 		return failed(enc.Encode(v))
 	}
-	return &exitError{exitUsage, fmt.Errorf("-o %s: the output is text or json", format)}
+	return &exitError{code: exitUsage, err: fmt.Errorf("-o %s: the output is text or json", format)}
 }
 
 // paint gives colours on a terminal and nothing elsewhere.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -37,7 +38,7 @@ func rangesCommand() *cobra.Command {
 			b, problems := pop.Compile(files, os.LookupEnv)
 			if len(problems) > 0 {
 				printProblems(cmd.ErrOrStderr(), problems)
-				return &exitError{exitUsage, nil}
+				return &exitError{code: exitUsage, err: errors.New("the documents are wrong"), said: true}
 			}
 			list := rangesOf(b)
 			var open []bundle.Key

@@ -24,6 +24,7 @@ import (
 	"github.com/relais-edge/relais/internal/document"
 	"github.com/relais-edge/relais/internal/edge"
 	"github.com/relais-edge/relais/internal/edge/admin"
+	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/pop"
 )
@@ -49,6 +50,8 @@ type serveFlags struct {
 	explain     int
 	logFormat   string
 	verbose     bool
+	pidFile     string
+	within      time.Duration // for a new program to be ready
 }
 
 func serveCommand() *cobra.Command {
@@ -59,6 +62,8 @@ func serveCommand() *cobra.Command {
 		Long: "Serve reads documents from files or folders, serves what they say, and reloads when they change\n" +
 			"or on SIGHUP. A bad change is reported and changes nothing. SIGTERM ends in good order: no new\n" +
 			"connections, requests under way are answered (a listener's timeouts.drain bounds it).\n" +
+			"SIGUSR2, or relais upgrade, starts the program that is on disk now, hands the sockets over\n" +
+			"once it serves, and ends in good order; when it cannot serve, nothing changes.\n" +
 			"It prints one line when it accepts connections.",
 		Example: "  ORIGIN=10.0.0.5:8080 relais serve -f examples/proxy.yaml\n" +
 			"  relais serve -f /etc/relais --access-log /var/log/relais.json --metrics 127.0.0.1:9090",
@@ -74,6 +79,8 @@ func serveCommand() *cobra.Command {
 	fl.IntVar(&f.explain, "explain", 4096, "how many of the last requests can be explained")
 	fl.StringVar(&f.logFormat, "log", "text", "form of the process's own log: text or json")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
+	fl.StringVar(&f.pidFile, "pid-file", "", "file for the process id; after an upgrade it holds that of the new process")
+	fl.DurationVar(&f.within, "upgrade-within", 2*time.Minute, "how long a new program may take until it serves")
 	_ = cmd.MarkFlagRequired("file")
 	return cmd
 }
@@ -87,16 +94,41 @@ type instance struct {
 	flags   *serveFlags
 	close   []io.Closer
 	serving atomic.Bool // the first documents are in service
+
+	inherited *handover.Inherited
+	self      string       // the program's file, also when another lies there by now
+	upgrades  chan upgrade // nil where the process cannot be replaced
+	admin     net.Listener // nil when it could not be had
+	scrape    net.Listener // of metrics; nil without
 }
 
 func serve(cmd *cobra.Command, f *serveFlags) error {
-	in, err := wire(cmd, f)
+	self, err := program()
+	if err != nil {
+		return failed(err)
+	}
+	inherited, err := handover.Receive()
+	if err != nil {
+		return failed(err)
+	}
+	err = serveWith(cmd, f, self, inherited)
+	if err != nil { // a process before this one, if any, goes on serving and wants to know why
+		inherited.Failed(err.Error())
+	}
+	return err
+}
+
+func serveWith(cmd *cobra.Command, f *serveFlags, self string, inherited *handover.Inherited) error {
+	in, err := wire(cmd, f, inherited)
 	if err != nil {
 		return err
 	}
 	defer in.Close()
+	in.self, in.upgrades = self, make(chan upgrade)
 	ready := func(c pop.Change) {
 		fmt.Fprintf(cmd.OutOrStdout(), "relais serves %s on %s (revision %s, %s)\n", counted(c.Sites, c.Services), strings.Join(in.edge.Addresses(), " "), c.Revision, c.Took.Round(time.Millisecond))
+		in.warnOfFiles()
+		in.takeOver()
 	}
 	return in.run(cmd.Context(), cmd.ErrOrStderr(), ready)
 }
@@ -111,8 +143,8 @@ func counted(sites, services int) string {
 }
 
 // wire makes an edge of the flags.
-func wire(cmd *cobra.Command, f *serveFlags) (*instance, error) {
-	usage := func(err error) error { return &exitError{exitUsage, err} }
+func wire(cmd *cobra.Command, f *serveFlags, inherited *handover.Inherited) (*instance, error) {
+	usage := func(err error) error { return &exitError{code: exitUsage, err: err} }
 	var memory v1.Size
 	if err := memory.UnmarshalText([]byte(f.cacheMemory)); err != nil {
 		return nil, usage(fmt.Errorf("--cache-memory: %w", err))
@@ -124,13 +156,14 @@ func wire(cmd *cobra.Command, f *serveFlags) (*instance, error) {
 	if err != nil {
 		return nil, usage(err)
 	}
-	in := &instance{metrics: observe.New(), logger: logger, flags: f}
+	in := &instance{metrics: observe.New(), logger: logger, flags: f, inherited: inherited}
 	log, err := openAccessLog(f.accessLog, cmd.OutOrStdout(), in)
 	if err != nil {
 		return nil, failed(err)
 	}
+	_, visitorFiles := fileLimit()
 	in.edge, err = edge.New(edge.Config{
-		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Logger: logger, Metrics: in.metrics,
+		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Inherited: inherited, Files: visitorFiles, Logger: logger, Metrics: in.metrics,
 	})
 	if err != nil {
 		in.Close()
@@ -189,11 +222,9 @@ func (in *instance) report(c pop.Change) {
 	}
 }
 
-// run serves until ctx ends, then drains. Ready is called once connections are accepted.
+// run serves until ctx ends or another process has taken over, then drains. Ready is called once
+// connections are accepted.
 func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Change)) error {
-	hup := make(chan os.Signal, 1)
-	signal.Notify(hup, syscall.SIGHUP)
-	defer signal.Stop(hup)
 	life, end := context.WithCancel(context.Background())
 	defer end()
 	g, life := errgroup.WithContext(life)
@@ -205,29 +236,23 @@ func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Chan
 		return err
 	}
 	in.serving.Store(true)
-	started := time.Now()
-	g.Go(func() error { return in.files.Run(life, hup) })
-	g.Go(func() error {
-		err := admin.New(admin.Config{
-			Path: filepath.Join(in.flags.data, adminSocket), Explain: in.edge, Metrics: in.metrics,
-			Status: func() admin.Status { return in.status(started) },
-		}).Run(life)
-		if life.Err() == nil { // visitors are served without it
-			in.logger.Warn("this edge cannot be asked to explain", "err", err)
-		}
-		return nil
-	})
-	if in.flags.metrics != "" {
-		g.Go(func() error { return serveMetrics(life, in.flags.metrics, in.metrics) })
+	present, leave := context.WithCancel(life) // until another process is in charge
+	defer leave()
+	if err := in.beside(present, g); err != nil {
+		end()
+		_ = g.Wait()
+		return failed(err)
 	}
 	ready(first)
-	select {
-	case <-ctx.Done():
+	if in.stay(ctx, life) {
+		leave()
+	}
+	if life.Err() == nil {
 		in.logger.Info("draining")
+		_ = handover.Notify(handover.StateStopping)
 		if err := in.edge.Drain(life); err != nil {
 			in.logger.Warn("drained", "err", err)
 		}
-	case <-life.Done():
 	}
 	end()
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -236,30 +261,95 @@ func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Chan
 	return nil
 }
 
+// beside starts what a process does beside serving visitors, until ctx ends.
+func (in *instance) beside(ctx context.Context, g *errgroup.Group) error {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	started := time.Now()
+	g.Go(func() error {
+		defer signal.Stop(hup)
+		return until(ctx, in.files.Run(ctx, hup))
+	})
+	if err := in.openSides(ctx); err != nil {
+		return err
+	}
+	if in.admin != nil {
+		g.Go(func() error {
+			err := admin.New(in.adminConfig(started)).Run(ctx)
+			if ctx.Err() == nil { // visitors are served without it
+				in.logger.Warn("this edge cannot be asked to explain", "err", err)
+			}
+			return nil
+		})
+	}
+	if in.scrape != nil {
+		g.Go(func() error { return until(ctx, serveMetrics(ctx, in.scrape, in.metrics)) })
+	}
+	return nil
+}
+
+// until forgives an error that comes of the end of ctx.
+func until(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// openSides opens the sockets that are not for visitors, or takes those of the process before.
+func (in *instance) openSides(ctx context.Context) (err error) {
+	path := filepath.Join(in.flags.data, adminSocket)
+	in.admin, err = in.inherited.Listener("unix", path, "")
+	if in.admin == nil && err == nil {
+		in.admin, err = admin.Open(ctx, path)
+	}
+	if err != nil {
+		in.admin = nil
+		in.logger.Warn("this edge cannot be asked to explain", "err", err)
+	}
+	if addr := in.flags.metrics; addr != "" {
+		in.scrape, err = in.inherited.Listener("tcp", addr, metricsKey)
+		if in.scrape == nil && err == nil {
+			in.scrape, err = new(net.ListenConfig).Listen(ctx, "tcp", addr)
+		}
+		if err != nil {
+			in.scrape = nil
+			return fmt.Errorf("metrics: %w; choose another address with --metrics", err)
+		}
+	}
+	return nil
+}
+
+func (in *instance) adminConfig(started time.Time) admin.Config {
+	c := admin.Config{
+		Listener: in.admin, Explain: in.edge, Metrics: in.metrics,
+		Status: func() admin.Status { return in.status(started) },
+	}
+	if in.upgrades != nil {
+		c.Upgrade = in.askUpgrade
+	}
+	return c
+}
+
 // firstError prints why the first documents cannot be served.
 func firstError(errs io.Writer, c pop.Change) error {
 	if len(c.Problems) > 0 {
 		printProblems(errs, c.Problems)
-		return &exitError{exitUsage, nil}
+		return &exitError{code: exitUsage, err: fmt.Errorf("%s (%d problems in all)", c.Problems[0], len(c.Problems)), said: true}
 	}
 	return failed(c.Err)
 }
 
 func (in *instance) status(started time.Time) admin.Status {
 	s := in.files.State()
-	st := admin.Status{Version: version, Started: started, Revision: s.Revision, Applied: s.Applied, Sites: s.Sites, Problem: s.Problem}
+	st := admin.Status{Version: version, Pid: os.Getpid(), Started: started, Revision: s.Revision, Applied: s.Applied, Sites: s.Sites, Problem: s.Problem}
 	for _, a := range in.edge.Addresses() {
 		st.Listeners = append(st.Listeners, bundle.Key(a))
 	}
 	return st
 }
 
-func serveMetrics(ctx context.Context, addr string, m *observe.Registry) error {
-	var lc net.ListenConfig
-	ln, err := lc.Listen(ctx, "tcp", addr)
-	if err != nil {
-		return fmt.Errorf("metrics: %w; choose another address with --metrics", err)
-	}
+func serveMetrics(ctx context.Context, ln net.Listener, m *observe.Registry) error {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", m.Handler())
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}

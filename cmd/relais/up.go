@@ -90,7 +90,7 @@ func up(cmd *cobra.Command, f *upFlags) error {
 	}
 	f.files = []string{documents}
 	var err error
-	if d.in, err = wire(cmd, &f.serveFlags); err != nil {
+	if d.in, err = wire(cmd, &f.serveFlags, nil); err != nil {
 		return err
 	}
 	defer d.in.Close()

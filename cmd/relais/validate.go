@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -48,7 +49,7 @@ func validateCommand() *cobra.Command {
 				}
 			})
 			if err == nil && !result.Valid {
-				err = &exitError{exitUsage, nil}
+				err = &exitError{code: exitUsage, err: errors.New("the documents are wrong"), said: true}
 			}
 			return err
 		},

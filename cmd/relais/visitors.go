@@ -35,7 +35,7 @@ func visitorsCommand() *cobra.Command {
 				Funnel: visitors.Funnel{Think: think}, Sources: demoSources, Seed: uint64(time.Now().UnixNano()),
 			})
 			if err != nil {
-				return &exitError{exitUsage, err}
+				return &exitError{code: exitUsage, err: err}
 			}
 			report, err := g.Run(cmd.Context())
 			fmt.Fprintln(cmd.OutOrStdout(), report)

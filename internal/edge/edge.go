@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"net"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/route"
 	"github.com/relais-edge/relais/internal/edge/visitor"
 	"github.com/relais-edge/relais/internal/edge/waf"
+	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
@@ -67,6 +69,10 @@ type Config struct {
 	CacheBytes int64
 	// Explain is how many of the last requests can be explained.
 	Explain int
+	// Inherited are sockets that another process opened for this one; nil for none.
+	Inherited *handover.Inherited
+	// Files is how many descriptors visitors' connections may use; 0 is no limit.
+	Files   int
 	Logger  *slog.Logger
 	Metrics *observe.Registry
 }
@@ -162,12 +168,13 @@ func New(cfg Config) (*Edge, error) {
 		report: cfg.Logger.Error,
 	}
 	e.services = l4.New(l4.Config{
-		Pools: servicePools{e.balance, e.origin}, Record: e.recordConnection, Logger: cfg.Logger, Metrics: m,
+		Pools: servicePools{e.balance, e.origin}, Record: e.recordConnection, Inherited: cfg.Inherited, Logger: cfg.Logger, Metrics: m,
 	})
 	e.acme = acme.New(acme.Config{Dir: filepath.Join(cfg.Data, "acme"), Logger: cfg.Logger, Metrics: m})
 	e.front.tokens = e.acme
 	e.listen = listen.New(listen.Config{
-		Handler: e.front, Passthrough: e.services, Authority: ca, ACME: e.acme, Sites: e, Staples: filepath.Join(cfg.Data, "ocsp"), Logger: cfg.Logger, Metrics: m,
+		Handler: e.front, Passthrough: e.services, Authority: ca, ACME: e.acme, Sites: e, Staples: filepath.Join(cfg.Data, "ocsp"),
+		Inherited: cfg.Inherited, Files: cfg.Files, Logger: cfg.Logger, Metrics: m,
 	})
 	return e, nil
 }
@@ -198,6 +205,23 @@ func (e *Edge) Drain(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, fetchGrace)
 	defer cancel()
 	return errors.Join(err, e.cache.Close(ctx))
+}
+
+// Connections is how many the listeners' documents allow over TCP in all.
+func (e *Edge) Connections() int { return e.listen.Connections() }
+
+// Sockets are those that the next process takes over.
+func (e *Edge) Sockets() []handover.Socket {
+	return append(e.listen.Sockets(), e.services.Sockets()...)
+}
+
+// HandOver says that the next process has the sockets; relays are the ways by which it passes
+// back what belongs to this one, by network, address and key. Drain comes after it.
+func (e *Edge) HandOver(relays func(network, address, key string) *net.UnixConn) {
+	e.apply.Lock()
+	defer e.apply.Unlock()
+	e.listen.HandOver(relays)
+	e.services.HandOver()
 }
 
 // fetchGrace is how long a fetch for the cache may go on when all clients are served.

@@ -60,10 +60,16 @@ func write(t *testing.T, path, content string) {
 // start starts bin/relais with arguments and waits until addr accepts connections.
 func start(t *testing.T, addr string, env []string, args ...string) (p *proc.Process, log string) {
 	t.Helper()
+	return startProgram(t, binary(t), addr, env, args...)
+}
+
+// startProgram is start for a copy of bin/relais.
+func startProgram(t *testing.T, program, addr string, env []string, args ...string) (p *proc.Process, log string) {
+	t.Helper()
 	dir := t.TempDir()
 	log = filepath.Join(dir, "log")
 	p, err := proc.Start(proc.Spec{
-		Name: "relais " + args[0], Args: append([]string{binary(t)}, args...), Env: append([]string{"RELAIS_DATA=" + filepath.Join(dir, "data")}, env...),
+		Name: "relais " + args[0], Args: append([]string{program}, args...), Env: append([]string{"RELAIS_DATA=" + filepath.Join(dir, "data")}, env...),
 		Log: log, Core: proc.AnyCore,
 	})
 	if err != nil {

@@ -32,6 +32,7 @@ type Explainer interface {
 // Status is how an edge is.
 type Status struct {
 	Version   string       `json:"version"`
+	Pid       int          `json:"pid"`
 	Started   time.Time    `json:"started"`
 	Revision  string       `json:"revision"` // digest of the bundle in service
 	Applied   time.Time    `json:"applied"`
@@ -43,10 +44,15 @@ type Status struct {
 
 // Config of a Server.
 type Config struct {
-	Path    string // of the socket
-	Explain Explainer
-	Metrics *observe.Registry
-	Status  func() Status
+	Path string // of the socket
+	// Listener is the socket when it is open already; nil has Run open Path.
+	Listener net.Listener
+	Explain  Explainer
+	Metrics  *observe.Registry
+	Status   func() Status
+	// Upgrade has a new program take over and returns the id of its process, or why it could
+	// not; nil where that cannot be.
+	Upgrade func(ctx context.Context) (pid int, err error)
 }
 
 // Server is the admin server.
@@ -55,23 +61,39 @@ type Server struct{ cfg Config }
 // New returns a server; Run opens its socket.
 func New(cfg Config) *Server { return &Server{cfg} }
 
-// Run serves until ctx ends.
+// lastAnswers is how long questions under way may take when the server ends.
+const lastAnswers = time.Second
+
+// Run serves until ctx ends; then it ends what is under way after a moment.
 func (s *Server) Run(ctx context.Context) error {
-	ln, err := listenUnix(ctx, s.cfg.Path)
-	if err != nil {
-		return err
+	ln := s.cfg.Listener
+	if ln == nil {
+		var err error
+		if ln, err = Open(ctx, s.cfg.Path); err != nil {
+			return err
+		}
 	}
 	srv := &http.Server{Handler: s.Handler(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+	ended := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(ended)
+		last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastAnswers)
+		defer cancel()
+		_ = srv.Shutdown(last)
+		_ = srv.Close()
+	})
+	err := srv.Serve(ln)
+	if !stop() {
+		<-ended
+	}
+	if !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return context.Cause(ctx)
 }
 
-// listenUnix opens the socket; a file left by a process that was killed is replaced, one in use is not.
-func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+// Open opens the socket; a file left by a process that was killed is replaced, one in use is not.
+func Open(ctx context.Context, path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("admin socket: %w; choose another folder with --data", err)
 	}
@@ -107,6 +129,7 @@ func (s *Server) Handler() http.Handler {
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.cfg.Status()) })
 	mux.HandleFunc("GET /profile", profile)
+	mux.HandleFunc("POST /upgrade", s.upgrade)
 	mux.HandleFunc("GET /explain/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id, ok := stage.ParseRequestID(r.PathValue("id"))
 		if !ok {
@@ -128,6 +151,24 @@ func (s *Server) Handler() http.Handler {
 		answer(w, http.StatusOK, s.cfg.Explain.Recent(min(n, maxRecent)))
 	})
 	return mux
+}
+
+// Upgraded is the answer to POST /upgrade.
+type Upgraded struct {
+	Pid int `json:"pid"` // of the new process
+}
+
+func (s *Server) upgrade(w http.ResponseWriter, r *http.Request) {
+	if s.cfg.Upgrade == nil {
+		refuse(w, http.StatusNotImplemented, "this process cannot hand over to another; relais serve can")
+		return
+	}
+	pid, err := s.cfg.Upgrade(r.Context())
+	if err != nil {
+		refuse(w, http.StatusConflict, err.Error())
+		return
+	}
+	answer(w, http.StatusOK, Upgraded{pid})
 }
 
 // maxProfile bounds how long one profile may take.

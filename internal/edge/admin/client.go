@@ -33,7 +33,20 @@ func NewClient(path string) *Client {
 
 // Get asks for a target such as /status and reads the JSON answer into v.
 func (c *Client) Get(ctx context.Context, target string, v any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://relais"+target, nil)
+	return c.ask(ctx, http.MethodGet, target, v)
+}
+
+// Upgrade has the edge hand over to the program that is on disk now, and returns the id of the
+// new process. It takes as long as that needs to start; ctx bounds it.
+func (c *Client) Upgrade(ctx context.Context) (pid int, err error) {
+	var u Upgraded
+	patient := &Client{c.path, &http.Client{Transport: c.http.Transport}}
+	err = patient.ask(ctx, http.MethodPost, "/upgrade", &u)
+	return u.Pid, err
+}
+
+func (c *Client) ask(ctx context.Context, method, target string, v any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://relais"+target, nil)
 	if err != nil {
 		return err
 	}

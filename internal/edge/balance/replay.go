@@ -9,6 +9,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/stage"
 )
 
 const (
@@ -61,7 +62,8 @@ type replay struct {
 	n, pos int   // bytes kept; bytes of them sent in this try
 	err    error // the body's end, once it was seen
 	pulled bool
-	lost   bool // something was pulled and not kept
+	lost   bool   // something was pulled and not kept
+	held   []byte // was pulled ahead, is not kept, and comes after what is
 }
 
 func (r *replay) begin(src message.Body, m *bodyMemory, length int64) {
@@ -102,53 +104,97 @@ func (r *replay) Next(ctx context.Context) ([]byte, error) {
 	}
 	if r.pos < r.n {
 		b := (*r.buf)[r.pos:r.n]
-		r.pos = r.n
+		if r.pos = r.n; r.held != nil {
+			return b, nil
+		}
+		return b, r.err
+	}
+	if b := r.held; b != nil {
+		r.held = nil
+		r.lose()
 		return b, r.err
 	}
 	if r.err != nil {
 		return nil, r.err
 	}
-	b, err := r.src.Next(ctx)
-	if r.pulled = true; err == nil || err == io.EOF || ctx.Err() == nil {
-		r.err = err // and not the end of a try, which is no end of the body
-	}
-	if !r.lost {
-		r.keep(b)
+	b, err := r.pull(ctx)
+	if !r.lost && !r.keep(b) {
+		r.lose()
 	}
 	return b, err
 }
 
-// keep copies b to what is kept, if there is room.
-func (r *replay) keep(b []byte) {
-	need := r.n + len(b)
-	if r.buf == nil || need > len(*r.buf) {
-		r.grow(need)
+// ahead pulls a body that can be kept whole before an origin is asked, so that a client who is
+// slow to send one does not hold a place and a connection there. A body without a length goes
+// on as it comes: it may be one side of a conversation.
+func (r *replay) ahead(ctx context.Context, length int64) error {
+	if r.src == nil || length <= 0 || length > maxReplay {
+		return nil
 	}
-	if !r.lost {
-		copy((*r.buf)[r.n:], b)
-		r.n, r.pos = need, need
+	for r.err == nil && r.held == nil && int64(r.n) < length {
+		b, err := r.pull(ctx)
+		if !r.keep(b) {
+			r.held = b // there is no memory for more: it is lent until the next pull
+		}
+		if err != nil && r.err == nil {
+			return &stage.Error{Code: "client_gone", Side: stage.SideClient, Status: 499, Close: true, Err: context.Cause(ctx)}
+		}
 	}
+	var bad *message.BodyError
+	if errors.As(r.err, &bad) {
+		return &stage.Error{Code: "http_request_error", Side: stage.SideClient, Status: bad.Status, Close: true, Err: r.err}
+	}
+	r.pos = 0
+	return nil
 }
 
-func (r *replay) grow(need int) {
-	old := r.buf
+func (r *replay) pull(ctx context.Context) ([]byte, error) {
+	b, err := r.src.Next(ctx)
+	if r.pulled = true; err == nil || err == io.EOF || ctx.Err() == nil {
+		r.err = err // and not the end of a try, which is no end of the body
+	}
+	return b, err
+}
+
+// keep copies b to what is kept, and says whether there was room.
+func (r *replay) keep(b []byte) bool {
+	need := r.n + len(b)
+	if (r.buf == nil || need > len(*r.buf)) && !r.grow(need) {
+		return false
+	}
+	copy((*r.buf)[r.n:], b)
+	r.n, r.pos = need, need
+	return true
+}
+
+// grow finds memory for need bytes, and leaves all as it is where there is none.
+func (r *replay) grow(need int) bool {
+	if need > maxReplay {
+		return false
+	}
 	size := smallBody
 	if need > smallBody {
 		size = maxReplay
 	}
-	r.buf = nil
-	if need <= maxReplay {
-		r.buf = r.memory.get(size)
+	b := r.memory.get(size)
+	if b == nil {
+		return false
 	}
-	if r.buf == nil {
-		r.lost = true
-		r.n, r.pos = 0, 0
-	} else if old != nil {
-		copy(*r.buf, (*old)[:r.n])
+	if r.buf != nil {
+		copy(*b, (*r.buf)[:r.n])
+		r.memory.put(r.buf)
 	}
-	if old != nil {
-		r.memory.put(old)
+	r.buf = b
+	return true
+}
+
+// lose gives up keeping the body.
+func (r *replay) lose() {
+	if r.buf != nil {
+		r.memory.put(r.buf)
+		r.buf = nil
 	}
+	r.lost, r.n, r.pos = true, 0, 0
 }
 
 // Close implements message.Body.

@@ -64,6 +64,9 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	a.End(message.Outcome{}) // a use of x before this one that is not over
 	a.begin(x, pool)
 	x.OnEnd(a)
+	if err := a.replay.ahead(ctx, x.Out.ContentLength); err != nil {
+		return nil, err
+	}
 	return a.run(ctx, x, next)
 }
 

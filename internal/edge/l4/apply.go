@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"strings"
 	"syscall"
-	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
@@ -237,18 +236,21 @@ func (m *Manager) retire(e *endpoint) {
 
 func (m *Manager) bind(p place) (*endpoint, error) {
 	e := &endpoint{m: m, place: p, over: make(chan struct{})}
+	if inherited, err := e.inherit(); err != nil {
+		return nil, err
+	} else if inherited {
+		return e, nil
+	}
 	ctx := context.Background() // both calls resolve and bind, which does not take long
 	if p.network == "udp" {
 		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", p.address)
 		if err != nil {
 			return nil, err
 		}
-		e.udp, e.sessions = pc.(*net.UDPConn), map[netip.AddrPort]*session{}
-		_ = e.udp.SetReadBuffer(udpReadBuffer) // as far as the system allows
-		e.oob = wantDestination(e.udp)
+		e.receiveOn(pc.(*net.UDPConn))
 		return e, nil
 	}
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}}
+	lc := net.ListenConfig{KeepAliveConfig: keepAlive()}
 	ln, err := lc.Listen(ctx, "tcp", p.address)
 	if err != nil {
 		return nil, err

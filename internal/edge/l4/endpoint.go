@@ -13,15 +13,18 @@ import (
 
 // endpoint is one socket. Its router changes under it.
 type endpoint struct {
-	m       *Manager
-	place   place
-	tcp     *net.TCPListener // or
-	udp     *net.UDPConn
-	oob     bool // datagrams come with the address that they were sent to
-	router  atomic.Pointer[router]
-	leaving atomic.Bool
-	over    chan struct{} // closed when nothing more is accepted
-	started bool          // guarded by the Manager's lock
+	m     *Manager
+	place place
+	tcp   *net.TCPListener // or
+	udp   *net.UDPConn
+	oob   bool // datagrams come with the address that they were sent to
+	// inherited says that another process opened the socket, handed that another reads it now.
+	inherited bool
+	handed    atomic.Bool // of UDP
+	router    atomic.Pointer[router]
+	leaving   atomic.Bool
+	over      chan struct{} // closed when nothing more is accepted
+	started   bool          // guarded by the Manager's lock
 
 	mu       sync.Mutex
 	sessions map[netip.AddrPort]*session
@@ -63,11 +66,16 @@ func (e *endpoint) close() {
 // socket is given up.
 const backlog = 20 * time.Millisecond
 
-// shut stops accepting and frees the address. Connections go on.
+// shut stops accepting and frees the address. Connections go on. What the system has accepted
+// already is another process's if that has the socket. The Manager's lock is held.
 func (e *endpoint) shut() {
 	if e.started {
 		e.leaving.Store(true)
-		_ = e.tcp.SetDeadline(time.Now().Add(backlog))
+		until := time.Now()
+		if !e.m.handed {
+			until = until.Add(backlog)
+		}
+		_ = e.tcp.SetDeadline(until)
 		<-e.over
 	}
 	_ = e.tcp.Close()
@@ -98,6 +106,9 @@ func (e *endpoint) accept(ctx context.Context) {
 			continue
 		}
 		pause = 0
+		if e.inherited { // the listener does not set it, as one of our own does
+			_ = nc.SetKeepAliveConfig(keepAlive())
+		}
 		e.m.wg.Go(func() { e.m.serve(ctx, r, nc) })
 	}
 }

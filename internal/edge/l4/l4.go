@@ -23,6 +23,7 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/edge/proxyproto"
+	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -82,10 +83,12 @@ type Ended struct {
 
 // Config is what a Manager needs.
 type Config struct {
-	Pools   Pools
-	Record  func(*Ended)      // nil for none
-	Logger  *slog.Logger      // nil for none
-	Metrics *observe.Registry // nil for a registry of its own
+	Pools Pools
+	// Inherited are sockets that another process opened for this one; nil means none.
+	Inherited *handover.Inherited
+	Record    func(*Ended)      // nil for none
+	Logger    *slog.Logger      // nil for none
+	Metrics   *observe.Registry // nil for a registry of its own
 }
 
 var errDraining = errors.New("the services are being drained; nothing can be applied any more")
@@ -105,6 +108,7 @@ type Manager struct {
 	mu        sync.Mutex
 	running   bool
 	draining  bool
+	handed    bool // another process has the sockets
 	endpoints map[place]*endpoint
 	services  map[bundle.Key]*service
 	leaving   map[*service]struct{}

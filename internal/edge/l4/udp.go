@@ -63,7 +63,7 @@ func (e *endpoint) receive(ctx context.Context) {
 	for {
 		n, oobn, _, from, err := e.udp.ReadMsgUDPAddrPort(buf[maxPrefix:], oob)
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) {
+			if errors.Is(err, net.ErrClosed) || e.handed.Load() {
 				return
 			}
 			select { // whatever it is, it must not make us spin
@@ -259,10 +259,14 @@ func (e *endpoint) endQuiet(now int64, limit time.Duration) (left int) {
 func (e *endpoint) leave() {
 	tick := time.NewTicker(udpQuiet / 4)
 	defer tick.Stop()
+	over := e.over
+	if e.handed.Load() { // over does not say then that the socket is closed
+		over = nil
+	}
 	for e.leaving.Load() && e.endQuiet(e.m.clock(), udpQuiet) > 0 {
 		select {
 		case <-tick.C:
-		case <-e.over:
+		case <-over:
 			return
 		}
 	}

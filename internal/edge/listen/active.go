@@ -139,7 +139,7 @@ func (a *Active) engines() {
 		Limits:    http1.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
 		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests,
 		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
-		TunnelTimeout: tunnelTimeout,
+		TunnelTimeout: tunnelTimeout, BodyRate: int64(v1.Value(l.BodyRate)), WriteRate: int64(v1.Value(l.WriteRate)),
 	}, a.m.cfg.Handler)
 	a.own2 = http2.NewServer(http2.ServerConfig{
 		Limits:    http2.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
@@ -206,6 +206,7 @@ func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) e
 // commit makes a current: it follows the settings before, if any.
 func (a *Active) commit(s *state) {
 	a.state = s
+	s.join(a.own)
 	a.series = a.m.metrics.open(a.Key)
 	a.current.Store(true)
 	if a.tls != nil {
@@ -261,7 +262,18 @@ func (a *Active) forget() {
 	if a.cancel != nil {
 		a.cancel()
 	}
+	a.state.part(a.own)
 	a.m.metrics.close(a.Key)
+}
+
+// retire ends the TCP connections of a in good order, but lets idle ones of HTTP/1 wait for
+// their next request.
+func (a *Active) retire() {
+	a.std.Drain() // as own2: HTTP/2 says GOAWAY first, and so loses nothing
+	if a.own != nil {
+		a.own.Retire()
+		a.own2.Drain()
+	}
 }
 
 // drain ends the TCP connections of a in good order.
@@ -291,6 +303,28 @@ type state struct {
 	open atomic.Int64
 	mu   sync.Mutex
 	from map[netip.Prefix]int
+	own  []*http1.Server // of all settings that still have connections
+}
+
+// engines are those whose connections are counted in s.
+func (s *state) engines() []*http1.Server {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.own)
+}
+
+func (s *state) join(own *http1.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if own != nil {
+		s.own = append(s.own, own)
+	}
+}
+
+func (s *state) part(own *http1.Server) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.own = slices.DeleteFunc(s.own, func(o *http1.Server) bool { return o == own })
 }
 
 // take takes a place of the listener's connections.
@@ -314,7 +348,8 @@ func network(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// takeFrom takes a place of those of one address. The map is bounded by the connections.
+// takeFrom takes a place of those of one address, which has at most limit. The map is bounded
+// by the connections.
 func (s *state) takeFrom(a netip.Addr, limit int) bool {
 	p := network(a)
 	s.mu.Lock()
@@ -322,7 +357,7 @@ func (s *state) takeFrom(a netip.Addr, limit int) bool {
 	if s.from == nil {
 		s.from = map[netip.Prefix]int{}
 	}
-	if s.from[p] >= limit {
+	if limit > 0 && s.from[p] >= limit {
 		return false
 	}
 	s.from[p]++

@@ -249,23 +249,34 @@ func (m *Manager) bind(c *change, a *Active) error {
 func (e *endpoint) bind(address string) error {
 	// Both calls resolve and bind, which does not take long.
 	ctx := context.Background()
+	if inherited, err := e.inherit(); inherited || err != nil {
+		return err
+	}
 	if e.place.network == "udp" {
 		pc, err := new(net.ListenConfig).ListenPacket(ctx, "udp", address)
 		if err != nil {
 			return err
 		}
 		e.udp = pc.(*net.UDPConn)
-		e.quic = http3.NewListener(e.udp, e)
+		e.quic = http3.NewListener(e.udp, nil, e)
 		return nil
 	}
-	// A client that is gone without a word is found out after a minute and a half.
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}}
+	lc := net.ListenConfig{
+		KeepAliveConfig: keepAlive(),
+		Control:         func(_, _ string, c syscall.RawConn) error { return boundUnsent(c) },
+	}
+	lc.SetMultipathTCP(false) // its connections do not inherit what Control sets
 	ln, err := lc.Listen(ctx, "tcp", address)
 	if err != nil {
 		return err
 	}
 	e.tcp = ln.(*net.TCPListener)
 	return nil
+}
+
+// keepAlive finds out after a minute and a half that a client is gone without a word.
+func keepAlive() net.KeepAliveConfig {
+	return net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 15 * time.Second, Count: 4}
 }
 
 // explain says why a socket cannot be had, and how to mend it; m.mu is held.

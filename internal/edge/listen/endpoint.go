@@ -21,12 +21,14 @@ type place struct{ network, address, key string }
 
 // endpoint is one socket. The settings of its listener change under it.
 type endpoint struct {
-	m       *Manager
-	place   place
-	tcp     *net.TCPListener // or
-	udp     *net.UDPConn
-	quic    *http3.Listener // on udp
-	current atomic.Pointer[Active]
+	m     *Manager
+	place place
+	tcp   *net.TCPListener // or
+	udp   *net.UDPConn
+	quic  *http3.Listener // on udp
+	// inherited says that another process opened the socket.
+	inherited bool
+	current   atomic.Pointer[Active]
 
 	leaving atomic.Bool
 	conns   sync.WaitGroup
@@ -95,42 +97,54 @@ func (e *endpoint) enter() *Active {
 // over when a listener leaves.
 const backlog = 20 * time.Millisecond
 
-// shut stops accepting over TCP and frees the address; m.mu is held.
+// shut stops accepting over TCP and frees the address. What the system has accepted already is
+// taken over, unless another process has the socket and so takes that; m.mu is held.
 func (e *endpoint) shut() {
 	if e.tcp == nil {
 		return
 	}
 	if e.cancel != nil {
 		e.leaving.Store(true)
-		_ = e.tcp.SetDeadline(time.Now().Add(backlog))
+		until := time.Now()
+		if !e.m.handed {
+			until = until.Add(backlog)
+		}
+		_ = e.tcp.SetDeadline(until)
 		<-e.over
 	}
 	_ = e.tcp.Close()
 }
 
 // leave lets what is under way end, for at most the drain timeout, after shut. Over UDP the
-// socket is closed after that, because the connections need it.
-func (e *endpoint) leave(cancel, hush context.CancelFunc) {
+// socket is closed after that, because the connections need it. Handed says that another
+// process accepts in its place.
+func (e *endpoint) leave(cancel, hush context.CancelFunc, handed bool) {
 	defer close(e.gone)
 	if cancel == nil {
 		e.close()
 		return
 	}
 	defer cancel()
-	if e.tcp != nil {
-		hush()
-		e.drainAll()
-	} else {
+	done := make(chan struct{})
+	if e.tcp == nil {
 		e.quic.Drain()
 	}
-	done := make(chan struct{})
 	go func() {
 		<-e.over
 		e.conns.Wait()
 		close(done)
 	}()
-	limit := time.NewTimer(v1.Value(e.current.Load().Spec.Timeouts.Drain).Std())
+	drain := v1.Value(e.current.Load().Spec.Timeouts.Drain).Std()
+	limit := time.NewTimer(drain)
 	defer limit.Stop()
+	if e.tcp != nil {
+		if handed {
+			e.all((*Active).retire)
+			waitFor(done, e.aborted, min(idleGrace, drain/2))
+		}
+		hush()
+		e.all((*Active).drain)
+	}
 	select {
 	case <-done:
 	case <-limit.C:
@@ -142,13 +156,24 @@ func (e *endpoint) leave(cancel, hush context.CancelFunc) {
 	e.close()
 }
 
-// drainAll ends the connections that came in here in good order, whatever settings they have.
-func (e *endpoint) drainAll() {
+// waitFor waits until done or aborted, and no longer than most.
+func waitFor(done, aborted <-chan struct{}, most time.Duration) {
+	t := time.NewTimer(most)
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-aborted:
+	case <-t.C:
+	}
+}
+
+// all calls do for the settings of all connections that came in here.
+func (e *endpoint) all(do func(*Active)) {
 	e.m.mu.Lock()
 	defer e.m.mu.Unlock()
 	for _, a := range e.m.actives {
 		if a.place("tcp") == e.place {
-			a.drain()
+			do(a)
 		}
 	}
 }
@@ -183,9 +208,12 @@ func (e *endpoint) accept(ctx, quiet context.Context) {
 			continue
 		}
 		pause = 0
+		if e.inherited { // the listener does not set it, as one of our own does
+			_ = nc.SetKeepAliveConfig(keepAlive())
+		}
 		a := e.enter()
-		if !a.state.take(a.Spec.Limits.Connections) {
-			a.refuse(nc, refuseConnections)
+		if refused := a.enterTCP(); refused != "" {
+			a.refuse(nc, refused)
 			a.exit()
 			continue
 		}
@@ -193,7 +221,7 @@ func (e *endpoint) accept(ctx, quiet context.Context) {
 		go func() {
 			defer e.conns.Done()
 			defer a.exit()
-			defer a.state.give()
+			defer a.leaveTCP()
 			defer func() {
 				if p := recover(); p != nil {
 					_ = nc.Close()

@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"net/http/httptest"
+	"net/netip"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -50,6 +52,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 			if got := ask(t, nc, bufio.NewReader(nc)); got != "200 OK" {
 				t.Fatal(got)
 			}
+			_, _ = io.WriteString(nc, "POST /busy HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n") // so that it is not shed
+			time.Sleep(50 * time.Millisecond)
 		}
 		if third, err := net.Dial("tcp", r.addr("a")); err == nil { // it may be reset before Dial returns
 			defer third.Close()
@@ -234,4 +238,108 @@ func TestAcceptGoesOnAfterItFailed(t *testing.T) {
 // v2 writes a PROXY header of version 2.
 func v2(cmd, fam byte, body ...byte) string {
 	return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{cmd, fam, byte(len(body) >> 8), byte(len(body))}) + string(body)
+}
+
+// A full listener ends the connection that has been idle longest, and serves who comes.
+func TestAnIdleConnectionMakesRoom(t *testing.T) {
+	r := newRig(t)
+	r.apply(listener("a", func(s *v1.ListenerSpec) { s.Limits.Connections = 3 }))
+	open := func() (net.Conn, *bufio.Reader) {
+		nc := r.dial(r.addr("a"))
+		t.Cleanup(func() { _ = nc.Close() })
+		b := bufio.NewReader(nc)
+		if got := ask(t, nc, b); got != "200 OK" {
+			t.Fatal(got)
+		}
+		return nc, b
+	}
+	first, firstReader := open()
+	second, secondReader := open()
+	time.Sleep(250 * time.Millisecond) // the clock of idle connections is coarse
+	if got := ask(t, second, secondReader); got != "200 OK" {
+		t.Fatal(got)
+	}
+	open()
+	open() // the fourth
+	_ = first.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := firstReader.ReadByte(); err != io.EOF {
+		t.Errorf("the connection that was idle longest: %v, want its end", err)
+	}
+	if got := ask(t, second, secondReader); got != "200 OK" {
+		t.Errorf("the other: %s", got)
+	}
+	if got := r.metric(`relais_listener_connections_shed_total{listener="demo/a",state="idle"}`); got != "1" {
+		t.Errorf("counted %q", got)
+	}
+}
+
+// A client that is slow to send its first head makes room too, where nobody is idle.
+func TestASilentConnectionMakesRoom(t *testing.T) {
+	r := newRig(t)
+	r.apply(listener("a", func(s *v1.ListenerSpec) {
+		s.Limits.Connections, s.Protocols = 2, []v1.Protocol{v1.ProtocolHTTP1}
+	}))
+	for range 2 {
+		nc := r.dial(r.addr("a"))
+		defer nc.Close()
+		_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nX-")
+	}
+	time.Sleep(1500 * time.Millisecond)
+	nc := r.dial(r.addr("a"))
+	defer nc.Close()
+	if got := ask(t, nc, bufio.NewReader(nc)); got != "200 OK" {
+		t.Fatal(got)
+	}
+	if got := r.metric(`relais_listener_connections_shed_total{listener="demo/a",state="silent"}`); got != "1" {
+		t.Errorf("counted %q", got)
+	}
+}
+
+func TestNoAddressTakesThePlacesOfTheOthers(t *testing.T) {
+	r := newRig(t)
+	r.apply(listener("a", func(s *v1.ListenerSpec) { s.Limits.Connections = 320 }))
+	a := r.m.Listener("demo/a")
+	take := func(from string) string {
+		if refused := a.enterTCP(); refused != "" {
+			return refused
+		}
+		_, refused := a.admit(netip.MustParseAddr(from))
+		if refused != "" {
+			a.leaveTCP()
+		}
+		return refused
+	}
+	for i := range 240 { // as many as it likes, while there is room
+		if got := take("192.0.2.1"); got != "" {
+			t.Fatalf("connection %d: %s", i, got)
+		}
+	}
+	if got := take("192.0.2.1"); got != refuseShare {
+		t.Errorf("%q beyond its share", got)
+	}
+	for i := range 20 { // a sixteenth
+		if got := take("2001:db8::" + strconv.Itoa(i+1)); got != "" {
+			t.Fatalf("another client, connection %d: %s", i, got)
+		}
+	}
+	if got := take("2001:db8::1"); got != refuseShare {
+		t.Errorf("%q: a /64 is one address", got)
+	}
+}
+
+func TestConnectionsAreBoundByDescriptors(t *testing.T) {
+	r := newRig(t)
+	r.m.cfg.Files = 2
+	r.apply(listener("a"), listener("b"))
+	a, b := r.m.Listener("demo/a"), r.m.Listener("demo/b")
+	if got := a.enterTCP() + b.enterTCP(); got != "" {
+		t.Fatal(got)
+	}
+	if got := a.enterTCP(); got != refuseFiles {
+		t.Errorf("%q", got)
+	}
+	b.leaveTCP()
+	if got := a.enterTCP(); got != "" {
+		t.Errorf("when there is room again: %q", got)
+	}
 }

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 )
@@ -53,6 +54,10 @@ type Config struct {
 	Sites Sites
 	// Staples is a folder in which OCSP answers outlive the process; empty for none.
 	Staples string
+	// Inherited are sockets that another process opened for this one; nil means none.
+	Inherited *handover.Inherited
+	// Files is how many descriptors connections may use; 0 means no limit.
+	Files   int
 	Logger  *slog.Logger      // nil means none
 	Metrics *observe.Registry // nil means a registry of its own
 }
@@ -71,6 +76,7 @@ type Manager struct {
 
 	ids        atomic.Uint64
 	handshakes atomic.Int64
+	open       atomic.Int64 // TCP connections
 	index      atomic.Pointer[map[string]*Active]
 
 	wake chan struct{}
@@ -84,6 +90,7 @@ type Manager struct {
 	mu        sync.Mutex
 	running   bool
 	draining  bool
+	handed    bool // another process has the sockets
 	endpoints map[place]*endpoint
 	leaving   map[*endpoint]struct{}
 	actives   []*Active // the current ones and those that still have connections
@@ -297,9 +304,9 @@ func (m *Manager) leave(all []*endpoint) {
 	}
 	shut.Wait()
 	for _, e := range all {
-		cancel, hush := e.cancel, e.hush
+		cancel, hush, handed := e.cancel, e.hush, m.handed
 		m.wg.Go(func() {
-			e.leave(cancel, hush)
+			e.leave(cancel, hush, handed)
 			m.mu.Lock()
 			defer m.mu.Unlock()
 			delete(m.leaving, e)

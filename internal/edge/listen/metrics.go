@@ -9,6 +9,7 @@ import (
 const (
 	refuseConnections = "connections"             // the listener is full
 	refuseAddress     = "connections_per_address" // the client's address is
+	refuseShare       = "connections_share"       // the listener is nearly full and the client's address has its share
 	refuseHandshakes  = "handshakes"              // too many TLS handshakes are under way
 	refuseUntrusted   = "proxy_untrusted"         // the PROXY protocol is required and the peer may not speak it
 	refuseProxy       = "proxy_header"            // its header is missing, malformed or late
@@ -17,8 +18,16 @@ const (
 )
 
 func refusals() []string {
-	return []string{refuseConnections, refuseAddress, refuseHandshakes, refuseUntrusted, refuseProxy, refuseProtocol, refuseFiles}
+	return []string{refuseConnections, refuseAddress, refuseShare, refuseHandshakes, refuseUntrusted, refuseProxy, refuseProtocol, refuseFiles}
 }
+
+// The kinds of connections that are ended to make room, as counted.
+const (
+	shedIdle   = "idle"   // between requests
+	shedSilent = "silent" // no whole head came on it yet
+)
+
+func sheds() []string { return []string{shedIdle, shedSilent} }
 
 // maxSeries bounds the listeners that are counted apart.
 const maxSeries = 1000
@@ -29,6 +38,7 @@ type metrics struct {
 	refused *observe.Family[observe.Counter]
 	failed  *observe.Family[observe.Counter]
 	expiry  *observe.Family[observe.Gauge]
+	shed    *observe.Family[observe.Counter]
 
 	quicFailed, http3 *observe.Family[observe.Counter]
 	abuse             *observe.Family[observe.Counter]
@@ -41,6 +51,7 @@ type series struct {
 	refused, failed map[string]observe.Counter // by reason
 	quic            quicSeries
 	abuse           map[string]observe.Counter // by kind
+	shed            map[string]observe.Counter // by kind
 }
 
 // The protocols of connections, as counted.
@@ -68,12 +79,14 @@ func newMetrics(r *observe.Registry) metrics {
 			maxSeries*len(http3Events()), "listener", "event"),
 		abuse: r.Counters("relais_listener_http2_abuse_total", "HTTP/2 connections that were closed with ENHANCE_YOUR_CALM, by what the client did too often.",
 			maxSeries*len(http2.Abuses()), "listener", "kind"),
+		shed: r.Counters("relais_listener_connections_shed_total", "Connections that were closed to make room for others, by what they were doing.",
+			maxSeries*len(sheds()), "listener", "state"),
 	}
 }
 
 // open finds the series of a listener; close gives them back.
 func (m *metrics) open(key string) *series {
-	s := &series{open: m.gauge.With(key), total: map[string]observe.Counter{}, refused: map[string]observe.Counter{}, failed: map[string]observe.Counter{}, abuse: map[string]observe.Counter{}}
+	s := &series{open: m.gauge.With(key), total: map[string]observe.Counter{}, refused: map[string]observe.Counter{}, failed: map[string]observe.Counter{}, abuse: map[string]observe.Counter{}, shed: map[string]observe.Counter{}}
 	for _, p := range spoken() {
 		s.total[p] = m.total.With(key, p)
 	}
@@ -92,6 +105,9 @@ func (m *metrics) open(key string) *series {
 	}
 	for _, k := range http2.Abuses() {
 		s.abuse[k.String()] = m.abuse.With(key, k.String())
+	}
+	for _, k := range sheds() {
+		s.shed[k] = m.shed.With(key, k)
 	}
 	return s
 }
@@ -115,5 +131,8 @@ func (m *metrics) close(key string) {
 	}
 	for _, k := range http2.Abuses() {
 		m.abuse.Forget(key, k.String())
+	}
+	for _, k := range sheds() {
+		m.shed.Forget(key, k)
 	}
 }

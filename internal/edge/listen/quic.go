@@ -35,9 +35,9 @@ func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState
 	a := e.enter()
 	facts := a.facts(peer, local)
 	facts.TLS = message.NewTLS(state)
-	give, ok := a.admit(facts.Client)
-	if !ok {
-		a.series.refused[refuseAddress].Inc()
+	give, refused := a.admit(facts.Client)
+	if refused != "" {
+		a.series.refused[refused].Inc()
 		a.exit()
 		return nil, nil
 	}

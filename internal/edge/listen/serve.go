@@ -29,9 +29,9 @@ func (a *Active) serve(ctx, quiet context.Context, nc *net.TCPConn) {
 			return
 		}
 	}
-	give, ok := a.admit(facts.Client)
-	if !ok {
-		a.refuse(nc, refuseAddress)
+	give, refused := a.admit(facts.Client)
+	if refused != "" {
+		a.refuse(nc, refused)
 		return
 	}
 	defer give()
@@ -42,19 +42,6 @@ func (a *Active) serve(ctx, quiet context.Context, nc *net.TCPConn) {
 		return
 	}
 	a.serveClear(ctx, quiet, nc, conn, facts)
-}
-
-// admit takes a place of those of the client's address. Trusted proxies bring many clients
-// on one address, so they are not counted.
-func (a *Active) admit(client netip.Addr) (give func(), ok bool) {
-	limit := a.Spec.Limits.ConnectionsPerAddress
-	if limit <= 0 || a.trusted.contains(client) {
-		return func() {}, true
-	}
-	if !a.state.takeFrom(client, limit) {
-		return nil, false
-	}
-	return func() { a.state.giveFrom(client) }, true
 }
 
 // readProxy takes a PROXY protocol header from a trusted peer. False means that the
@@ -120,7 +107,7 @@ func (a *Active) sniff(ctx, quiet context.Context, nc *net.TCPConn, conn net.Con
 	}
 	cut := context.AfterFunc(ctx, func() { _ = nc.Close() })
 	defer cut()
-	deadline(a.Spec.Timeouts.Idle.Std())
+	deadline(a.Spec.Timeouts.Header.Std())
 	stop := context.AfterFunc(quiet, func() { deadline(hushGrace) })
 	http2, rest, err = peekPreface(conn, func() { deadline(a.Spec.Timeouts.Header.Std()) })
 	stop()

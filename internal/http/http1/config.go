@@ -41,9 +41,15 @@ type ServerConfig struct {
 
 	HeaderTimeout time.Duration // from a head's first byte to its last; 15 s
 	BodyTimeout   time.Duration // longest wait for more of a body; 30 s
-	WriteTimeout  time.Duration // longest time in which nothing can be written (128 KiB at most); 30 s
+	WriteTimeout  time.Duration // longest time in which no byte is taken; 30 s
 	IdleTimeout   time.Duration // between requests; 75 s
 	TunnelTimeout time.Duration // longest silence of both sides of a tunnel; 1 h
+
+	// BodyRate and WriteRate are the bytes a second that a client must send of a body, or take of
+	// an answer, on average over the time that is spent waiting for it beyond BodyTimeout or
+	// WriteTimeout; 0 is no limit. WriteRate needs Linux: elsewhere a piece of 128 KiB must
+	// be taken within WriteTimeout.
+	BodyRate, WriteRate int64
 }
 
 // maxFields is as many lines as a head may be allowed.

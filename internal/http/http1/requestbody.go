@@ -22,6 +22,8 @@ type requestBody struct {
 	closed atomic.Bool
 	dec    decoder
 	total  int64
+	got    int64          // bytes of the connection, framing included
+	waited int64          // milliseconds spent waiting for them
 	kick   sync.WaitGroup // a context that ended and wakes the read
 	full   bool           // the last read filled its buffer
 	err    error          // how it ended: io.EOF when whole
@@ -36,6 +38,7 @@ const (
 func (b *requestBody) start(x *exchange) {
 	h := &x.head
 	b.x, b.open, b.expect, b.total, b.full, b.err = x, true, h.expect, 0, false, nil
+	b.got, b.waited = 0, 0
 	b.closed.Store(false)
 	b.dec = decoder{kind: kindLength, left: h.length, trailer: &x.trailer}
 	if h.chunked {
@@ -117,11 +120,14 @@ func (b *requestBody) step(c *serverConn) ([]byte, error) {
 	if b.full || b.dec.kind == kindLength && b.dec.left > sizeMid {
 		size = sizeLarge
 	}
-	c.rg.set(phaseBody, c.s.watch.limit(c.s.cfg.BodyTimeout))
+	from := c.s.watch.now.Load()
+	c.rg.set(phaseBody, c.s.watch.limit(b.patience()))
 	n, err := c.src.fill(size)
-	if !c.rg.set(phaseBusy, c.s.watch.now.Load()) {
+	now := c.s.watch.now.Load()
+	if !c.rg.set(phaseBusy, now) {
 		c.unkick()
 	}
+	b.got, b.waited = b.got+int64(n), b.waited+now-from
 	b.full = n >= sizeMid
 	switch {
 	case err == nil:
@@ -134,6 +140,21 @@ func (b *requestBody) step(c *serverConn) ([]byte, error) {
 	}
 	return nil, b.err
 }
+
+// patience is how long to wait for more: less than the limit for a client that has been slower
+// than the least rate over all the time that was spent waiting for it.
+func (b *requestBody) patience() time.Duration {
+	cfg := &b.x.c.s.cfg
+	if cfg.BodyRate <= 0 {
+		return cfg.BodyTimeout
+	}
+	earned := time.Duration(min(b.got/cfg.BodyRate, maxEarned)) * time.Second
+	left := cfg.BodyTimeout + earned - time.Duration(b.waited)*time.Millisecond
+	return max(0, min(left, cfg.BodyTimeout))
+}
+
+// maxEarned bounds the seconds that a client can earn by speed; only so many can be spent.
+const maxEarned = 1 << 30
 
 // proceed asks a client that waits to send its body (RFC 9110 section 10.1.1).
 func (b *requestBody) proceed(c *serverConn) error {

@@ -16,8 +16,9 @@ type Server struct {
 	handler  Handler
 	watch    sweeper
 	pool     buffers
-	spare    sync.Pool // of *exchange
-	draining atomic.Bool
+	spare    sync.Pool   // of *exchange
+	retiring atomic.Bool // answers end their connections
+	draining atomic.Bool // idle connections end too
 
 	requests, refused, panics, aborted, slow, gone, tunnels atomic.Uint64
 }
@@ -57,9 +58,14 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	c.close()
 }
 
+// Retire has every answer from now on end its connection. Idle connections stay open for their
+// next request, so that none is on its way while its connection is closed; Drain ends them.
+func (s *Server) Retire() { s.retiring.Store(true) }
+
 // Drain closes idle connections now; busy ones end after their answer, which says so.
 // Connections that come later are served one request.
 func (s *Server) Drain() {
+	s.retiring.Store(true)
 	s.draining.Store(true)
 	s.watch.each(func(e swept) { e.(*serverConn).drain() })
 }
@@ -94,7 +100,7 @@ func (c *serverConn) sweep(now int64) {
 			}
 		}
 	}
-	if p, at, over := c.wg.look(); p != phaseNone && !over && at < now {
+	if p, at, over := c.wg.look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
 		if c.wg.expire(p, at, c.kickWrite) {
 			c.s.slow.Add(1)
 		}

@@ -34,6 +34,7 @@ type serverConn struct {
 	peekStep func(fd uintptr)
 	peeked   int64
 	reset    bool
+	pace     pace // of the write under way; the sweeper's
 
 	served   int
 	partial  int   // bytes of a head that were found not to be all of it

@@ -24,8 +24,9 @@ type sweeper struct {
 	date  atomic.Pointer[[dateLen]byte]
 	sec   int64
 
-	mu   sync.Mutex
-	list []swept
+	mu     sync.Mutex
+	list   []swept
+	cursor int // where Shed goes on
 }
 
 // batch is how many connections are looked at under one lock.

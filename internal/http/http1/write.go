@@ -128,7 +128,7 @@ func (c *serverConn) flush() error {
 
 // keeps says whether the connection goes on after this answer.
 func (c *serverConn) keeps(x *exchange, resp *message.Response) bool {
-	if !x.keep || c.last || c.s.draining.Load() {
+	if !x.keep || c.last || c.s.retiring.Load() {
 		return false
 	}
 	if x.body.open && !x.body.drainable() {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -75,6 +76,7 @@ const (
 type Listener struct {
 	accept    Acceptor
 	transport quic.Transport
+	socket    *socket // transport's
 	listener  *quic.EarlyListener
 	n         atomic.Int64 // connections
 	begun     atomic.Int64 // handshakes under way
@@ -110,10 +112,11 @@ type attempt struct {
 
 type attemptKey struct{}
 
-// NewListener returns a listener on pc, which it closes in the end. Serve starts it.
-func NewListener(pc net.PacketConn, a Acceptor) *Listener {
-	s := &Listener{accept: a, conns: map[*conn]struct{}{}}
-	s.transport.Conn = pc
+// NewListener returns a listener on pc, which it closes in the end. Serve starts it. Before are
+// the processes that had the socket before; none when it is new.
+func NewListener(pc *net.UDPConn, before []Past, a Acceptor) *Listener {
+	s := &Listener{accept: a, socket: newSocket(pc, before), conns: map[*conn]struct{}{}}
+	s.transport.Conn, s.transport.ConnectionIDGenerator = s.socket, s.socket.mark
 	s.transport.VerifySourceAddress = func(net.Addr) bool {
 		return s.n.Load() >= unverifiedConns || s.begun.Load() >= unverifiedHandshakes
 	}
@@ -362,6 +365,16 @@ func (s *Listener) goAway(c *conn) {
 	}
 	_ = c.qc.CloseWithError(codeNone, "")
 }
+
+// Mark tells the next process which datagrams are this one's.
+func (s *Listener) Mark() string { return hex.EncodeToString(s.socket.mark[:]) }
+
+// Past are the processes that had the socket before and may still have connections.
+func (s *Listener) Past() []Past { return s.socket.alive() }
+
+// Follow leaves the socket to the next process: from now on this one reads what that passes
+// back on c. Drain comes after it.
+func (s *Listener) Follow(c *net.UnixConn) { s.socket.follow(c) }
 
 // Conns is the number of connections being served.
 func (s *Listener) Conns() int { return int(s.n.Load()) }

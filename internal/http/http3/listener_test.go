@@ -84,7 +84,7 @@ func serve(t testing.TB, a *acceptor) (*Listener, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewListener(pc, a)
+	s := NewListener(pc.(*net.UDPConn), nil, a)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

@@ -74,6 +74,7 @@ func udp(t *testing.T) *net.UDPConn {
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = c.Close() })
 	return c
 }
 

@@ -1,0 +1,104 @@
+package listen
+
+import (
+	"net/netip"
+
+	"github.com/relais-edge/relais/internal/http/http1"
+)
+
+// What happens when places are few: from three quarters on no address may have more than its
+// share, and when all are taken an idle connection goes for each new one.
+const (
+	// fairFrom is the least limit for which shares make sense.
+	fairFrom = 256
+	// fairShare is the part of the places that one address may have.
+	fairShare = 16
+)
+
+// places is how many connections the listener may have: what the document says, and no more
+// than the process has descriptors for.
+func (a *Active) places() int {
+	limit := a.Spec.Limits.Connections
+	if files := a.m.cfg.Files; files > 0 && (limit <= 0 || files < limit) {
+		return files
+	}
+	return limit
+}
+
+// enterTCP takes a place for a connection that was accepted, or says why there is none. When
+// all are taken, an idle connection is told to go; until it has, there is one more.
+func (a *Active) enterTCP() (refused string) {
+	limit := a.places()
+	full := a.m.full()
+	if !full && a.state.take(limit) {
+		a.m.open.Add(1)
+		return ""
+	}
+	reason := refuseConnections
+	if full {
+		reason = refuseFiles
+	}
+	if !a.state.take(limit + 1 + limit/64) {
+		return reason
+	}
+	if !a.shed() {
+		a.state.give()
+		return reason
+	}
+	a.m.open.Add(1)
+	return ""
+}
+
+// leaveTCP gives the place back.
+func (a *Active) leaveTCP() {
+	a.m.open.Add(-1)
+	a.state.give()
+}
+
+// full says whether the descriptors for connections are used up.
+func (m *Manager) full() bool { return m.cfg.Files > 0 && m.open.Load() >= int64(m.cfg.Files) }
+
+// shed ends an idle connection of the listener, whatever settings it has.
+func (a *Active) shed() bool {
+	for _, s := range a.state.engines() {
+		switch s.Shed() {
+		case http1.ShedIdle:
+			a.series.shed[shedIdle].Inc()
+			return true
+		case http1.ShedSilent:
+			a.series.shed[shedSilent].Inc()
+			return true
+		}
+	}
+	return false
+}
+
+// admit takes a place of those of the client's address, or says why there is none. Trusted
+// proxies bring many clients on one address, so they are not counted.
+func (a *Active) admit(client netip.Addr) (give func(), refused string) {
+	limit, places := a.Spec.Limits.ConnectionsPerAddress, a.places()
+	if limit <= 0 && places < fairFrom || a.trusted.contains(client) {
+		return func() {}, ""
+	}
+	reason := refuseAddress
+	if places >= fairFrom && a.state.open.Load() > int64(places)/4*3 && (limit <= 0 || limit > places/fairShare) {
+		limit, reason = places/fairShare, refuseShare
+	}
+	if !a.state.takeFrom(client, limit) {
+		return nil, reason
+	}
+	return func() { a.state.giveFrom(client) }, ""
+}
+
+// Connections is how many the listeners' documents allow over TCP in all.
+func (m *Manager) Connections() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 0
+	for p, e := range m.endpoints {
+		if p.network == "tcp" {
+			n += e.current.Load().Spec.Limits.Connections
+		}
+	}
+	return n
+}

@@ -1,0 +1,127 @@
+package http1
+
+import "time"
+
+// pace is how fast a client takes the piece of an answer that is being written. What the
+// kernel has taken is not what the client has: its buffer may hold minutes of a slow line. So
+// the bytes count that the client has acknowledged.
+type pace struct {
+	at    int64 // of the phase that is watched
+	base  int64 // bytes acknowledged when the watch began
+	last  int64 // when it was looked at last,
+	moved int64 // the time at which that had grown,
+	seen  int64 // and the time of that look
+}
+
+// paceTick is how often the pace of a slow client is looked at, in milliseconds.
+const paceTick = 1000
+
+// lateWrite says whether a write, or a tunnel's silence, has lasted too long. Milliseconds.
+func (c *serverConn) lateWrite(p phase, at, now int64) bool {
+	rate := c.s.cfg.WriteRate
+	if p != phaseWrite || rate <= 0 {
+		return at < now
+	}
+	w := &c.pace
+	timeout := c.s.cfg.WriteTimeout.Milliseconds()
+	if w.at != at {
+		if now-(at-timeout) < min(paceTick, timeout) {
+			return false // most writes end at once
+		}
+		n, ok := c.acknowledged()
+		if !ok {
+			return at < now
+		}
+		*w = pace{at: at, base: n, last: n, moved: now, seen: now}
+		return false
+	}
+	if at >= now || now-w.seen < min(paceTick, timeout) {
+		return false
+	}
+	n, ok := c.acknowledged()
+	if !ok {
+		return true
+	}
+	w.seen = now
+	if n > w.last {
+		w.last, w.moved = n, now
+	}
+	return n-w.base <= rate*(now-at)/1000 || now-w.moved >= timeout
+}
+
+// acknowledged is the number of bytes that the client's side has confirmed; false where that
+// cannot be known.
+func (c *serverConn) acknowledged() (n int64, ok bool) {
+	if c.peek == nil {
+		return 0, false
+	}
+	err := c.peek.Control(func(fd uintptr) { n, ok = bytesAcked(fd) })
+	return n, ok && err == nil
+}
+
+// Shed is what Server.Shed has ended.
+type Shed uint8
+
+// What can be shed, in the order in which it is.
+const (
+	ShedNothing Shed = iota
+	ShedIdle         // a connection between requests
+	ShedSilent       // one on which no whole head has come yet
+)
+
+// How many connections Shed looks at, and how many that could go are enough to choose from.
+const (
+	shedLook  = 1024
+	shedFound = 32
+	// shedYoung spares a connection that is waited for, for so short a time, for its first head.
+	shedYoung = time.Second
+)
+
+// Shed ends a connection that is in nobody's way: of some that are idle, the one that has been
+// for longest; where none is, one that has been slow to send its first head. A request that
+// comes at that very moment is answered.
+func (s *Server) Shed() Shed {
+	var idle, silent victim
+	found := 0
+	w := &s.watch
+	w.mu.Lock()
+	now := w.now.Load()
+	for i := 0; i < min(len(w.list), shedLook) && found < shedFound; i++ {
+		w.cursor++
+		c, ok := w.list[w.cursor%len(w.list)].(*serverConn)
+		if !ok {
+			continue
+		}
+		switch p, at, over := c.rg.look(); {
+		case over:
+		case p == phaseIdle:
+			found++
+			idle.older(c, p, at)
+		case (p == phaseFresh || p == phaseHead) && now-(at-s.cfg.HeaderTimeout.Milliseconds()) > shedYoung.Milliseconds():
+			silent.older(c, p, at)
+		}
+	}
+	w.mu.Unlock()
+	switch {
+	case idle.end():
+		return ShedIdle
+	case silent.end():
+		return ShedSilent
+	}
+	return ShedNothing
+}
+
+// victim is the connection whose limit is nearest.
+type victim struct {
+	c  *serverConn
+	p  phase
+	at int64
+}
+
+func (v *victim) older(c *serverConn, p phase, at int64) {
+	if v.c == nil || at < v.at {
+		*v = victim{c, p, at}
+	}
+}
+
+func (v *victim) end() bool { return v.c != nil && v.c.rg.expire(v.p, v.at, v.c.kickRead) }

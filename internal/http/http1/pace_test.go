@@ -1,0 +1,92 @@
+package http1
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// A body that trickles is ended, though bytes come all the time; one of the least rate is not.
+func TestABodyMustComeAtTheLeastRate(t *testing.T) {
+	cfg := ServerConfig{BodyTimeout: 10 * time.Second, BodyRate: 100}
+	for name, tt := range map[string]struct {
+		bytes int // a second
+		after time.Duration
+		code  string
+	}{
+		"a trickle":      {1, 10 * time.Second, "408"},
+		"half the rate":  {50, 20 * time.Second, "408"},
+		"the rate":       {110, 41 * time.Second, "200"},
+		"twice the rate": {200, 41 * time.Second, "200"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				_, nc := pipe(t, cfg, handlerFunc(echo))
+				from, total := time.Now(), 41*tt.bytes
+				sent := make(chan struct{})
+				defer func() { _ = nc.Close(); <-sent }()
+				go func() {
+					defer close(sent)
+					_, err := io.WriteString(nc, "POST / HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: "+strconv.Itoa(total)+"\r\n\r\n")
+					for n := 0; n < total && err == nil; n += tt.bytes {
+						time.Sleep(time.Second)
+						_, err = io.WriteString(nc, strings.Repeat("x", tt.bytes))
+					}
+				}()
+				status, err := bufio.NewReader(nc).ReadString('\n')
+				took := time.Since(from)
+				if !strings.Contains(status, tt.code) || took < tt.after-time.Second || took > tt.after+3*time.Second {
+					t.Errorf("%q %v after %v", status, err, took)
+				}
+			})
+		})
+	}
+}
+
+// An answer that is taken at a trickle is ended, though bytes are taken all the time; one that
+// is taken at the least rate is not, also where a piece of it takes longer than the timeout.
+func TestAnAnswerMustBeTakenAtTheLeastRate(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what a client has acknowledged is known on Linux only")
+	}
+	for name, tt := range map[string]struct {
+		bytes int // each 100 ms
+		cut   bool
+	}{
+		"nothing":   {0, true},
+		"a trickle": {200, true},
+		"enough":    {20_000, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, addr := listen(t, ServerConfig{WriteTimeout: time.Second, WriteRate: 40_000}, handlerFunc(func(context.Context, *message.Request) *message.Response {
+				resp := &message.Response{Status: http.StatusOK}
+				resp.SetBytes(make([]byte, 32<<20))
+				return resp
+			}))
+			nc := dial(t, addr).(*net.TCPConn)
+			_ = nc.SetReadBuffer(128 << 10) // so that what is read is what is acknowledged
+			_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+			buf := make([]byte, max(1, tt.bytes))
+			for range 50 {
+				time.Sleep(100 * time.Millisecond)
+				if tt.bytes > 0 {
+					_, _ = io.ReadFull(nc, buf)
+				}
+			}
+			if cut := s.Stats().Slow > 0; cut != tt.cut {
+				t.Errorf("cut %v", cut)
+			}
+		})
+	}
+}

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/relais-edge/relais/test/proc"
+	"github.com/relais-edge/relais/test/slow"
+)
+
+const relaisConfig = `apiVersion: relais/v1
+kind: Listener
+metadata: {name: web}
+spec: {address: "%s"}
+---
+apiVersion: relais/v1
+kind: Site
+metadata: {name: s}
+spec: {hostnames: ["*"], routes: [{pool: o, cache: c}]}
+---
+apiVersion: relais/v1
+kind: CachePolicy
+metadata: {name: c}
+spec: {}
+---
+apiVersion: relais/v1
+kind: OriginPool
+metadata: {name: o}
+spec: {tiers: [{origins: [{address: "%s"}]}]}
+`
+
+const nginxConfig = `daemon off; pid %[3]s/nginx.pid; error_log %[3]s/error.log; worker_processes 1; user root; worker_rlimit_nofile 20000;
+events { worker_connections 16000; }
+http {
+  access_log off;
+  client_body_temp_path %[3]s/body; proxy_temp_path %[3]s/proxy; fastcgi_temp_path %[3]s/fcgi; uwsgi_temp_path %[3]s/uwsgi; scgi_temp_path %[3]s/scgi;
+  proxy_cache_path %[3]s/cache keys_zone=c:10m;
+  server {
+    listen %[1]s;
+    location / { proxy_pass http://%[2]s; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache c; }
+  }
+}
+`
+
+const haproxyConfig = `global
+ maxconn 9000
+ fd-hard-limit 19000
+ nbthread 1
+defaults
+ mode http
+ timeout client 30s
+ timeout server 30s
+ timeout connect 5s
+ timeout http-request 10s
+cache c
+ total-max-size 64
+ max-object-size 8000000
+ max-age 600
+frontend web
+ bind %[1]s
+ http-request cache-use c
+ http-response cache-store c
+ default_backend o
+backend o
+ server s1 %[2]s
+# %[3]s
+`
+
+// bigBytes is what slow readers ask for: more than the kernel's buffers hold.
+const bigBytes = 6 << 20
+
+// origin answers / and /big, which may be cached, and /own, which may not.
+func origin(ctx context.Context) (string, error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	big := make([]byte, bigBytes)
+	srv := &http.Server{ReadHeaderTimeout: 10 * time.Second, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		switch r.URL.Path {
+		case "/big":
+			w.Header().Set("Cache-Control", "max-age=600")
+			w.Header().Set("Content-Length", fmt.Sprint(len(big)))
+			_, _ = w.Write(big)
+		case "/own":
+			w.Header().Set("Cache-Control", "no-store")
+			_, _ = io.WriteString(w, "yours")
+		default:
+			w.Header().Set("Cache-Control", "max-age=600")
+			_, _ = io.WriteString(w, "all's")
+		}
+	})}
+	context.AfterFunc(ctx, func() { _ = srv.Close() })
+	go func() { _ = srv.Serve(ln) }()
+	return ln.Addr().String(), nil
+}
+
+// start starts a server on the first core.
+func start(ctx context.Context, s settings, name, dir string) (*proc.Process, string, error) {
+	back, err := origin(ctx)
+	if err != nil {
+		return nil, "", err
+	}
+	ports, err := proc.Ports(1)
+	if err != nil {
+		return nil, "", err
+	}
+	addr, file := proc.Addr(ports[0]), filepath.Join(dir, "config")
+	var text string
+	var args []string
+	switch name {
+	case "relais":
+		file += ".yaml"
+		text, args = fmt.Sprintf(relaisConfig, addr, back), []string{s.relais, "serve", "-f", file, "--data", filepath.Join(dir, "data")}
+	case "nginx":
+		text, args = fmt.Sprintf(nginxConfig, addr, back, dir), []string{"nginx", "-c", file, "-e", filepath.Join(dir, "error.log")}
+	case "haproxy":
+		text, args = fmt.Sprintf(haproxyConfig, addr, back, dir), []string{"haproxy", "-f", file}
+	default:
+		return nil, "", fmt.Errorf("no such peer; there are nginx and haproxy")
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		return nil, "", err
+	}
+	p, err := proc.Start(proc.Spec{Name: name, Args: args, Log: filepath.Join(dir, name+".log"), Core: 0})
+	if err != nil {
+		return nil, "", err
+	}
+	up, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := p.WaitListen(up, addr); err != nil {
+		p.Stop(time.Second)
+		return nil, "", err
+	}
+	return p, addr, nil
+}
+
+// measure runs one attack against one server.
+func measure(ctx context.Context, s settings, name string, mode slow.Mode) (m measured, err error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	dir, err := os.MkdirTemp("", "drill-slow")
+	if err != nil {
+		return m, err
+	}
+	defer os.RemoveAll(dir)
+	p, addr, err := start(ctx, s, name, dir)
+	if err != nil {
+		return m, err
+	}
+	defer p.Stop(5 * time.Second)
+	client := slow.Ordinary{
+		From: "127.0.0.2", Rate: 50, Timeout: 10 * time.Second,
+		URLs: []string{"http://" + addr + "/", "http://" + addr + "/own"},
+	}
+	warm, end := context.WithTimeout(ctx, 2*time.Second)
+	client.Run(warm)
+	end()
+	idle, end := context.WithTimeout(ctx, 15*time.Second)
+	m.idle = client.Run(idle)
+	end()
+	attack := slow.Attack{Mode: mode, Target: addr, Connections: s.connections}
+	log := filepath.Join(dir, "slowhttptest.log")
+	// It ends early when all its connections are closed; the time after that counts too.
+	a, err := proc.Start(proc.Spec{Name: "slowhttptest", Args: slow.Command(attack, s.length), Log: log, Core: proc.AnyCore})
+	if err != nil {
+		return m, err
+	}
+	defer a.Stop(time.Second)
+	under, end := context.WithTimeout(ctx, s.length)
+	m.under = client.Run(under)
+	end()
+	if m.state, err = slow.ReadState(log); err != nil {
+		return m, err
+	}
+	return m, ctx.Err()
+}

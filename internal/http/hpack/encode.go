@@ -112,28 +112,18 @@ func appendLiteral(dst []byte, form byte, id message.ID, name, value []byte, com
 		dst = AppendInt(dst, form, prefix, uint64(i))
 	} else {
 		dst = append(dst, form)
-		dst = appendName(dst, id, name, compress)
+		dst = appendName(dst, id, name)
 	}
 	return appendText(dst, value, compress)
 }
 
-func appendName(dst []byte, id message.ID, name []byte, compress bool) []byte {
+func appendName(dst []byte, id message.ID, name []byte) []byte {
 	switch {
 	case id == Protocol:
 		return append(append(dst, 9), ":protocol"...)
 	case id != message.Other && id < Unknown:
 		l := id.Lower()
-		if !compress {
-			return append(append(dst, byte(len(l))), l...)
-		}
-		var low [64]byte
-		return appendText(dst, low[:copy(low[:], l)], true)
-	}
-	if compress {
-		if n := len(name); n <= 64 {
-			var low [64]byte
-			return appendText(dst, appendLower(low[:0], name), true)
-		}
+		return append(append(dst, byte(len(l))), l...)
 	}
 	return appendLower(AppendInt(dst, 0, 7, uint64(len(name))), name)
 }
@@ -148,8 +138,12 @@ func appendLower(dst, name []byte) []byte {
 	return dst
 }
 
+// minHuffman is the length from which a text is compressed. A shorter one would save a few
+// bytes, and a twentieth of what a hit costs goes into trying.
+const minHuffman = 64
+
 func appendText(dst, s []byte, compress bool) []byte {
-	if compress {
+	if compress && len(s) >= minHuffman {
 		if n := HuffmanLen(s); n < len(s) {
 			return AppendHuffman(AppendInt(dst, 0x80, 7, uint64(n)), s)
 		}

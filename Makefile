@@ -8,8 +8,8 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 # A number of runs: with a time, go test may fail at its end for no fault of the target.
 FUZZTIME ?= 20000x
 # What reads hostile bytes first: HTTP/1, 2 and 3, HPACK, QPACK, the PROXY protocol. Their targets
-# take about a minute a parser in make test, and PARSERTIME in make slow.
-PARSERRUNS ?= 500000x
+# take about half a minute a parser in make test, and PARSERTIME in make slow.
+PARSERRUNS ?= 100000x
 PARSERTIME ?= 30m
 
 .PHONY: help build run test slow check allocs race fuzz fuzz-long e2e conformance testssl acme bench drill-slow generate fmt clean

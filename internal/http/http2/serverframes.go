@@ -316,7 +316,7 @@ func (c *serverConn) consumed(b *requestBody, n int) {
 
 // update opens the window of a request's body; c.mu is held.
 func (c *serverConn) update(b *requestBody, n int) {
-	if up := b.window.give(n); up > 0 && b.open && !b.s.gone && !b.s.finished {
+	if up := b.window.give(n); up > 0 && b.open && !b.s.gone && (!b.s.finished || b.s.touched != 0) { // a half-closed tunnel goes on
 		c.begin()
 		c.out = appendWindowUpdate(c.out, b.s.id, up)
 	}

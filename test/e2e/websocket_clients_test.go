@@ -137,7 +137,7 @@ func wsHTTP2(base string, dial func() (net.Conn, error)) wsDialer {
 			_ = in.Close()
 			return resp.StatusCode, resp.Header, nil
 		}
-		return 101, resp.Header, &tunnel{resp.Body, in, in.Close, cancel}
+		return 101, resp.Header, &tunnel{resp.Body, in, in.Close, func() { cancel(); _ = in.CloseWithError(context.Canceled) }}
 	}
 }
 

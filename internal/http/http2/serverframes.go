@@ -230,8 +230,12 @@ func (c *serverConn) onWindowUpdate(h frameHead, payload []byte) *fault {
 	if h.stream != 0 && (h.stream > c.maxID || h.stream%2 == 0) {
 		return faultIdleStream
 	}
-	if flt := c.strike(AbuseWindow); flt != nil {
-		return flt
+	// A client that reads late opens its window in many fair steps, and no window grows beyond
+	// 2^31-1: only small steps, and those for nobody, are out of proportion.
+	if n < smallFrame || h.stream != 0 && c.find(h.stream) == nil {
+		if flt := c.strike(AbuseWindow); flt != nil {
+			return flt
+		}
 	}
 	if h.stream == 0 {
 		if n == 0 {
@@ -316,7 +320,7 @@ func (c *serverConn) consumed(b *requestBody, n int) {
 
 // update opens the window of a request's body; c.mu is held.
 func (c *serverConn) update(b *requestBody, n int) {
-	if up := b.window.give(n); up > 0 && b.open && !b.s.gone && !b.s.finished {
+	if up := b.window.give(n); up > 0 && b.open && !b.s.gone && (!b.s.finished || b.s.touched != 0) { // a half-closed tunnel goes on
 		c.begin()
 		c.out = appendWindowUpdate(c.out, b.s.id, up)
 	}

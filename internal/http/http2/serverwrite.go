@@ -105,7 +105,7 @@ func (c *serverConn) finish(s *stream) {
 	s.finished = true
 	c.ending = append(c.ending, s)
 	how := uint8(closedWhole)
-	if s.body.open && s.tunnel && s.owned {
+	if s.body.open && s.touched != 0 && s.owned { // a tunnel that was opened, not one refused
 		return // the client may still send
 	}
 	if s.body.open {

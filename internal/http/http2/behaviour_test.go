@@ -449,3 +449,32 @@ func TestLimitsOfTime(t *testing.T) {
 		})
 	})
 }
+
+func TestARefusedExtendedConnectLeavesNothingBehind(t *testing.T) {
+	s, addr := serve(t, ServerConfig{}, handlerFunc(func(context.Context, *message.Request) *message.Response {
+		body := &pieces{ch: make(chan string, 1), closed: make(chan error, 1), end: io.EOF}
+		body.ch <- "no"
+		close(body.ch)
+		return &message.Response{Status: 403, ContentLength: -1, Body: body}
+	}), nil)
+	for n := range uint64(20) {
+		p := dial(t, addr)
+		for id := uint32(1); id < 20; id += 2 {
+			p.headers(id, false, block(":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "a", ":path", "/chat"))
+		}
+		p.send()
+		for s.Stats().Requests < 10*(n+1) {
+			time.Sleep(time.Millisecond)
+		}
+		_ = p.nc.Close()
+	}
+	p := dial(t, addr)
+	p.headers(1, true, get("/"))
+	p.send()
+	if a := p.responses(1)[1]; a.body != "no" {
+		t.Errorf("after that: %+v", a)
+	}
+	if n := s.Stats().Panics; n != 0 {
+		t.Errorf("%d panics", n)
+	}
+}

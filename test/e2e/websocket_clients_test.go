@@ -114,6 +114,7 @@ func wsHTTP2(base string, dial func() (net.Conn, error)) wsDialer {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = nc.Close() })
+		//lint:ignore SA1019 the client of net/http has no extended CONNECT
 		cc, err := (&http2.Transport{AllowHTTP: true}).NewClientConn(nc)
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -172,7 +173,10 @@ func tcpOrigin(t testing.TB, network, address string, do func(net.Conn)) string 
 	t.Helper()
 	ln, err := net.Listen(network, address)
 	if err != nil {
-		t.Skip(err)
+		if os.Getenv("CI") == "true" {
+			t.Fatal(err)
+		}
+		t.Skip(err) // a machine without IPv6
 	}
 	var wg sync.WaitGroup
 	var mu sync.Mutex

@@ -477,6 +477,11 @@ func TestAnOriginIsToldWhatItDidWrong(t *testing.T) {
 	b, r := newRaw(t, ClientConfig{})
 	got := b.ask(request("GET", "/"), http1.Try{})
 	r.request()
+	for busy := true; busy; time.Sleep(time.Millisecond) { // the last word is left out while another is being written
+		b.c.mu.Lock()
+		busy = b.c.writing
+		b.c.mu.Unlock()
+	}
 	r.send(appendWindowUpdate(nil, 0, 0))
 	<-got
 	_, p := r.next(typeGoAway)

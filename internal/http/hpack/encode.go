@@ -162,8 +162,8 @@ type Encoder struct {
 	t        table
 	compress bool
 	own      uint32 // the size we want at most
-	least    uint32 // the least size since the last update was sent
-	pending  bool   // an update must be sent
+	target   uint32 // the size to have, as the peer allows
+	least    uint32 // the least of the targets since the last update was sent
 	index    [slots]uint32
 	seen     [slots]uint32 // hashes of fields seen once
 }
@@ -180,25 +180,25 @@ func NewEncoder(size uint32, compress bool) *Encoder {
 // SetPeerSize takes the peer's SETTINGS_HEADER_TABLE_SIZE. Call it before the settings are
 // acknowledged.
 func (e *Encoder) SetPeerSize(size uint32) {
-	size = min(size, e.own)
-	e.least = min(e.least, size)
-	if size != e.t.max {
-		e.pending = true
-	}
-	e.t.setMax(size)
+	e.target = min(size, e.own)
+	e.least = min(e.least, e.target)
 }
 
 // Begin begins a header block: it appends the table size update that is due (RFC 7541 section
-// 4.2). Call it for every block, also for one made by Append alone.
+// 4.2). Call it for every block, also for one made by Append alone. When the peer allowed less
+// and then more, this block has the update to the least size and the next one the update to the
+// last: a table may be smaller than allowed, and the decoder of x/net refuses two in a block.
 func (e *Encoder) Begin(dst []byte) []byte {
-	if !e.pending {
+	size := min(e.least, e.target)
+	e.least = math.MaxUint32
+	if size >= e.t.max {
+		size = e.target
+	}
+	if size == e.t.max {
 		return dst
 	}
-	if e.least < e.t.max {
-		dst = AppendInt(dst, formUpdate, 5, uint64(e.least))
-	}
-	e.least, e.pending = math.MaxUint32, false
-	return AppendInt(dst, formUpdate, 5, uint64(e.t.max))
+	e.t.setMax(size)
+	return AppendInt(dst, formUpdate, 5, uint64(size))
 }
 
 // Append appends a field, as the function Append does, or a reference to it in the table. A

@@ -24,6 +24,7 @@ import (
 	"github.com/relais-edge/relais/internal/document"
 	"github.com/relais-edge/relais/internal/edge"
 	"github.com/relais-edge/relais/internal/edge/admin"
+	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/pop"
@@ -60,7 +61,8 @@ func serveCommand() *cobra.Command {
 		Use:   "serve -f PATH...",
 		Short: "Serve one edge from documents",
 		Long: "Serve reads documents from files or folders, serves what they say, and reloads when they change\n" +
-			"or on SIGHUP. A bad change is reported and changes nothing. SIGTERM ends in good order: no new\n" +
+			"or on SIGHUP, which also begins a new file for the access log when the old one was moved away.\n" +
+			"A bad change is reported and changes nothing. SIGTERM ends in good order: no new\n" +
 			"connections, requests under way are answered (a listener's timeouts.drain bounds it).\n" +
 			"SIGUSR2, or relais upgrade, starts the program that is on disk now, hands the sockets over\n" +
 			"once it serves, and ends in good order; when it cannot serve, nothing changes.\n" +
@@ -89,6 +91,7 @@ func serveCommand() *cobra.Command {
 type instance struct {
 	edge    *edge.Edge
 	files   *pop.Files
+	access  *record.File // nil when there is no file
 	metrics *observe.Registry
 	logger  *slog.Logger
 	flags   *serveFlags
@@ -201,11 +204,11 @@ func openAccessLog(name string, out io.Writer, in *instance) (io.Writer, error) 
 	case "-":
 		return out, nil
 	}
-	file, err := os.OpenFile(name, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	file, err := record.OpenFile(name)
 	if err != nil {
-		return nil, fmt.Errorf("access log: %w; choose another file with --access-log", err)
+		return nil, fmt.Errorf("%w; choose another file with --access-log", err)
 	}
-	in.close = append(in.close, file)
+	in.access, in.close = file, append(in.close, file)
 	return file, nil
 }
 
@@ -263,12 +266,16 @@ func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Chan
 
 // beside starts what a process does beside serving visitors, until ctx ends.
 func (in *instance) beside(ctx context.Context, g *errgroup.Group) error {
-	hup := make(chan os.Signal, 1)
+	hup, again := make(chan os.Signal, 1), make(chan os.Signal, 1)
 	signal.Notify(hup, syscall.SIGHUP)
 	started := time.Now()
 	g.Go(func() error {
 		defer signal.Stop(hup)
-		return until(ctx, in.files.Run(ctx, hup))
+		return until(ctx, in.files.Run(ctx, again))
+	})
+	g.Go(func() error {
+		in.followHangups(ctx, hup, again)
+		return nil
 	})
 	if err := in.openSides(ctx); err != nil {
 		return err
@@ -286,6 +293,27 @@ func (in *instance) beside(ctx context.Context, g *errgroup.Group) error {
 		g.Go(func() error { return until(ctx, serveMetrics(ctx, in.scrape, in.metrics)) })
 	}
 	return nil
+}
+
+// followHangups begins a new access log at each SIGHUP, as log rotation wants it, and has the
+// documents read again.
+func (in *instance) followHangups(ctx context.Context, hup <-chan os.Signal, again chan<- os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case s := <-hup:
+			if in.access != nil {
+				if err := in.access.Reopen(); err != nil {
+					in.logger.Error("the access log could not be begun anew; the old file is written on", "err", err)
+				}
+			}
+			select {
+			case again <- s:
+			default: // they are about to be read anyway
+			}
+		}
+	}
 }
 
 // until forgives an error that comes of the end of ctx.

@@ -187,6 +187,15 @@ func (l *lister) file(name string) {
 		}
 		return
 	}
+	info, err := os.Stat(name)
+	if err != nil {
+		l.failed(name, err)
+		return
+	}
+	if !info.Mode().IsRegular() { // reading a pipe may never end
+		l.problem(name, "is not a regular file", "write the documents into a file, or give them to standard input with -f -")
+		return
+	}
 	f, err := os.Open(name)
 	if err != nil {
 		l.failed(name, err)

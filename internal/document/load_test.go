@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -83,6 +84,20 @@ b.yaml:3:12: WafPolicy a metadata.name: the document is given twice; remove one 
 `
 	if got := lines(problems); got != want {
 		t.Errorf("got:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// TestLoadWaitsForNoPipe: nobody may ever write into it.
+func TestLoadWaitsForNoPipe(t *testing.T) {
+	dir := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{dir, filepath.Join(dir, "pipe.yaml")} {
+		_, problems := Load([]string{name}, noEnv)
+		if len(problems) != 1 || problems[0].What != "is not a regular file" {
+			t.Errorf("%s: %v", name, problems)
+		}
 	}
 }
 

@@ -186,6 +186,8 @@ func wordsFor(in *message.Request, e *stage.Error) words {
 		kind = "request"
 	case e.Status == 501:
 		kind = "method"
+	case e.Status == 505:
+		kind = "request"
 	case e.Status == 503:
 		kind = "busy"
 	case e.Status >= 502:

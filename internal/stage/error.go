@@ -1,6 +1,7 @@
 package stage
 
 import (
+	"context"
 	"errors"
 	"time"
 
@@ -54,11 +55,19 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// AsError finds the Error in err; any other error is the edge's own and internal.
+// AsError finds the Error in err. The end of a request's body, and that of a client, are the
+// client's doing whichever stage came upon them; any other error is the edge's own and internal.
 func AsError(err error) *Error {
 	var e *Error
 	if errors.As(err, &e) {
 		return e
+	}
+	var body *message.BodyError
+	switch {
+	case errors.As(err, &body):
+		return &Error{Code: "http_request_error", Side: SideClient, Status: body.Status, Close: true, Err: err}
+	case errors.Is(err, context.Canceled):
+		return &Error{Code: "client_gone", Side: SideClient, Status: 499, Close: true, Err: err}
 	}
 	return &Error{Code: "proxy_internal_error", Side: SideEdge, Status: 500, Err: err}
 }

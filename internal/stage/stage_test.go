@@ -106,3 +106,23 @@ func TestAChainGoesDownInOrderAndUpAgain(t *testing.T) {
 		t.Errorf("foreign error %+v", e)
 	}
 }
+
+func TestWhoseFaultAnErrorIs(t *testing.T) {
+	own := &Error{Code: "destination_unavailable", Side: SideOrigin, Status: 503}
+	for _, tc := range []struct {
+		err    error
+		side   Side
+		status int
+	}{
+		{own, SideOrigin, 503},
+		{fmt.Errorf("wrapped: %w", own), SideOrigin, 503},
+		{fmt.Errorf("waf: %w", message.ErrBodyMalformed), SideClient, 400},
+		{message.ErrBodySlow, SideClient, 408},
+		{fmt.Errorf("waiting: %w", context.Canceled), SideClient, 499},
+		{errors.New("a defect"), SideEdge, 500},
+	} {
+		if e := AsError(tc.err); e.Side != tc.side || e.Status != tc.status || !errors.Is(e, tc.err) && !errors.Is(tc.err, e) {
+			t.Errorf("%v: %s %d", tc.err, e.Side, e.Status)
+		}
+	}
+}

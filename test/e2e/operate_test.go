@@ -82,6 +82,29 @@ func TestAReloadUnderLoadFailsNoRequest(t *testing.T) {
 	}
 }
 
+func TestTheAccessLogIsBegunAnewAtSIGHUP(t *testing.T) {
+	addr := ports(t, 1)[0]
+	back := origin(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	dir := t.TempDir()
+	file, log := filepath.Join(dir, "edge.yaml"), filepath.Join(dir, "access.log")
+	write(t, file, fmt.Sprintf(plain, addr, "0", back))
+	p, _ := start(t, addr, nil, "serve", "-f", file, "--access-log", log)
+	if err := os.Rename(log, log+".1"); err != nil {
+		t.Fatal(err)
+	}
+	signal(t, p, syscall.SIGHUP)
+	eventually(t, "a new file", func() bool { _, err := os.Stat(log); return err == nil })
+	resp, err := http.Get("http://" + addr + "/after")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	eventually(t, "a line in it", func() bool {
+		b, _ := os.ReadFile(log)
+		return strings.Contains(string(b), `"path":"/after"`)
+	})
+}
+
 func TestABadDocumentChangesNothingAndSaysWhy(t *testing.T) {
 	addr := ports(t, 1)[0]
 	back := origin(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })

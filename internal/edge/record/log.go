@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"log/slog"
@@ -60,7 +61,7 @@ func (l *Log) Write(line []byte) {
 func (l *Log) Run(ctx context.Context) error {
 	tick := time.NewTicker(flushEvery)
 	defer tick.Stop()
-	var spare []byte
+	var spare, torn []byte
 	var failing bool
 	for {
 		var done bool
@@ -75,21 +76,40 @@ func (l *Log) Run(ctx context.Context) error {
 		l.pending = spare[:0]
 		l.mu.Unlock()
 		if len(batch) > 0 {
-			if _, err := l.w.Write(batch); err != nil {
-				l.dropped.Add(float64(countLines(batch)))
-				if !failing {
-					l.logger.Error("access log: cannot write; lines are dropped until it can (is the disk full?)", "err", err)
-				}
-				failing = true
-			} else {
-				failing = false
+			var err error
+			if torn, err = l.put(torn, batch); err != nil && !failing {
+				l.logger.Error("access log: cannot write; lines are dropped until it can (is the disk full?)", "err", err)
 			}
+			failing = err != nil
 		}
 		spare = batch
 		if done {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// put writes what is left of a line that a full disk has torn, and a batch. It returns what is left
+// of a line then, so that none stays torn, and drops the lines that follow it.
+func (l *Log) put(torn, batch []byte) ([]byte, error) {
+	if len(torn) > 0 {
+		n, err := l.w.Write(torn)
+		if torn = torn[n:]; err != nil {
+			l.dropped.Add(float64(countLines(batch)))
+			return torn, err
+		}
+	}
+	n, err := l.w.Write(batch)
+	if err == nil {
+		return nil, nil
+	}
+	rest := batch[n:]
+	if n > 0 && batch[n-1] != '\n' {
+		end := bytes.IndexByte(rest, '\n') + 1
+		torn, rest = bytes.Clone(rest[:end]), rest[end:]
+	}
+	l.dropped.Add(float64(countLines(rest)))
+	return torn, err
 }
 
 func countLines(b []byte) (n int) {

@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"net/http/httptest"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -225,6 +228,81 @@ func BenchmarkRecord(b *testing.B) {
 	for b.Loop() {
 		log.pending = log.pending[:0]
 		r.Record(x, message.Outcome{Status: 200, Body: 1024})
+	}
+}
+
+// smallDisk takes only so much.
+type smallDisk struct {
+	bytes.Buffer
+	room int
+}
+
+func (d *smallDisk) Write(b []byte) (int, error) {
+	n := min(len(b), d.room)
+	d.room -= n
+	d.Buffer.Write(b[:n])
+	if n < len(b) {
+		return n, syscall.ENOSPC
+	}
+	return n, nil
+}
+
+func TestAFullDiskTearsNoLine(t *testing.T) {
+	m := observe.New()
+	for room := range 40 {
+		d := &smallDisk{room: room}
+		log := NewLog(d, quiet(), m)
+		var torn []byte
+		put := func(batch string) { torn, _ = log.put(torn, []byte(batch)) }
+		put("{first}\n{second}\n{third}\n")
+		put("{fourth}\n")
+		d.room = 1 << 10
+		put("{fifth}\n")
+		lines := strings.SplitAfter(d.String(), "\n")
+		for i, line := range lines[:len(lines)-1] {
+			if !strings.HasPrefix(line, "{") || !strings.HasSuffix(line, "}\n") || strings.Count(line, "{") != 1 {
+				t.Errorf("room for %d: line %d is %q", room, i, line)
+			}
+		}
+		if lines[len(lines)-1] != "" || !strings.HasSuffix(d.String(), "{fifth}\n") {
+			t.Errorf("room for %d: %q", room, d.String())
+		}
+	}
+}
+
+func TestAMovedFileIsBegunAnew(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "access.log")
+	f, err := OpenFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for i, text := range []string{"old\n", "new\n"} {
+		if _, err := f.Write([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if i == 0 {
+			if err := os.Rename(name, name+".1"); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Reopen(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for file, want := range map[string]string{name: "new\n", name + ".1": "old\n"} {
+		if got, err := os.ReadFile(file); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", file, got, err)
+		}
+	}
+	if err := os.RemoveAll(filepath.Dir(name)); err != nil {
+		t.Fatal(err)
+	}
+	if f.Reopen() == nil {
+		t.Error("a file in no directory was opened")
+	}
+	if _, err := f.Write([]byte("on\n")); err != nil {
+		t.Error("the old file is not written on:", err)
 	}
 }
 

@@ -208,7 +208,10 @@ func (b *requestBody) advance() error {
 // trailers reads the trailer section, after which nothing that we know may come.
 func (b *requestBody) trailers(length uint64) error {
 	x := b.x
-	if length > maxTrailer || x.req.Method == message.CONNECT {
+	if x.req.Method == message.CONNECT {
+		return errFrameTunnel
+	}
+	if length > maxTrailer {
 		return errMalformed
 	}
 	block, err := x.payload(int(length))

@@ -23,11 +23,32 @@ func (r *trickle) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// parse reads a whole request stream, and says what came of it.
-func parse(s *Server, stream []byte, n int) (head string, body []byte, err error) {
+// begin reads a request's head from a stream that comes n bytes at a time.
+func begin(s *Server, stream []byte, n int) (*exchange, *fault) {
 	x := &exchange{c: &serverConn{s: s}, src: &trickle{stream, n}, in: make([]byte, firstRead)}
 	_ = x.fill()
-	if flt := x.readHead(); flt != nil {
+	flt := x.readHead()
+	if flt == nil {
+		x.body.start(x, x.head.length)
+	}
+	return x, flt
+}
+
+// rest reads the body; the error is io.EOF when it is whole.
+func (x *exchange) rest() (body []byte, err error) {
+	for {
+		p, err := x.body.step()
+		body = append(body, p...)
+		if err != nil {
+			return body, err
+		}
+	}
+}
+
+// parse reads a whole request stream, and says what came of it.
+func parse(s *Server, stream []byte, n int) (head string, body []byte, err error) {
+	x, flt := begin(s, stream, n)
+	if flt != nil {
 		return flt.code, nil, flt.errOf()
 	}
 	r := &x.req
@@ -44,14 +65,8 @@ func parse(s *Server, stream []byte, n int) (head string, body []byte, err error
 		b.WriteByte('=')
 		b.Write(value)
 	}
-	x.body.start(x, x.head.length)
-	for {
-		p, err := x.body.step()
-		body = append(body, p...)
-		if err != nil {
-			return b.String(), body, err
-		}
-	}
+	body, err = x.rest()
+	return b.String(), body, err
 }
 
 func (f *fault) errOf() error {
@@ -61,17 +76,22 @@ func (f *fault) errOf() error {
 	return errors.New(f.code)
 }
 
-// FuzzRequestStream holds that a stream means the same however it is cut into packets, and that
-// nothing gets through that could mean something else to the next HTTP/1 parser.
-func FuzzRequestStream(f *testing.F) {
-	for _, s := range []string{
+// requestStreams are some to begin with.
+func requestStreams() []string {
+	return []string{
 		headers(get("cookie", "a", "cookie", "b")...),
 		headers(post("content-length", "3")...) + frame(frameData, "ab") + frame(0x21, "x") + frame(frameData, "c"),
 		headers(post()...) + frame(frameData, "ab") + headers("x-sum", "1"),
 		frame(0x21, "abc") + headers(":method", "CONNECT", ":authority", "a:1") + frame(frameData, "x"),
 		headers(":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "a", ":path", "/c"),
 		"\x00\x05hello", "\x01\x80\x00\x00\x02\x00\x00", "\x04\x00",
-	} {
+	}
+}
+
+// FuzzRequestStream holds that a stream means the same however it is cut into packets, and that
+// nothing gets through that could mean something else to the next HTTP/1 parser.
+func FuzzRequestStream(f *testing.F) {
+	for _, s := range requestStreams() {
 		f.Add([]byte(s))
 	}
 	s := NewServer(ServerConfig{Limits: Limits{HeadBytes: 4096, Fields: 20, TargetBytes: 1000}}, &handler{})

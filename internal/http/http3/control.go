@@ -2,6 +2,7 @@ package http3
 
 import (
 	"errors"
+	"io"
 
 	"github.com/quic-go/quic-go"
 )
@@ -107,7 +108,7 @@ func (c *serverConn) uni(str *quic.ReceiveStream, seen *[4]bool) {
 
 // reader reads a unidirectional stream.
 type reader struct {
-	str  *quic.ReceiveStream
+	str  io.Reader
 	b    [512]byte
 	r, w int
 }

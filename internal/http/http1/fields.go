@@ -306,11 +306,14 @@ func stripNamed(f *message.Fields, v []byte) {
 }
 
 func sameFold(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
 	for i := range a {
 		x, y := a[i], b[i]
 		if x != y && (x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z') {
 			return false
 		}
 	}
-	return len(a) == len(b)
+	return true
 }

@@ -57,6 +57,8 @@ var refused = []struct{ in, code string }{
 	{"GET / HTTP/1.1\r\nHost: \xffh\r\n\r\n", "bad_host"},
 	{"GET / HTTP/1.1\r\nHost: " + strings.Repeat("a", 256) + "\r\n\r\n", "bad_host"},
 	{"GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", "host_differs"},
+	{"GET http://ab/ HTTP/1.1\r\nHost: a\r\n\r\n", "host_differs"},
+	{"GET http://a/ HTTP/1.1\r\nHost: ab\r\n\r\n", "host_differs"},
 	{"GET http://a/ HTTP/1.1\r\n\r\n", "no_host"},
 	{"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", "bad_target"},
 	{"GET http:/// HTTP/1.1\r\nHost: a\r\n\r\n", "bad_target"},

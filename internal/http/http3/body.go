@@ -32,6 +32,7 @@ type requestBody struct {
 func (b *requestBody) start(x *exchange, length int64) {
 	b.x, b.open, b.expect = x, true, false
 	b.length, b.left, b.total, b.err = length, 0, 0, nil
+	x.sent = pace{bytes: int64(x.w - x.r)}
 	b.closed.Store(false)
 }
 
@@ -82,10 +83,17 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			_ = x.str.SetReadDeadline(time.Time{})
 		}()
 	}
-	x.readBy.Store(x.c.s.watch.limit(x.c.s.cfg.BodyTimeout))
+	w, cfg := &x.c.s.watch, &x.c.s.cfg
+	from := w.now.Load()
+	x.readBy.Store(w.limit(x.sent.patience(cfg.BodyTimeout, cfg.BodyRate)))
 	data, err := b.step()
 	over := x.readBy.Swap(0) < 0
+	x.sent.waited += w.now.Load() - from
 	if err == nil || err == io.EOF {
+		if over { // the last bytes came as the time was over
+			x.c.kicked()
+			_ = x.str.SetReadDeadline(time.Time{})
+		}
 		return data, err
 	}
 	if ctx.Err() != nil && !over && errors.Is(err, os.ErrDeadlineExceeded) {

@@ -24,7 +24,8 @@ type serverConn struct {
 
 	settled atomic.Bool  // the handshake is over
 	busy    atomic.Bool  // the goroutine that accepts is serving
-	used    atomic.Int64 // when a request was last served
+	heard   atomic.Bool  // a whole head has come
+	used    atomic.Int64 // when a request was last served, or the connection began
 	served  atomic.Int64
 	dones   atomic.Int64
 	resets  atomic.Int64
@@ -42,6 +43,7 @@ type serverConn struct {
 	control *quic.SendStream
 	leaving leaving
 	since   int64 // when leaving became what it is
+	linger  int64 // milliseconds without requests after which one that left ends
 }
 
 // leaving is how far the end in good order is.
@@ -80,7 +82,7 @@ func (s *Server) ServeConn(ctx context.Context, qc *quic.Conn, facts *message.Co
 }
 
 func (s *Server) newConn(qc *quic.Conn, facts *message.Conn) *serverConn {
-	c := &serverConn{s: s, qc: qc, baton: make(chan struct{}, maxParked)}
+	c := &serverConn{s: s, qc: qc, baton: make(chan struct{}, maxParked), linger: linger.Milliseconds()}
 	c.facts.Store(facts)
 	c.used.Store(s.watch.now.Load())
 	c.settle(facts.TLS != nil)
@@ -203,6 +205,7 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 	x.r, x.w, x.eof, x.unknown, x.skipped, x.empty = 0, 0, false, 0, 0, 0
 	x.final, x.socket, x.refused, x.answered, x.informed, x.early = false, false, false, false, false, false
 	x.cut.Store(false)
+	x.sent, x.taken = pace{}, pace{}
 	if x.in == nil {
 		x.in = make([]byte, firstRead)
 	}
@@ -340,11 +343,10 @@ func (c *serverConn) sweep(now int64) {
 			_ = x.str.SetReadDeadline(past())
 		}
 		if by := x.writeBy.Load(); by > 0 && by < now && x.writeBy.CompareAndSwap(by, -1) {
-			c.s.slow.Add(1)
 			_ = x.str.SetWriteDeadline(past())
 		}
 	}
-	quiet := len(c.active) == 0 && !c.busy.Load()
+	quiet := c.quiet()
 	switch {
 	case c.leaving == staying && quiet && now-c.used.Load() > c.s.cfg.IdleTimeout.Milliseconds():
 		c.leaving, c.since = asked, now
@@ -352,7 +354,16 @@ func (c *serverConn) sweep(now int64) {
 	case c.leaving == asked && now-c.since >= goAwayGrace.Milliseconds():
 		c.leaving, c.since = leftNow, now
 		c.sendGoAway(c.next)
-	case c.leaving == leftNow && quiet && now-max(c.since, c.used.Load()) >= linger.Milliseconds():
+	case c.leaving == leftNow && quiet && now-max(c.since, c.used.Load()) >= c.linger:
 		go func() { _ = c.qc.CloseWithError(codeNone, "") }() // it waits for the last packet to leave
 	}
+}
+
+// quiet says whether no request is under way; c.mu is held.
+func (c *serverConn) quiet() bool { return len(c.active) == 0 && !c.busy.Load() }
+
+// kicked waits until the sweeper has done what it does to a stream whose limit it found over.
+func (c *serverConn) kicked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 }

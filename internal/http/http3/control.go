@@ -68,6 +68,12 @@ func (c *serverConn) acceptUni() {
 // uni serves a unidirectional stream.
 func (c *serverConn) uni(str *quic.ReceiveStream, seen *[4]bool) {
 	defer str.ReleaseStreamCredit()
+	defer func() {
+		if recover() != nil {
+			c.s.panics.Add(1)
+			c.kill(errInternal)
+		}
+	}()
 	in := &reader{str: str}
 	kind, err := in.number()
 	if err != nil {

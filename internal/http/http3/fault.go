@@ -64,6 +64,7 @@ var (
 	errFloodStreams   = &connError{codeExcessiveLoad, "too many unknown streams"}
 	errFloodReset     = &connError{codeExcessiveLoad, "too many requests were given up, or refused"}
 	errFloodDecoder   = &connError{codeExcessiveLoad, "too much on the decoder stream"}
+	errInternal       = &connError{codeInternal, "a fault of ours"}
 	errNoControlWrite = &connError{codeInternal, "the control stream cannot be opened"}
 )
 

@@ -66,8 +66,9 @@ type sweeper struct {
 	date  atomic.Pointer[[29]byte]
 	sec   int64
 
-	mu   sync.Mutex
-	list []*serverConn
+	mu     sync.Mutex
+	list   []*serverConn
+	cursor int // where Shed goes on
 }
 
 func (w *sweeper) init() {

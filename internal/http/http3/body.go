@@ -216,7 +216,7 @@ func (b *requestBody) advance() error {
 // trailers reads the trailer section, after which nothing that we know may come.
 func (b *requestBody) trailers(length uint64) error {
 	x := b.x
-	if x.req.Method == message.CONNECT {
+	if x.socket || x.req.Method == message.CONNECT {
 		return errFrameTunnel
 	}
 	if length > maxTrailer {

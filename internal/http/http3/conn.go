@@ -11,9 +11,6 @@ import (
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
-// maxParked is how many goroutines of a connection wait for the next time that one is needed.
-const maxParked = 4
-
 // serverConn is one connection of a client. One goroutine at a time accepts streams, and
 // serves what it accepted until it must wait; then it hands the accepting over.
 type serverConn struct {
@@ -32,12 +29,10 @@ type serverConn struct {
 	updates atomic.Int32 // len(early updates)
 	killed  atomic.Bool
 
-	baton chan struct{}
-	work  sync.WaitGroup
+	work sync.WaitGroup // goroutines that serve it
 
 	mu      sync.Mutex
-	active  []*exchange // those that may wait
-	parked  int
+	active  []*exchange   // those that may wait
 	next    quic.StreamID // after the highest that was accepted
 	pending []update      // priorities of requests that have not come yet
 	control *quic.SendStream
@@ -82,7 +77,7 @@ func (s *Server) ServeConn(ctx context.Context, qc *quic.Conn, facts *message.Co
 }
 
 func (s *Server) newConn(qc *quic.Conn, facts *message.Conn) *serverConn {
-	c := &serverConn{s: s, qc: qc, baton: make(chan struct{}, maxParked), linger: linger.Milliseconds()}
+	c := &serverConn{s: s, qc: qc, linger: linger.Milliseconds()}
 	c.facts.Store(facts)
 	c.used.Store(s.watch.now.Load())
 	c.settle(facts.TLS != nil)
@@ -124,13 +119,13 @@ func (c *serverConn) serve(ctx context.Context) {
 	if s.draining.Load() {
 		c.goAway()
 	}
-	c.work.Go(c.acceptUni)
-	c.lead()
+	s.crew.lead(c)
+	c.acceptUni()
 	<-qc.Context().Done()
 	c.work.Wait()
 }
 
-// lead accepts and serves streams, as long as this goroutine is the one to do so.
+// lead accepts and serves streams, until another goroutine does or the connection has ended.
 func (c *serverConn) lead() {
 	ctx := c.qc.Context()
 	for {
@@ -139,12 +134,8 @@ func (c *serverConn) lead() {
 			return
 		}
 		c.busy.Store(true)
-		x := c.take(str)
-		if x != nil && !x.serve() {
-			if !c.park() {
-				return
-			}
-			continue
+		if x := c.take(str); x != nil && !x.serve() {
+			return
 		}
 		c.used.Store(c.s.watch.now.Load())
 		c.busy.Store(false)
@@ -154,32 +145,7 @@ func (c *serverConn) lead() {
 // promote has another goroutine accept.
 func (c *serverConn) promote() {
 	c.busy.Store(false)
-	c.mu.Lock()
-	if c.parked > 0 {
-		c.parked--
-		c.mu.Unlock()
-		c.baton <- struct{}{} // has room for each that is parked
-		return
-	}
-	c.mu.Unlock()
-	c.work.Go(c.lead)
-}
-
-// park waits until this goroutine is to accept; false when it is not needed.
-func (c *serverConn) park() bool {
-	c.mu.Lock()
-	if c.parked == maxParked {
-		c.mu.Unlock()
-		return false
-	}
-	c.parked++
-	c.mu.Unlock()
-	select {
-	case <-c.baton:
-		return true
-	case <-c.qc.Context().Done():
-		return false
-	}
+	c.s.crew.lead(c)
 }
 
 // take makes an exchange of a stream; nil when the stream was rejected.

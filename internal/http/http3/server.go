@@ -12,6 +12,7 @@ type Server struct {
 	cfg      ServerConfig
 	handler  Handler
 	watch    sweeper
+	crew     crew
 	spare    sync.Pool // of *exchange
 	bodies   sync.Pool // of *[]byte, bodyRead long
 	draining atomic.Bool
@@ -31,7 +32,11 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 }
 
 // Run keeps the limits of time and the clock behind Date until ctx ends. It blocks.
-func (s *Server) Run(ctx context.Context) error { return s.watch.run(ctx) }
+func (s *Server) Run(ctx context.Context) error {
+	s.crew.begin()
+	defer s.crew.end()
+	return s.watch.run(ctx, s.crew.trim)
+}
 
 // Drain ends all connections in good order: GOAWAY, then what is under way, then the end. It does
 // not wait. Connections that come later are told to go at once.
@@ -77,7 +82,8 @@ func (w *sweeper) init() {
 	w.setDate(w.epoch)
 }
 
-func (w *sweeper) run(ctx context.Context) error {
+// run calls each second when it begins.
+func (w *sweeper) run(ctx context.Context, second func()) error {
 	t := time.NewTicker(tick)
 	defer t.Stop()
 	for {
@@ -91,6 +97,7 @@ func (w *sweeper) run(ctx context.Context) error {
 		w.now.Store(now)
 		if t.Unix() != w.sec {
 			w.setDate(t)
+			second()
 		}
 		w.each(func(c *serverConn) { c.sweep(now) })
 	}

@@ -3,7 +3,7 @@
 #
 #   fuzz.sh all TIME PARSERTIME  every target; PARSERTIME is for those that read bytes of a network first
 #   fuzz.sh parsers TIME         only those
-#   fuzz.sh keep                 puts inputs that were found, and reach code that the seeds do not,
+#   fuzz.sh keep [FOLDER]        puts inputs that were found, and reach code that the seeds do not,
 #                                into testdata/fuzz, where go test runs them
 #
 # A time is a number of runs (20000x) or a duration (30m). An input that fails is printed, with what
@@ -14,6 +14,7 @@ export GO=${GO:-go}
 
 parser() { # FOLDER TARGET
   case $1/$2 in
+  */FuzzMarkOf | */FuzzPriority) return 1 ;; # a few lines each
   internal/http/http[123]/* | internal/http/hpack/* | internal/http/qpack/* | internal/edge/proxyproto/*) return 0 ;;
   esac
   return 1
@@ -54,7 +55,11 @@ run() { # reads FOLDER TARGET TIME; every target runs, also after one that faile
 
 # covered prints the blocks that a target reaches with its seeds and the inputs in work.
 covered() { # BINARY TARGET
-  (cd "$work" && "$1" -test.run "^$2\$" -test.coverprofile=profile >/dev/null 2>&1 && awk '/ 1$/ { print $1 }' profile) | sort -u
+  if ! (cd "$work" && "$1" -test.run "^$2\$" -test.coverprofile=profile >out 2>&1); then
+    echo "an input of $2 fails; make fuzz finds it again" >&2
+    return 0
+  fi
+  awk '/ 1$/ { print $1 }' "$work/profile" | sort -u
 }
 
 keep() { # FOLDER TARGET
@@ -91,6 +96,6 @@ parsers) targets | while read -r d t; do if parser "$d" "$t"; then echo "$d $t $
 keep)
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT
-  targets | while read -r d t; do if parser "$d" "$t"; then keep "$d" "$t"; fi; done ;;
+  targets | while read -r d t; do if parser "$d" "$t" && [[ $d == "${2:-}"* ]]; then keep "$d" "$t"; fi; done ;;
 *) sed -n '2,11p' "$0" && exit 2 ;;
 esac

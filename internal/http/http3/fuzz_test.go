@@ -160,15 +160,19 @@ func FuzzPriority(f *testing.F) {
 
 func TestRFC9218Section4Priority(t *testing.T) {
 	for v, want := range map[string]priority{
-		"":               {3, false},
-		"u=0":            {0, false},
-		"u=7, i":         {7, true},
-		"i=?1,u=2":       {2, true},
-		"i, i=?0":        {3, false},
-		"u=8":            {3, false},
-		"u=-1, i=1":      {3, false},
-		"u=1;x=2, i;y":   {1, true},
-		"x=\"u=1\", u=4": {4, false},
+		"":                        {3, false},
+		"u=0":                     {0, false},
+		"u=7, i":                  {7, true},
+		"i=?1,u=2":                {2, true},
+		"i, i=?0":                 {3, false},
+		"u=8":                     {3, false},
+		"u=-1, i=1":               {3, false},
+		"u=1;x=2, i;y":            {1, true},
+		"x=\"u=1\", u=4":          {4, false},
+		"x=\"a,u=7,b\"":           {3, false},
+		"x=\"a\\\",u=7\", u=2, i": {2, true},
+		"u=1, u=9":                {3, false},
+		"i, i=1":                  {3, false},
 	} {
 		if got := readPriority([]byte(v)); got != want {
 			t.Errorf("%q: %v, want %v", v, got, want)

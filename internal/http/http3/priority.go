@@ -36,26 +36,33 @@ func readPriority(v []byte) priority {
 				break
 			}
 		}
-		switch {
+		switch { // of a key that comes again the last value counts (RFC 9651 section 3.2), good or not
 		case len(key) != 1:
-		case key[0] == 'u' && len(value) == 1 && value[0] >= '0' && value[0] <= '7':
-			p.urgency = int8(value[0] - '0')
-		case key[0] == 'i' && string(value) == "?1":
-			p.incremental = true
-		case key[0] == 'i' && string(value) == "?0":
-			p.incremental = false
+		case key[0] == 'u':
+			p.urgency = defaultUrgency
+			if len(value) == 1 && value[0] >= '0' && value[0] <= '7' {
+				p.urgency = int8(value[0] - '0')
+			}
+		case key[0] == 'i':
+			p.incremental = string(value) == "?1"
 		}
 	}
 	return p
 }
 
-// nextItem cuts the first element off a comma-separated list.
+// nextItem cuts the first element off a comma-separated list. A comma in quotes is part of one.
 func nextItem(list []byte) (item, rest []byte) {
-	end := len(list)
-	for i, c := range list {
-		if c == ',' {
+	end, quoted := len(list), false
+	for i := 0; i < len(list); i++ {
+		c := list[i]
+		if c == ',' && !quoted {
 			end, rest = i, list[i+1:]
 			break
+		}
+		if c == '"' {
+			quoted = !quoted
+		} else if c == '\\' && quoted {
+			i++
 		}
 	}
 	item = list[:end]

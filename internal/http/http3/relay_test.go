@@ -262,6 +262,9 @@ func TestRFC8470EarlyData(t *testing.T) {
 		want    string
 	}{
 		{"section 5.1: GET is served, and says so", true, true, headers(get()...), true, "200 GET a / Early-Data=1 length=0"},
+		{"section 5.1: what the client says of it itself is not said twice", true, true, headers(get("early-data", "1")...), true, "200 GET a / Early-Data=1 length=0"},
+		{"section 3: PUT without a body waits", true, true, headers(":method", "PUT", ":scheme", "https", ":authority", "a", ":path", "/"), false, "200 PUT a / length=0"},
+		{"section 3: CONNECT waits", true, true, headers(":method", "CONNECT", ":authority", "a:443"), false, "200"},
 		{"section 3: POST waits for the handshake", true, true, headers(post()...) + frame(frameData, "x"), false, "200 POST a / length=-1 body=x EOF"},
 		{"section 3: a GET with a body waits", true, true, headers(get()...) + frame(frameData, "x"), false, "200 GET a / length=-1 body=x EOF"},
 		{"GET from an address that nothing proves waits", true, false, headers(get()...), false, "200 GET a / length=0"},

@@ -84,11 +84,11 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 		}()
 	}
 	w, cfg := &x.c.s.watch, &x.c.s.cfg
-	from := w.now.Load()
-	x.readBy.Store(w.limit(x.sent.patience(cfg.BodyTimeout, cfg.BodyRate)))
+	from := w.Now()
+	x.readBy.Store(w.Limit(x.sent.patience(cfg.BodyTimeout, cfg.BodyRate)))
 	data, err := b.step()
 	over := x.readBy.Swap(0) < 0
-	x.sent.waited += w.now.Load() - from
+	x.sent.waited += w.Now() - from
 	if err == nil || err == io.EOF {
 		if over { // the last bytes came as the time was over
 			x.c.kicked()

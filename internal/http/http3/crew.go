@@ -15,8 +15,12 @@ type crew struct {
 // hand is a goroutine of the crew that waits for a connection; nil ends it.
 type hand struct{ next chan *serverConn }
 
-// maxIdle bounds the hands that wait.
-const maxIdle = 512
+const (
+	// maxIdle bounds the hands that wait.
+	maxIdle = 512
+	// trimTicks is how many ticks of the server's clock are between two trims: a second.
+	trimTicks = 10
+)
 
 // lead has a goroutine accept and serve the streams of c; c.work counts it.
 func (k *crew) lead(c *serverConn) {

@@ -48,12 +48,8 @@ func (s *Server) Shed() Shed {
 	var idle, silent *serverConn
 	var idleAt, silentAt int64
 	found := 0
-	w := &s.watch
-	w.mu.Lock()
-	now := w.now.Load()
-	for i := 0; i < min(len(w.list), shedLook) && found < shedFound; i++ {
-		w.cursor++
-		c := w.list[w.cursor%len(w.list)]
+	now := s.watch.Now()
+	s.watch.Some(shedLook, func(c *serverConn) bool {
 		switch state, at := c.sheddable(now); {
 		case state == ShedIdle:
 			if found++; idle == nil || at < idleAt {
@@ -62,8 +58,8 @@ func (s *Server) Shed() Shed {
 		case state == ShedSilent && (silent == nil || at < silentAt):
 			silent, silentAt = c, at
 		}
-	}
-	w.mu.Unlock()
+		return found < shedFound
+	})
 	switch {
 	case idle != nil && idle.shed(ShedIdle):
 		return ShedIdle
@@ -96,7 +92,7 @@ func (c *serverConn) sheddable1(now int64) Shed {
 
 // shed ends the connection if it still is in that state.
 func (c *serverConn) shed(state Shed) bool {
-	now := c.s.watch.now.Load()
+	now := c.s.watch.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.sheddable1(now) != state {

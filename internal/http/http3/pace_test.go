@@ -188,6 +188,6 @@ func TestShed(t *testing.T) {
 
 // after says whether so many ticks of the server's clock have passed.
 func after(s *Server, ticks int64) func() bool {
-	from := s.watch.now.Load()
-	return func() bool { return s.watch.now.Load()-from >= ticks*tick.Milliseconds() }
+	from := s.watch.Now()
+	return func() bool { return s.watch.Now()-from >= ticks*tick.Milliseconds() }
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -181,20 +182,24 @@ func webSocketOverHTTP3(t *testing.T, addr string, conf *tls.Config) {
 // earlyData has a returning client ask in its first packets: the origin learns of it, and its 425
 // comes through (RFC 8470).
 func earlyData(t *testing.T, addr string, conf *tls.Config) {
-	store := quic.NewLRUTokenStore(1, 10)
+	tickets := &countedSessions{ClientSessionCache: conf.ClientSessionCache}
+	store := &countedTokens{TokenStore: quic.NewLRUTokenStore(1, 10)}
+	conf = conf.Clone()
+	conf.ClientSessionCache = tickets
 	ask := func(method string) int {
 		tr := &http3.Transport{TLSClientConfig: conf, QUICConfig: &quic.Config{TokenStore: store}}
 		defer tr.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
 		req, _ := http.NewRequestWithContext(ctx, method, "https://"+addr+"/early", nil)
+		hadTickets, hadTokens := tickets.n.Load(), store.n.Load()
 		resp, err := tr.RoundTrip(req)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
 		_, _ = io.Copy(io.Discard, resp.Body)
-		time.Sleep(50 * time.Millisecond) // for the ticket and the token
+		eventually(t, "a ticket and a token for the next visit", func() bool { return tickets.n.Load() > hadTickets && store.n.Load() > hadTokens })
 		return resp.StatusCode
 	}
 	if got := ask(http.MethodGet); got != 200 {
@@ -205,4 +210,28 @@ func earlyData(t *testing.T, addr string, conf *tls.Config) {
 	if got := ask(http.MethodPost); got != 200 {
 		t.Errorf("a POST: %d", got)
 	}
+}
+
+// countedSessions and countedTokens count what a server has given a client for its next visit.
+type (
+	countedSessions struct {
+		tls.ClientSessionCache
+		n atomic.Int64
+	}
+	countedTokens struct {
+		quic.TokenStore
+		n atomic.Int64
+	}
+)
+
+func (c *countedSessions) Put(key string, s *tls.ClientSessionState) {
+	c.ClientSessionCache.Put(key, s)
+	if s != nil {
+		c.n.Add(1)
+	}
+}
+
+func (c *countedTokens) Put(key string, t *quic.ClientToken) {
+	c.TokenStore.Put(key, t)
+	c.n.Add(1)
 }

@@ -152,7 +152,7 @@ func (a *Active) engines() {
 		Limits:    http3.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
 		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests,
 		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
-		TunnelTimeout: tunnelTimeout,
+		TunnelTimeout: tunnelTimeout, BodyRate: int64(v1.Value(l.BodyRate)), WriteRate: int64(v1.Value(l.WriteRate)),
 	}, a.m.cfg.Handler)
 }
 
@@ -206,7 +206,7 @@ func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) e
 // commit makes a current: it follows the settings before, if any.
 func (a *Active) commit(s *state) {
 	a.state = s
-	s.join(a.own)
+	s.join(a.shedders()...)
 	a.series = a.m.metrics.open(a.Key)
 	a.current.Store(true)
 	if a.tls != nil {
@@ -262,7 +262,7 @@ func (a *Active) forget() {
 	if a.cancel != nil {
 		a.cancel()
 	}
-	a.state.part(a.own)
+	a.state.part(a.shedders()...)
 	a.m.metrics.close(a.Key)
 }
 
@@ -295,6 +295,17 @@ func (a *Active) drainOld() {
 	}
 }
 
+// shedders are the servers whose idle connections can go. HTTP/2's keep theirs.
+func (a *Active) shedders() []shedder {
+	if a.own == nil {
+		return nil
+	}
+	if !a.h3 {
+		return []shedder{over1{a.own}}
+	}
+	return []shedder{over1{a.own}, over3{a.own3}}
+}
+
 // state is what of a listener outlives its settings: the count of its connections and the
 // keys of its session tickets.
 type state struct {
@@ -303,28 +314,26 @@ type state struct {
 	open atomic.Int64
 	mu   sync.Mutex
 	from map[netip.Prefix]int
-	own  []*http1.Server // of all settings that still have connections
+	own  []shedder // of all settings that still have connections
 }
 
 // engines are those whose connections are counted in s.
-func (s *state) engines() []*http1.Server {
+func (s *state) engines() []shedder {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.own)
 }
 
-func (s *state) join(own *http1.Server) {
+func (s *state) join(own ...shedder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if own != nil {
-		s.own = append(s.own, own)
-	}
+	s.own = append(s.own, own...)
 }
 
-func (s *state) part(own *http1.Server) {
+func (s *state) part(own ...shedder) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.own = slices.DeleteFunc(s.own, func(o *http1.Server) bool { return o == own })
+	s.own = slices.DeleteFunc(s.own, func(o shedder) bool { return slices.Contains(own, o) })
 }
 
 // take takes a place of the listener's connections.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http3"
 )
 
 // What happens when places are few: from three quarters on no address may have more than its
@@ -41,12 +42,29 @@ func (a *Active) enterTCP() (refused string) {
 	if !a.state.take(limit + 1 + limit/64) {
 		return reason
 	}
-	if !a.shed() {
+	if !a.shed(full) {
 		a.state.give()
 		return reason
 	}
 	a.m.open.Add(1)
 	return ""
+}
+
+// enterQUIC takes a place for a connection over UDP, which needs no descriptor. An idle connection goes
+// only for a client whose address is proved: others could be made up without end.
+func (a *Active) enterQUIC(verified bool) bool {
+	limit := a.Spec.Limits.Connections
+	if a.state.take(limit) {
+		return true
+	}
+	if !verified || !a.state.take(limit+1+limit/64) {
+		return false
+	}
+	if !a.shed(false) {
+		a.state.give()
+		return false
+	}
+	return true
 }
 
 // leaveTCP gives the place back.
@@ -58,19 +76,52 @@ func (a *Active) leaveTCP() {
 // full says whether the descriptors for connections are used up.
 func (m *Manager) full() bool { return m.cfg.Files > 0 && m.open.Load() >= int64(m.cfg.Files) }
 
-// shed ends an idle connection of the listener, whatever settings it has.
-func (a *Active) shed() bool {
+// shed ends an idle connection of the listener, whatever settings and version of HTTP it has; where
+// none is, one that has been slow to say anything. Files says that it is to give back a descriptor,
+// which those over UDP share.
+func (a *Active) shed(files bool) bool {
 	for _, s := range a.state.engines() {
-		switch s.Shed() {
-		case http1.ShedIdle:
-			a.series.shed[shedIdle].Inc()
-			return true
-		case http1.ShedSilent:
-			a.series.shed[shedSilent].Inc()
+		if _, udp := s.(over3); udp && files {
+			continue
+		}
+		if state := s.Shed(); state != "" {
+			a.series.shed[state].Inc()
 			return true
 		}
 	}
 	return false
+}
+
+// shedder is a server that can do without some of its connections.
+type shedder interface {
+	// Shed ends one, and says in which of the states that sheds names it was; "" when there is none.
+	Shed() string
+}
+
+// over1 and over3 are our servers as shedders.
+type (
+	over1 struct{ *http1.Server }
+	over3 struct{ *http3.Server }
+)
+
+func (s over1) Shed() string {
+	switch s.Server.Shed() {
+	case http1.ShedIdle:
+		return shedIdle
+	case http1.ShedSilent:
+		return shedSilent
+	}
+	return ""
+}
+
+func (s over3) Shed() string {
+	switch s.Server.Shed() {
+	case http3.ShedIdle:
+		return shedIdle
+	case http3.ShedSilent:
+		return shedSilent
+	}
+	return ""
 }
 
 // admit takes a place of those of the client's address, or says why there is none. Trusted

@@ -14,9 +14,9 @@ func (e *endpoint) Settings() *http3.Settings { return e.current.Load().settings
 
 // Admit implements http3.Acceptor: a connection has its place among the listener's before its
 // handshake costs anything. Its address is not counted yet, for it may be forged.
-func (e *endpoint) Admit(netip.AddrPort, bool) (func(http3.Failure), bool) {
+func (e *endpoint) Admit(_ netip.AddrPort, verified bool) (func(http3.Failure), bool) {
 	a := e.enter()
-	if !a.state.take(a.Spec.Limits.Connections) {
+	if !a.enterQUIC(verified) {
 		a.series.refused[refuseConnections].Inc()
 		a.exit()
 		return nil, false

@@ -64,6 +64,29 @@ func TestQUICConnectionsAreLimited(t *testing.T) {
 	}
 }
 
+// When a listener is full, clients must prove their addresses, and then an idle connection makes room.
+func TestAnIdleHTTP3ConnectionMakesRoom(t *testing.T) {
+	r := newRig(t)
+	r.apply(listener("a", withTLS, withH3, func(s *v1.ListenerSpec) { s.Limits.Connections = 2 }))
+	for range 2 {
+		if err := r.ask3(r.addr("a")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	for range 3 { // the first is refused: its address could be made up
+		if err = r.ask3(r.addr("a")); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := r.metric(`relais_listener_connections_shed_total{listener="demo/a",state="idle"}`); got != "1" {
+		t.Errorf("counted %q", got)
+	}
+}
+
 func TestPlacesOfQUICConnectionsAreGivenBack(t *testing.T) {
 	r := newRig(t)
 	r.apply(listener("a", withTLS, withH3, func(s *v1.ListenerSpec) { s.Limits.Connections, s.Limits.ConnectionsPerAddress = 1, 1 }))

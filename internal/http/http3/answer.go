@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 	"strconv"
+	"time"
 
 	"github.com/quic-go/quic-go"
 
@@ -16,8 +18,6 @@ const (
 	// maxAtOnce is what the transport takes without a wait: it copies it into one frame. The begin
 	// of a body goes with what frames it.
 	maxAtOnce = 1400
-	// maxPiece is how much is written before the limit of writing starts anew.
-	maxPiece = 128 << 10
 )
 
 // answer sends resp.
@@ -162,24 +162,44 @@ func (x *exchange) memory(resp *message.Response) error {
 
 // write writes b, and ends the stream with it if last; x.wmu is held.
 func (x *exchange) write(b []byte, last bool) error {
-	w := &x.c.s.watch
-	for len(b) > 0 {
-		n := min(len(b), maxPiece)
-		if !x.leading {
-			x.writeBy.Store(w.Limit(x.c.s.cfg.WriteTimeout))
-		}
-		_, err := x.str.Write(b[:n])
-		if err != nil {
-			return err
-		}
-		b = b[n:]
+	if err := x.put(b); err != nil {
+		return err
 	}
-	x.writeBy.Store(0)
 	if last {
 		x.final = true
 		return x.str.Close()
 	}
 	return nil
+}
+
+// put writes b, for as long as the client takes some of it in time, and fast enough on average. What
+// the transport has put into packets counts as taken: what it puts is what the client has room for.
+func (x *exchange) put(b []byte) error {
+	if x.leading || len(b) == 0 { // so little does not wait
+		_, err := x.str.Write(b)
+		return err
+	}
+	w, cfg, p := &x.c.s.watch, &x.c.s.cfg, &x.taken
+	for {
+		from := w.Now()
+		x.writeBy.Store(w.Limit(p.patience(cfg.WriteTimeout, cfg.WriteRate)))
+		n, err := x.str.Write(b)
+		over := x.writeBy.Swap(0) < 0
+		p.bytes, p.waited = p.bytes+int64(n), p.waited+w.Now()-from
+		if !over || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if err != nil && (n == 0 || p.patience(cfg.WriteTimeout, cfg.WriteRate) == 0) {
+			x.c.s.slow.Add(1)
+			return err
+		}
+		x.c.kicked()
+		_ = x.str.SetWriteDeadline(time.Time{})
+		if err == nil {
+			return nil
+		}
+		b = b[n:]
+	}
 }
 
 // stream sends the head in x.out and the body as it comes. A body of known length is one DATA

@@ -32,6 +32,7 @@ type requestBody struct {
 func (b *requestBody) start(x *exchange, length int64) {
 	b.x, b.open, b.expect = x, true, false
 	b.length, b.left, b.total, b.err = length, 0, 0, nil
+	x.sent = pace{bytes: int64(x.w - x.r)}
 	b.closed.Store(false)
 }
 
@@ -82,10 +83,17 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			_ = x.str.SetReadDeadline(time.Time{})
 		}()
 	}
-	x.readBy.Store(x.c.s.watch.Limit(x.c.s.cfg.BodyTimeout))
+	w, cfg := &x.c.s.watch, &x.c.s.cfg
+	from := w.Now()
+	x.readBy.Store(w.Limit(x.sent.patience(cfg.BodyTimeout, cfg.BodyRate)))
 	data, err := b.step()
 	over := x.readBy.Swap(0) < 0
+	x.sent.waited += w.Now() - from
 	if err == nil || err == io.EOF {
+		if over { // the last bytes came as the time was over
+			x.c.kicked()
+			_ = x.str.SetReadDeadline(time.Time{})
+		}
 		return data, err
 	}
 	if ctx.Err() != nil && !over && errors.Is(err, os.ErrDeadlineExceeded) {
@@ -208,7 +216,10 @@ func (b *requestBody) advance() error {
 // trailers reads the trailer section, after which nothing that we know may come.
 func (b *requestBody) trailers(length uint64) error {
 	x := b.x
-	if length > maxTrailer || x.req.Method == message.CONNECT {
+	if x.socket || x.req.Method == message.CONNECT {
+		return errFrameTunnel
+	}
+	if length > maxTrailer {
 		return errMalformed
 	}
 	block, err := x.payload(int(length))

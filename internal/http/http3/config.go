@@ -41,9 +41,14 @@ type ServerConfig struct {
 
 	HeaderTimeout time.Duration // from a stream's begin to the end of its head; 15 s
 	BodyTimeout   time.Duration // longest wait for more of a body; 30 s
-	WriteTimeout  time.Duration // longest time in which nothing can be written (128 KiB at most); 30 s
+	WriteTimeout  time.Duration // longest time in which the client takes nothing; 30 s
 	IdleTimeout   time.Duration // between requests; 75 s
 	TunnelTimeout time.Duration // longest silence of both sides of a tunnel; 1 h
+
+	// BodyRate and WriteRate are the bytes a second that a client must send of a body, or take of
+	// an answer, on average over the time that is spent waiting for it beyond BodyTimeout or
+	// WriteTimeout; 0 is no limit.
+	BodyRate, WriteRate int64
 }
 
 func orDefault[T int | time.Duration](v *T, d T) {

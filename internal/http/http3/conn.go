@@ -11,9 +11,6 @@ import (
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
-// maxParked is how many goroutines of a connection wait for the next time that one is needed.
-const maxParked = 4
-
 // serverConn is one connection of a client. One goroutine at a time accepts streams, and
 // serves what it accepted until it must wait; then it hands the accepting over.
 type serverConn struct {
@@ -24,24 +21,24 @@ type serverConn struct {
 
 	settled atomic.Bool  // the handshake is over
 	busy    atomic.Bool  // the goroutine that accepts is serving
-	used    atomic.Int64 // when a request was last served
+	heard   atomic.Bool  // a whole head has come
+	used    atomic.Int64 // when a request was last served, or the connection began
 	served  atomic.Int64
 	dones   atomic.Int64
 	resets  atomic.Int64
 	updates atomic.Int32 // len(early updates)
 	killed  atomic.Bool
 
-	baton chan struct{}
-	work  sync.WaitGroup
+	work sync.WaitGroup // goroutines that serve it
 
 	mu      sync.Mutex
-	active  []*exchange // those that may wait
-	parked  int
+	active  []*exchange   // those that may wait
 	next    quic.StreamID // after the highest that was accepted
 	pending []update      // priorities of requests that have not come yet
 	control *quic.SendStream
 	leaving leaving
 	since   int64 // when leaving became what it is
+	linger  int64 // milliseconds without requests after which one that left ends
 }
 
 // leaving is how far the end in good order is.
@@ -80,7 +77,7 @@ func (s *Server) ServeConn(ctx context.Context, qc *quic.Conn, facts *message.Co
 }
 
 func (s *Server) newConn(qc *quic.Conn, facts *message.Conn) *serverConn {
-	c := &serverConn{s: s, qc: qc, baton: make(chan struct{}, maxParked)}
+	c := &serverConn{s: s, qc: qc, linger: linger.Milliseconds()}
 	c.facts.Store(facts)
 	c.used.Store(s.watch.Now())
 	c.settle(facts.TLS != nil)
@@ -122,13 +119,13 @@ func (c *serverConn) serve(ctx context.Context) {
 	if s.draining.Load() {
 		c.goAway()
 	}
-	c.work.Go(c.acceptUni)
-	c.lead()
+	s.crew.lead(c)
+	c.acceptUni()
 	<-qc.Context().Done()
 	c.work.Wait()
 }
 
-// lead accepts and serves streams, as long as this goroutine is the one to do so.
+// lead accepts and serves streams, until another goroutine does or the connection has ended.
 func (c *serverConn) lead() {
 	ctx := c.qc.Context()
 	for {
@@ -137,12 +134,8 @@ func (c *serverConn) lead() {
 			return
 		}
 		c.busy.Store(true)
-		x := c.take(str)
-		if x != nil && !x.serve() {
-			if !c.park() {
-				return
-			}
-			continue
+		if x := c.take(str); x != nil && !x.serve() {
+			return
 		}
 		c.used.Store(c.s.watch.Now())
 		c.busy.Store(false)
@@ -152,32 +145,7 @@ func (c *serverConn) lead() {
 // promote has another goroutine accept.
 func (c *serverConn) promote() {
 	c.busy.Store(false)
-	c.mu.Lock()
-	if c.parked > 0 {
-		c.parked--
-		c.mu.Unlock()
-		c.baton <- struct{}{} // has room for each that is parked
-		return
-	}
-	c.mu.Unlock()
-	c.work.Go(c.lead)
-}
-
-// park waits until this goroutine is to accept; false when it is not needed.
-func (c *serverConn) park() bool {
-	c.mu.Lock()
-	if c.parked == maxParked {
-		c.mu.Unlock()
-		return false
-	}
-	c.parked++
-	c.mu.Unlock()
-	select {
-	case <-c.baton:
-		return true
-	case <-c.qc.Context().Done():
-		return false
-	}
+	c.s.crew.lead(c)
 }
 
 // take makes an exchange of a stream; nil when the stream was rejected.
@@ -203,6 +171,7 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 	x.r, x.w, x.eof, x.unknown, x.skipped, x.empty = 0, 0, false, 0, 0, 0
 	x.final, x.socket, x.refused, x.answered, x.informed, x.early = false, false, false, false, false, false
 	x.cut.Store(false)
+	x.sent, x.taken = pace{}, pace{}
 	if x.in == nil {
 		x.in = make([]byte, firstRead)
 	}
@@ -342,11 +311,10 @@ func (c *serverConn) sweep(now int64) {
 			_ = x.str.SetReadDeadline(past())
 		}
 		if by := x.writeBy.Load(); by > 0 && by < now && x.writeBy.CompareAndSwap(by, -1) {
-			c.s.slow.Add(1)
 			_ = x.str.SetWriteDeadline(past())
 		}
 	}
-	quiet := len(c.active) == 0 && !c.busy.Load()
+	quiet := c.quiet()
 	switch {
 	case c.leaving == staying && quiet && now-c.used.Load() > c.s.cfg.IdleTimeout.Milliseconds():
 		c.leaving, c.since = asked, now
@@ -354,7 +322,16 @@ func (c *serverConn) sweep(now int64) {
 	case c.leaving == asked && now-c.since >= goAwayGrace.Milliseconds():
 		c.leaving, c.since = leftNow, now
 		c.sendGoAway(c.next)
-	case c.leaving == leftNow && quiet && now-max(c.since, c.used.Load()) >= linger.Milliseconds():
+	case c.leaving == leftNow && quiet && now-max(c.since, c.used.Load()) >= c.linger:
 		go func() { _ = c.qc.CloseWithError(codeNone, "") }() // it waits for the last packet to leave
 	}
+}
+
+// quiet says whether no request is under way; c.mu is held.
+func (c *serverConn) quiet() bool { return len(c.active) == 0 && !c.busy.Load() }
+
+// kicked waits until the sweeper has done what it does to a stream whose limit it found over.
+func (c *serverConn) kicked() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 }

@@ -2,6 +2,7 @@ package http3
 
 import (
 	"errors"
+	"io"
 
 	"github.com/quic-go/quic-go"
 )
@@ -67,6 +68,12 @@ func (c *serverConn) acceptUni() {
 // uni serves a unidirectional stream.
 func (c *serverConn) uni(str *quic.ReceiveStream, seen *[4]bool) {
 	defer str.ReleaseStreamCredit()
+	defer func() {
+		if recover() != nil {
+			c.s.panics.Add(1)
+			c.kill(errInternal)
+		}
+	}()
 	in := &reader{str: str}
 	kind, err := in.number()
 	if err != nil {
@@ -107,7 +114,7 @@ func (c *serverConn) uni(str *quic.ReceiveStream, seen *[4]bool) {
 
 // reader reads a unidirectional stream.
 type reader struct {
-	str  *quic.ReceiveStream
+	str  io.Reader
 	b    [512]byte
 	r, w int
 }

@@ -47,6 +47,7 @@ type exchange struct {
 
 	// Limits of time: milliseconds of the server's clock, 0 for none, -1 when over.
 	readBy, writeBy atomic.Int64
+	sent, taken     pace // of the body that comes, guarded by body.mu, and of the answer
 
 	req     message.Request
 	trailer message.Fields
@@ -93,6 +94,9 @@ func (x *exchange) serve() (leading bool) {
 		return x.end()
 	}
 	c.s.requests.Add(1)
+	if !c.heard.Load() {
+		c.heard.Store(true)
+	}
 	resp := x.call(ctx)
 	if resp == nil {
 		x.refuse(ctx, faultPanic)
@@ -167,6 +171,7 @@ func (x *exchange) fill() error {
 	}
 	n, err := x.src.Read(x.in[x.w:])
 	x.w += n
+	x.sent.bytes += int64(n)
 	if err == io.EOF {
 		x.eof = true
 	}

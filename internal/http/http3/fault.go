@@ -42,6 +42,7 @@ func (e *connError) Error() string { return "http3: " + e.text }
 var (
 	errFrameType      = &connError{codeFrameUnexpected, "a frame that must not come here (section 7.2)"}
 	errFrameOrder     = &connError{codeFrameUnexpected, "DATA before HEADERS, or a frame after the trailers (section 4.1)"}
+	errFrameTunnel    = &connError{codeFrameUnexpected, "a frame other than DATA in a tunnel (section 4.4)"}
 	errFrameCut       = &connError{codeFrame, "the stream ended within a frame (section 7.1)"}
 	errFrameShape     = &connError{codeFrame, "a frame whose payload is not what its type says (section 7.1)"}
 	errTwoSettings    = &connError{codeFrameUnexpected, "a second SETTINGS (section 7.2.4)"}
@@ -63,6 +64,7 @@ var (
 	errFloodStreams   = &connError{codeExcessiveLoad, "too many unknown streams"}
 	errFloodReset     = &connError{codeExcessiveLoad, "too many requests were given up, or refused"}
 	errFloodDecoder   = &connError{codeExcessiveLoad, "too much on the decoder stream"}
+	errInternal       = &connError{codeInternal, "a fault of ours"}
 	errNoControlWrite = &connError{codeInternal, "the control stream cannot be opened"}
 )
 

@@ -131,7 +131,7 @@ type raw struct {
 const settings = "\x00\x04\x00"
 
 // dialRaw connects; begin is what the control stream begins with, "" for none.
-func dialRaw(t testing.TB, addr, begin string) *raw {
+func dialRaw(t testing.TB, addr, begin string, change ...func(*quic.Config)) *raw {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -144,7 +144,11 @@ func dialRaw(t testing.TB, addr, begin string) *raw {
 		t.Fatal(err)
 	}
 	tr := &quic.Transport{Conn: pc}
-	qc, err := tr.Dial(ctx, ua, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}, &quic.Config{})
+	conf := &quic.Config{}
+	for _, c := range change {
+		c(conf)
+	}
+	qc, err := tr.Dial(ctx, ua, &tls.Config{InsecureSkipVerify: true, NextProtos: []string{"h3"}}, conf)
 	if err != nil {
 		t.Fatal(err)
 	}

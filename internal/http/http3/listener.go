@@ -37,7 +37,8 @@ type Acceptor interface {
 	// Settings are the current ones.
 	Settings() *Settings
 	// Admit is told of a client that asks for a connection, before anything is computed for it;
-	// peer may be forged unless a token has verified it. False refuses. Left is called when the
+	// peer may be forged unless a token has verified it. False refuses; for a second after that,
+	// clients must prove their addresses, so that Admit can tell who is real. Left is called when the
 	// connection has ended: failed says why its handshake did, or is empty.
 	Admit(peer netip.AddrPort, verified bool) (left func(failed Failure), ok bool)
 	// Accept is told of a connection whose peer is proved: by its handshake, or by a token when
@@ -65,11 +66,12 @@ const (
 	FailTLS      Failure = "tls"      // everything else
 )
 
-// From so many connections of a socket on, or handshakes under way, a new client must prove its
-// address with one more round trip (RFC 9000 section 8.1.2).
+// From so many connections of a socket on, or handshakes under way, and for so long after one was
+// refused, a new client must prove its address with one more round trip (RFC 9000 section 8.1.2).
 const (
 	unverifiedConns      = 1000
 	unverifiedHandshakes = 128
+	unverifiedFull       = time.Second
 )
 
 // Listener serves one UDP socket.
@@ -80,6 +82,7 @@ type Listener struct {
 	listener  *quic.EarlyListener
 	n         atomic.Int64 // connections
 	begun     atomic.Int64 // handshakes under way
+	full      atomic.Int64 // when one was refused for the last time, in Unix nanoseconds
 
 	mu      sync.Mutex
 	conns   map[*conn]struct{}
@@ -118,7 +121,8 @@ func NewListener(pc *net.UDPConn, before []Past, a Acceptor) *Listener {
 	s := &Listener{accept: a, socket: newSocket(pc, before), conns: map[*conn]struct{}{}}
 	s.transport.Conn, s.transport.ConnectionIDGenerator = s.socket, s.socket.mark
 	s.transport.VerifySourceAddress = func(net.Addr) bool {
-		return s.n.Load() >= unverifiedConns || s.begun.Load() >= unverifiedHandshakes
+		return s.n.Load() >= unverifiedConns || s.begun.Load() >= unverifiedHandshakes ||
+			s.full.Load() > 0 && time.Since(time.Unix(0, s.full.Load())) < unverifiedFull
 	}
 	s.transport.ConnContext = s.admit
 	return s
@@ -129,6 +133,7 @@ func NewListener(pc *net.UDPConn, before []Past, a Acceptor) *Listener {
 func (s *Listener) admit(ctx context.Context, info *quic.ClientInfo) (context.Context, error) {
 	left, ok := s.accept.Admit(addrPort(info.RemoteAddr), info.AddrVerified)
 	if !ok {
+		s.full.Store(time.Now().UnixNano())
 		return nil, errFull
 	}
 	s.begun.Add(1)

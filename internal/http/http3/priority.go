@@ -17,7 +17,7 @@ func readPriority(v []byte) priority {
 	p := priority{urgency: defaultUrgency}
 	for len(v) > 0 {
 		var item []byte
-		if item, v = syntax.NextItem(v); len(item) == 0 {
+		if item, v = nextMember(v); len(item) == 0 {
 			continue
 		}
 		value := []byte("?1")
@@ -38,15 +38,35 @@ func readPriority(v []byte) priority {
 				break
 			}
 		}
-		switch {
+		switch { // of a key that comes again the last value counts (RFC 9651 section 3.2), good or not
 		case len(key) != 1:
-		case key[0] == 'u' && len(value) == 1 && value[0] >= '0' && value[0] <= '7':
-			p.urgency = int8(value[0] - '0')
-		case key[0] == 'i' && string(value) == "?1":
-			p.incremental = true
-		case key[0] == 'i' && string(value) == "?0":
-			p.incremental = false
+		case key[0] == 'u':
+			p.urgency = defaultUrgency
+			if len(value) == 1 && value[0] >= '0' && value[0] <= '7' {
+				p.urgency = int8(value[0] - '0')
+			}
+		case key[0] == 'i':
+			p.incremental = string(value) == "?1"
 		}
 	}
 	return p
+}
+
+// nextMember cuts the first member off a dictionary (RFC 9651 section 3.2). A comma in quotes is part
+// of one.
+func nextMember(list []byte) (item, rest []byte) {
+	end, quoted := len(list), false
+	for i := 0; i < len(list); i++ {
+		c := list[i]
+		if c == ',' && !quoted {
+			end, rest = i, list[i+1:]
+			break
+		}
+		if c == '"' {
+			quoted = !quoted
+		} else if c == '\\' && quoted {
+			i++
+		}
+	}
+	return syntax.Trim(list[:end]), rest
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -185,21 +186,51 @@ type early struct {
 // meet connects once, so that the next time there is a ticket, and a token if tokens.
 func meet(t *testing.T, addr string, tokens bool) *early {
 	t.Helper()
+	tickets, given := &noted{ClientSessionCache: tls.NewLRUClientSessionCache(10)}, &noted{TokenStore: quic.NewLRUTokenStore(10, 10)}
 	e := &early{
 		t:    t,
-		tls:  &tls.Config{InsecureSkipVerify: true, ServerName: "a", NextProtos: []string{"h3"}, ClientSessionCache: tls.NewLRUClientSessionCache(10)},
+		tls:  &tls.Config{InsecureSkipVerify: true, ServerName: "a", NextProtos: []string{"h3"}, ClientSessionCache: sessions{tickets}},
 		quic: &quic.Config{},
 	}
 	if tokens {
-		e.quic.TokenStore = quic.NewLRUTokenStore(10, 10)
+		e.quic.TokenStore = store{given}
 	}
 	r := e.dial(addr)
 	if got := r.ask(headers(get()...)); !strings.HasPrefix(got, "200") {
 		t.Fatal(got)
 	}
-	time.Sleep(50 * time.Millisecond) // for the ticket and the token
+	until(t, "no ticket came", func() bool { return tickets.n.Load() > 0 })
+	until(t, "no token came", func() bool { return !tokens || given.n.Load() > 0 })
 	_ = r.qc.CloseWithError(codeNone, "")
 	return e
+}
+
+// noted counts what a server has given a client for its next visit.
+type noted struct {
+	tls.ClientSessionCache
+	quic.TokenStore
+	n atomic.Int64
+}
+
+type (
+	sessions struct{ *noted }
+	store    struct{ *noted }
+)
+
+func (s sessions) Get(key string) (*tls.ClientSessionState, bool) {
+	return s.ClientSessionCache.Get(key)
+}
+
+func (s sessions) Put(key string, cs *tls.ClientSessionState) {
+	s.ClientSessionCache.Put(key, cs)
+	if cs != nil {
+		s.n.Add(1)
+	}
+}
+
+func (s store) Put(key string, token *quic.ClientToken) {
+	s.TokenStore.Put(key, token)
+	s.n.Add(1)
 }
 
 func (e *early) dial(addr string) *raw {
@@ -231,6 +262,9 @@ func TestRFC8470EarlyData(t *testing.T) {
 		want    string
 	}{
 		{"section 5.1: GET is served, and says so", true, true, headers(get()...), true, "200 GET a / Early-Data=1 length=0"},
+		{"section 5.1: what the client says of it itself is not said twice", true, true, headers(get("early-data", "1")...), true, "200 GET a / Early-Data=1 length=0"},
+		{"section 3: PUT without a body waits", true, true, headers(":method", "PUT", ":scheme", "https", ":authority", "a", ":path", "/"), false, "200 PUT a / length=0"},
+		{"section 3: CONNECT waits", true, true, headers(":method", "CONNECT", ":authority", "a:443"), false, "200"},
 		{"section 3: POST waits for the handshake", true, true, headers(post()...) + frame(frameData, "x"), false, "200 POST a / length=-1 body=x EOF"},
 		{"section 3: a GET with a body waits", true, true, headers(get()...) + frame(frameData, "x"), false, "200 GET a / length=-1 body=x EOF"},
 		{"GET from an address that nothing proves waits", true, false, headers(get()...), false, "200 GET a / length=0"},

@@ -1,8 +1,10 @@
 package http3
 
 import (
+	"context"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestMalformedRequests sends what RFC 9114 calls malformed, or breaks its order of frames.
@@ -38,6 +40,12 @@ func TestMalformedRequests(t *testing.T) {
 		{"RFC 9114 section 4.3: an unknown pseudo-header", headers(get(":x", "1")...), malformed},
 		{"RFC 9114 section 4.3: :status in a request", headers(get(":status", "200")...), malformed},
 		{"RFC 9114 section 4.3: a repeated pseudo-header", headers(get(":path", "/")...), malformed},
+		{"RFC 9114 section 4.3: a repeated :method", headers(get(":method", "GET")...), malformed},
+		{"RFC 9114 section 4.3: a repeated :scheme", headers(get(":scheme", "https")...), malformed},
+		{"RFC 9114 section 4.3: a repeated :authority", headers(get(":authority", "a")...), malformed},
+		{"RFC 9114 section 4.3: a repeated :protocol", headers(":method", "CONNECT", ":protocol", "websocket", ":protocol", "websocket", ":scheme", "https", ":authority", "a", ":path", "/"), malformed},
+		{"RFC 9114 section 4.3: a pseudo-header in upper case", headers(":method", "GET", ":scheme", "https", ":authority", "a", ":Path", "/"), malformed},
+		{"RFC 9114 section 4.3: no field at all", frame(frameHeaders, "\x00\x00"), malformed},
 		{"RFC 9114 section 4.3: a late pseudo-header", headers(":method", "GET", ":scheme", "https", ":authority", "a", "x-a", "1", ":path", "/"), malformed},
 		{"RFC 9114 section 4.3.1: no :method", headers(":scheme", "https", ":authority", "a", ":path", "/"), malformed},
 		{"RFC 9114 section 4.3.1: no :scheme", headers(":method", "GET", ":authority", "a", ":path", "/"), malformed},
@@ -60,6 +68,8 @@ func TestMalformedRequests(t *testing.T) {
 		{"a name that CGI reads as another", headers(get("content_length", "1")...), "400 field_name_collision"},
 		{"RFC 9110 section 10.1.1: an unknown expectation", headers(post("expect", "x")...), "417 expectation_failed"},
 		{"RFC 9114 section 4.4: CONNECT with a path", headers(":method", "CONNECT", ":authority", "a:1", ":path", "/", ":scheme", "https"), malformed},
+		{"RFC 9114 section 4.4: CONNECT with a scheme", headers(":method", "CONNECT", ":authority", "a:1", ":scheme", "https"), malformed},
+		{"RFC 9114 section 4.4: CONNECT without :authority", headers(":method", "CONNECT", "host", "a:1"), malformed},
 		{"RFC 9114 section 4.4: CONNECT without a port", headers(":method", "CONNECT", ":authority", "a"), malformed},
 		{"RFC 9220 section 3: :protocol without CONNECT", headers(get(":protocol", "websocket")...), malformed},
 		{"RFC 9220 section 3: extended CONNECT without :path", headers(":method", "CONNECT", ":protocol", "websocket", ":scheme", "https", ":authority", "a"), malformed},
@@ -82,6 +92,9 @@ func TestMalformedRequests(t *testing.T) {
 		{"RFC 9114 section 4.1: nothing", "", "stream 0x10d"},
 		{"RFC 9114 section 9: a reserved frame first", frame(0x21, "xyz") + ok, "200 GET a / length=0"},
 		{"RFC 9114 section 9: an unknown frame between", headers(post()...) + frame(0x4242, "abc") + frame(frameData, "x"), "200 POST a / length=-1 body=x EOF"},
+		{"RFC 9114 section 9: an unknown frame after the trailers", headers(post()...) + frame(frameData, "x") + headers("x-sum", "7") + frame(0x1f*7+0x21, "abc"), "200 POST a / length=-1 body=x EOF x-sum=7"},
+		{"RFC 9114 section 9: an empty unknown frame of the largest type", frame((maxVarint-0x21)/0x1f*0x1f+0x21, "") + ok, "200 GET a / length=0"},
+		{"RFC 9000 section 16: numbers longer than they need be", "\x40\x01\x80\x00\x00" + string(rune(len(ok)-2)) + ok[2:], "200 GET a / length=0"},
 		{"RFC 9114 section 7.1: a frame cut short", ok[:len(ok)-1], badFrame},
 		{"RFC 9114 section 7.1: a frame head cut short", ok[:1], badFrame},
 		{"RFC 9114 section 7.1: a DATA frame cut short", body("3", "abc")[:len(body("3", "abc"))-1], badFrame},
@@ -94,6 +107,8 @@ func TestMalformedRequests(t *testing.T) {
 		{"RFC 9114 section 7.2.8: a frame of HTTP/2", frame(0x06, "12345678"), unexpected},
 		{"RFC 9218 section 7.2: PRIORITY_UPDATE on a request stream", frame(framePriorityRequest, "\x00u=1"), unexpected},
 		{"RFC 9204 section 2.2: a reference to the dynamic table", frame(frameHeaders, "\x02\x00\x80"), "connection 0x200"},
+		{"RFC 9204 section 2.1.2: a section that would wait for inserts", frame(frameHeaders, "\x01\x00"), "connection 0x200"},
+		{"RFC 9204 section 2.2: a reference to the dynamic table in trailers", headers(post()...) + frame(frameHeaders, "\x02\x00\x80"), "connection 0x200"},
 		{"RFC 9204 section 2.2: an index beyond the static table", frame(frameHeaders, "\x00\x00\xff\x24"), "connection 0x200"},
 		{"RFC 9204 section 2.2: a line cut short", frame(frameHeaders, "\x00\x00\x51"), "connection 0x200"},
 	}
@@ -140,6 +155,13 @@ func TestControlStreams(t *testing.T) {
 		{"RFC 9114 section 7.2.4.1: a setting of HTTP/2", set(0x03, 1), nil, false, "connection 0x109"},
 		{"RFC 9114 section 7.2.4: a setting twice", set(settingMaxSection, 1, settingMaxSection, 1), nil, false, "connection 0x109"},
 		{"RFC 8441 section 3: ENABLE_CONNECT_PROTOCOL of 2", set(settingConnect, 2), nil, false, "connection 0x109"},
+		{"RFC 9114 section 7.2.4.1: reserved setting 0x00", set(0x00, 0), nil, false, "connection 0x109"},
+		{"RFC 9114 section 7.2.4.1: reserved setting 0x02", set(0x02, 0), nil, false, "connection 0x109"},
+		{"RFC 9114 section 7.2.4.1: reserved setting 0x04", set(0x04, 1), nil, false, "connection 0x109"},
+		{"RFC 9114 section 7.2.4.1: reserved setting 0x05", set(0x05, 1), nil, false, "connection 0x109"},
+		{"RFC 9204 section 5: the client's own table", set(settingTableCapacity, 4096, settingBlockedStreams, 100), nil, false, open},
+		{"RFC 9297 section 2.1.1: H3_DATAGRAM of 1", set(settingDatagram, 1), nil, false, open},
+		{"RFC 9297 section 2.1.1: H3_DATAGRAM of 2", set(settingDatagram, 2), nil, false, "connection 0x109"},
 		{"RFC 9114 section 7.1: SETTINGS cut short", "\x00" + frame(frameSettings, "\x06"), nil, false, "connection 0x106"},
 		{"RFC 9114 section 7.2.1: DATA on the control stream", settings + frame(frameData, "x"), nil, false, "connection 0x105"},
 		{"RFC 9114 section 7.2.2: HEADERS on the control stream", settings + headers(get()...), nil, false, "connection 0x105"},
@@ -150,6 +172,9 @@ func TestControlStreams(t *testing.T) {
 		{"RFC 9114 section 7.2.7: MAX_PUSH_ID goes back", settings + frame(frameMaxPushID, "\x02") + frame(frameMaxPushID, "\x01"), nil, false, "connection 0x108"},
 		{"RFC 9114 section 7.1: MAX_PUSH_ID too long", settings + frame(frameMaxPushID, "\x02\x00"), nil, false, "connection 0x106"},
 		{"RFC 9114 section 5.2: GOAWAY goes up", settings + frame(frameGoAway, "\x00") + frame(frameGoAway, "\x01"), nil, false, "connection 0x108"},
+		{"RFC 9114 section 5.2: GOAWAY again, and lower", settings + frame(frameGoAway, "\x05") + frame(frameGoAway, "\x05") + frame(frameGoAway, "\x00"), nil, false, open},
+		{"RFC 9114 section 7.1: GOAWAY with nothing", settings + frame(frameGoAway, ""), nil, false, "connection 0x106"},
+		{"RFC 9218 section 7.2: PRIORITY_UPDATE without an id", settings + frame(framePriorityRequest, ""), nil, false, "connection 0x106"},
 		{"RFC 9218 section 7.2: PRIORITY_UPDATE", settings + frame(framePriorityRequest, "\x00u=1,i"), nil, false, open},
 		{"RFC 9218 section 7.2: PRIORITY_UPDATE of a stream of ours", settings + frame(framePriorityRequest, "\x03u=1"), nil, false, "connection 0x108"},
 		{"RFC 9218 section 7.2: PRIORITY_UPDATE of a push", settings + frame(framePriorityPush, "\x00u=1"), nil, false, "connection 0x108"},
@@ -187,5 +212,74 @@ func TestControlStreams(t *testing.T) {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+// TestUnidirectionalStreamsThatEnd ends streams in every way.
+func TestUnidirectionalStreamsThatEnd(t *testing.T) {
+	const critical = "connection 0x104"
+	for _, tt := range []struct {
+		name, begin string
+		reset       bool
+		want        string
+	}{
+		{"RFC 9114 section 6.2: closed before its type", "", false, ""},
+		{"RFC 9114 section 6.2: reset before its type", "", true, ""},
+		{"RFC 9114 section 6.2: closed within its type", "\x40", false, ""},
+		{"RFC 9114 section 6.2.3: a reserved type is closed", "\x21abc", false, ""},
+		{"RFC 9114 section 6.2.3: a reserved type is reset", "\x21abc", true, ""},
+		{"RFC 9204 section 4.2: the encoder stream is closed", "\x02", false, critical},
+		{"RFC 9204 section 4.2: the encoder stream is reset", "\x02\x20", true, critical},
+		{"RFC 9204 section 4.2: the decoder stream is closed", "\x03", false, critical},
+		{"RFC 9204 section 4.2: the decoder stream is reset", "\x03\x44", true, critical},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			_, addr := own(t, ServerConfig{}, &handler{serve: say})
+			r := dialRaw(t, addr, settings)
+			str := r.uni(tt.begin)
+			if got := r.ask(headers(get()...)); got != "200 GET a / length=0" { // what was written has come
+				t.Fatal(got)
+			}
+			if tt.reset {
+				str.CancelWrite(codeRequestCancelled)
+			} else {
+				_ = str.Close()
+			}
+			if tt.want != "" {
+				if got := r.closed(); got != tt.want {
+					t.Errorf("got %q, want %q", got, tt.want)
+				}
+				return
+			}
+			for range 2 {
+				if got := r.ask(headers(get()...)); got != "200 GET a / length=0" {
+					t.Fatal(got)
+				}
+			}
+		})
+	}
+	t.Run("RFC 9114 section 6.2.1: the control stream is reset", func(t *testing.T) {
+		_, addr := own(t, ServerConfig{}, &handler{serve: say})
+		r := dialRaw(t, addr, settings)
+		_ = r.ask(headers(get()...))
+		r.control.CancelWrite(codeRequestCancelled)
+		if got := r.closed(); got != critical {
+			t.Errorf("got %q", got)
+		}
+	})
+}
+
+// A stream of a type that we do not know is not read.
+func TestRFC9114Section623UnknownStreamsAreStopped(t *testing.T) {
+	_, addr := own(t, ServerConfig{}, &handler{serve: say})
+	r := dialRaw(t, addr, settings)
+	str := r.uni("\x21")
+	select {
+	case <-str.Context().Done():
+		if got := ended(context.Cause(str.Context())); got != "stream 0x103" {
+			t.Error(got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it is still read")
 	}
 }

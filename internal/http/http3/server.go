@@ -14,6 +14,7 @@ type Server struct {
 	cfg      ServerConfig
 	handler  Handler
 	watch    deadline.Sweeper[*serverConn]
+	crew     crew
 	spare    sync.Pool // of *exchange
 	bodies   sync.Pool // of *[]byte, bodyRead long
 	draining atomic.Bool
@@ -33,7 +34,17 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 }
 
 // Run keeps the limits of time and the clock behind Date until ctx ends. It blocks.
-func (s *Server) Run(ctx context.Context) error { return s.watch.Run(ctx) }
+func (s *Server) Run(ctx context.Context) error {
+	s.crew.begin()
+	defer s.crew.end()
+	ticks := 0
+	return s.watch.Clock.Run(ctx, func(now int64) {
+		s.watch.Each(func(c *serverConn) { c.sweep(now) })
+		if ticks++; ticks%trimTicks == 0 {
+			s.crew.trim()
+		}
+	})
+}
 
 // Drain ends all connections in good order: GOAWAY, then what is under way, then the end. It does
 // not wait. Connections that come later are told to go at once.

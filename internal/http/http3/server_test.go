@@ -459,6 +459,27 @@ func TestRFC9114Section52GoAway(t *testing.T) {
 	}
 }
 
+// An answer may come before the whole request, of which no more is wanted then.
+func TestRFC9114Section41AnEarlyAnswerStopsTheRequest(t *testing.T) {
+	_, addr := own(t, ServerConfig{}, &handler{serve: func(context.Context, *message.Request) *message.Response { return text(200, "x") }})
+	r := dialRaw(t, addr, settings)
+	str := r.open(headers(post()...) + frame(frameData, "abc"))
+	if got := answer(str); got != "200 x" {
+		t.Error(got)
+	}
+	select {
+	case <-str.Context().Done():
+		if got := ended(context.Cause(str.Context())); got != "stream 0x100" {
+			t.Error(got)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("more is wanted")
+	}
+	if got := r.ask(headers(get()...)); got != "200 x" {
+		t.Errorf("the next request: %q", got)
+	}
+}
+
 func TestAConnectionEndsInGoodOrderAfterItsRequests(t *testing.T) {
 	_, addr := own(t, ServerConfig{Requests: 3}, &handler{serve: say})
 	r := dialRaw(t, addr, settings)

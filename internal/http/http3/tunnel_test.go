@@ -113,11 +113,14 @@ func TestATunnelThatIsRefusedOrBroken(t *testing.T) {
 	if got := answer(dialRaw(t, addr, settings).open(socket)); got != "stream 0x10f" {
 		t.Errorf("silent: %q", got)
 	}
-	r := dialRaw(t, addr, settings)
-	_ = r.open(socket + headers("x-a", "1"))
-	_ = r.open(socket + frame(frameSettings, ""))
-	if got := r.closed(); got != "connection 0x105" {
-		t.Errorf("SETTINGS in a tunnel: %q", got)
+	for name, f := range map[string]string{"HEADERS": headers("x-a", "1"), "SETTINGS": frame(frameSettings, ""), "PING of HTTP/2": frame(0x06, "")} {
+		for _, head := range []string{socket, headers(":method", "CONNECT", ":authority", "a:443")} { // RFC 9114 section 4.4
+			r := dialRaw(t, addr, settings)
+			_ = r.open(head + frame(frameData, "x") + frame(0x21, "unknown") + f)
+			if got := r.closed(); got != "connection 0x105" {
+				t.Errorf("%s in a tunnel: %q", name, got)
+			}
+		}
 	}
 	// An origin that answers another handshake (RFC 6455 section 4.2.2).
 	_, addr = own(t, ServerConfig{}, &handler{serve: func(_ context.Context, r *message.Request) *message.Response {

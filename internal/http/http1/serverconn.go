@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -14,7 +15,8 @@ import (
 )
 
 // serverConn is one connection of a client. Its goroutine reads and writes; the sweeper
-// only looks at the guards. A request's body may be pulled in another goroutine.
+// only looks at the guards. A request's body may be pulled in another goroutine. While it is
+// parked it has no goroutine.
 type serverConn struct {
 	s      *Server
 	nc     net.Conn
@@ -25,15 +27,21 @@ type serverConn struct {
 	src    source
 	rg, wg guard // limits of reading and of writing
 
+	keeper Keeper // nil when the connection never parks
+	over   <-chan struct{}
+	parks  bool
+	woken  bool        // it was parked, and the limit of its wait still stands
+	asked  atomic.Bool // the wait was ended for parking
+	parked atomic.Bool // no goroutine has the connection
+	fd     int         // -1 before it was parked
+
 	tcp      *net.TCPConn          // under nc; nil when there is none
 	plain    *net.TCPConn          // nc itself; nil when it is something else
 	sendStep func(fd uintptr) bool // sendOnce; what it sends and what came of it follow
 	sending  []byte
 	sendErr  error
 	peek     syscall.RawConn
-	peekStep func(fd uintptr)
 	peeked   int64
-	reset    bool
 	pace     pace // of the write under way; the sweeper's
 
 	served   int
@@ -76,12 +84,30 @@ var (
 	errNoNeed   = errors.New("the body is not needed")
 )
 
-func (c *serverConn) serve(ctx context.Context) {
-	for !c.last && c.readHead(ctx) {
+// serve answers requests until the connection is over, or parked.
+func (c *serverConn) serve(ctx context.Context) (parked bool) {
+	for !c.last {
+		switch c.readHead(ctx) {
+		case headParked:
+			return true
+		case headNone:
+			_ = c.flush()
+			return false
+		}
 		c.one(ctx)
 	}
 	_ = c.flush()
+	return false
 }
+
+// headState is what came of reading a head.
+type headState uint8
+
+const (
+	headRead   headState = iota
+	headNone             // no further request will come
+	headParked           // the connection is somebody else's
+)
 
 // one answers the request that was read.
 func (c *serverConn) one(ctx context.Context) {
@@ -131,22 +157,22 @@ func (c *serverConn) call(ctx context.Context, x *exchange) (resp *message.Respo
 	return c.s.handler.Serve(ctx, &x.req)
 }
 
-// readHead reads the next request into c.x; false when there is none.
-func (c *serverConn) readHead(ctx context.Context) bool {
+// readHead reads the next request into c.x.
+func (c *serverConn) readHead(ctx context.Context) headState {
 	c.partial, c.blank = 0, false
 	for {
 		if b := c.src.buffered(); len(b) > 0 {
 			done, flt := c.parse(b)
 			if flt != nil {
 				c.refuse(ctx, c.take(), flt)
-				return false
+				return headNone
 			}
 			if done {
-				return true
+				return headRead
 			}
 		}
-		if !c.more(ctx) {
-			return false
+		if s := c.more(ctx); s != headRead {
+			return s
 		}
 	}
 }
@@ -209,24 +235,55 @@ func (c *serverConn) prepare(x *exchange) *fault {
 	} else {
 		c.src.release()
 	}
-	if !c.rg.set(phaseBusy, c.s.watch.now.Load()) {
-		c.unkick()
-	}
+	c.enter(phaseBusy, c.s.watch.now.Load())
 	return nil
 }
 
-// more reads more of a head; false when the connection is over.
-func (c *serverConn) more(ctx context.Context) bool {
+// more reads more of a head.
+func (c *serverConn) more(ctx context.Context) headState {
 	if c.flush() != nil {
-		return false
+		return headNone
 	}
 	c.src.release()
-	w, cfg := &c.s.watch, &c.s.cfg
 	idle := c.src.in == nil
+	if !c.woken {
+		c.await(idle)
+	}
+	c.woken = false
+	for {
+		err := os.ErrDeadlineExceeded
+		if _, _, over := c.rg.look(); !over {
+			_, err = c.src.fill(sizeMid)
+		}
+		switch {
+		case err == nil:
+			return headRead
+		case !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
+			return headNone
+		case c.src.in != nil && len(c.src.buffered()) > 0:
+			c.unkick()
+			c.refuse(ctx, c.take(), faultSlow)
+			return headNone
+		case !c.asked.Load():
+			if idle && c.lastLook() {
+				return headRead
+			}
+			return headNone
+		}
+		c.unkick()
+		if c.park(ctx) {
+			return headParked
+		}
+	}
+}
+
+// await enters the phase of the wait for more of a head.
+func (c *serverConn) await(idle bool) {
+	w, cfg := &c.s.watch, &c.s.cfg
 	switch {
-	case c.src.in != nil || c.blank:
+	case !idle || c.blank:
 		if p, _, _ := c.rg.look(); p != phaseHead {
-			c.rg.set(phaseHead, w.limit(cfg.HeaderTimeout))
+			c.enter(phaseHead, w.limit(cfg.HeaderTimeout))
 		}
 	case c.served == 0:
 		c.giveBack()
@@ -238,19 +295,13 @@ func (c *serverConn) more(ctx context.Context) bool {
 	if idle && c.s.draining.Load() {
 		c.rg.set(phaseIdle, 0) // Drain may have missed this phase: do not wait long
 	}
-	_, err := c.src.fill(sizeMid)
-	if err == nil {
-		return true
+}
+
+// enter begins a phase after a wait that the sweeper may have ended.
+func (c *serverConn) enter(p phase, at int64) {
+	if !c.rg.set(p, at) {
+		c.unkick()
 	}
-	if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
-		return false
-	}
-	if c.src.in == nil || len(c.src.buffered()) == 0 {
-		return idle && c.lastLook()
-	}
-	c.unkick()
-	c.refuse(ctx, c.take(), faultSlow)
-	return false
 }
 
 // lastLook sees whether a request has come while an idle connection was being closed. It is
@@ -273,6 +324,7 @@ func (c *serverConn) lastLook() bool {
 func (c *serverConn) unkick() {
 	c.rg.mu.Lock()
 	defer c.rg.mu.Unlock()
+	c.asked.Store(false)
 	_ = c.nc.SetReadDeadline(time.Time{})
 }
 
@@ -348,6 +400,7 @@ func (c *serverConn) close() {
 	case c.linger:
 		c.wait()
 	}
+	c.leave()
 	_ = c.nc.Close()
 	c.src.drop()
 	c.giveBack()
@@ -376,7 +429,7 @@ const (
 // reset the connection under it (RFC 9112 section 9.6).
 func (c *serverConn) wait() {
 	closeWrite(c.nc, c.tcp)
-	c.rg.set(phaseLinger, c.s.watch.limit(lingerTime))
+	c.enter(phaseLinger, c.s.watch.limit(lingerTime))
 	c.src.drop()
 	for n := 0; n < lingerBytes; {
 		m, err := c.src.fill(sizeMid)

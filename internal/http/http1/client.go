@@ -58,7 +58,7 @@ func (c *Client) Conns() int { return c.watch.len() }
 // an exchange has ended; it may be nil.
 func (c *Client) NewConn(nc net.Conn, rel Releaser) *ClientConn {
 	cc := &ClientConn{cl: c, nc: nc, rel: rel}
-	cc.src.init(nc, &c.pool)
+	cc.src.init(nc, rawOf(nc), &c.pool)
 	cc.tcp, cc.raw = socketOf(nc)
 	cc.probe, cc.both = cc.probeStep, cc.bothSteps
 	cc.body.c = cc

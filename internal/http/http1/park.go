@@ -72,25 +72,27 @@ func (c *serverConn) park(ctx context.Context) bool {
 	if lot == nil {
 		return false
 	}
-	c.src.drop()
-	c.giveBack()
-	c.pend, c.vec = nil, nil
 	fd, known := c.fd, c.fd >= 0
 	if !known {
-		if c.src.raw.Control(func(n uintptr) { fd = int(n) }) != nil {
+		if c.raw.Control(func(n uintptr) { fd = int(n) }) != nil {
 			return false
 		}
 		c.fd = fd
 	}
-	raw := c.src.raw
+	raw := c.raw
 	lot.put(fd, c)
+	cancel, done := c.cancel, c.done
+	c.cancel, c.done = nil, nil
+	c.gearDown()
 	c.parked.Store(true)
 	_, _, over := c.rg.look()
 	early := over || c.s.draining.Load() || c.s.lot.Load() != lot || ctx.Err() != nil
 	if !early && lot.watch(raw, known) || !c.parked.CompareAndSwap(true, false) {
 		return true
 	}
-	c.parks = early // the system watches no more sockets
+	c.parks = early // else the system watches no more sockets
+	c.cancel, c.done = cancel, done
+	c.gearUp()
 	return false
 }
 
@@ -118,7 +120,7 @@ func (c *serverConn) leave() {
 
 // mayPark has the connection parked when it is quiet.
 func (c *serverConn) mayPark(k Keeper) {
-	c.keeper, c.parks = k, c.src.raw != nil
+	c.keeper, c.parks = k, c.raw != nil
 	if c.parks {
 		select {
 		case c.s.parking <- struct{}{}:
@@ -155,5 +157,15 @@ func (s *Server) watchParked(ctx context.Context) {
 	stop()
 	lot.close()
 	s.lot.Store(nil)
-	s.watch.each(func(e swept) { e.(*serverConn).wake() })
+	s.wakeAll()
+}
+
+// wakeAll gives each parked connection a goroutine, under one lock so that none is missed: there
+// is no sweeper any more that would find it.
+func (s *Server) wakeAll() {
+	s.watch.mu.Lock()
+	defer s.watch.mu.Unlock()
+	for _, e := range s.watch.list {
+		e.(*serverConn).wake()
+	}
 }

@@ -17,6 +17,7 @@ type Server struct {
 	watch    sweeper
 	pool     buffers
 	spare    sync.Pool   // of *exchange
+	gears    sync.Pool   // of *gear
 	retiring atomic.Bool // answers end their connections
 	draining atomic.Bool // idle connections end too
 
@@ -40,6 +41,7 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 	s.watch.init(serverTick)
 	s.pool.init()
 	s.spare.New = func() any { return new(exchange) }
+	s.gears.New = func() any { return newGear() }
 	return s
 }
 
@@ -70,13 +72,12 @@ func (s *Server) Serve(ctx context.Context, nc net.Conn, facts *message.Conn, k 
 
 func (s *Server) newConn(nc net.Conn, facts *message.Conn) *serverConn {
 	c := &serverConn{s: s, nc: nc, facts: facts, fd: -1}
-	c.src.init(nc, &s.pool)
 	if c.plain, _ = nc.(*net.TCPConn); c.plain != nil {
-		c.tcp, c.peek = c.plain, c.src.raw
+		c.tcp, c.raw = c.plain, rawOf(nc)
+		c.peek = c.raw
 	} else {
 		c.tcp, c.peek = socketOf(nc)
 	}
-	c.sendStep = c.sendOnce
 	s.watch.add(c)
 	return c
 }
@@ -85,6 +86,7 @@ func (s *Server) newConn(nc net.Conn, facts *message.Conn) *serverConn {
 func (c *serverConn) run(ctx context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	c.cancel, c.done = cancel, ctx.Done()
+	c.gearUp()
 	nc, tcp, parked := c.nc, c.tcp, false
 	stop := context.AfterFunc(ctx, func() { reset(nc, tcp) })
 	defer func() {
@@ -147,7 +149,10 @@ func (c *serverConn) sweep(now int64) {
 			if c.rg.expire(p, at, c.kickRead) && p != phaseIdle && p != phaseFresh && p != phaseLinger {
 				c.s.slow.Add(1)
 			}
-		case (p == phaseIdle || p == phaseFresh) && !c.parked.Load():
+		case p != phaseIdle && p != phaseFresh:
+		case c.s.draining.Load():
+			c.rg.expire(p, at, c.kickRead) // Drain has missed it, as others went meanwhile
+		case !c.parked.Load():
 			c.quiet(p, at, now)
 		}
 	}

@@ -24,42 +24,77 @@ type serverConn struct {
 	cancel context.CancelFunc
 	done   <-chan struct{}
 	index  int
-	src    source
+	*gear        // nil while the connection is parked, and when it has ended
 	rg, wg guard // limits of reading and of writing
 
 	keeper Keeper // nil when the connection never parks
 	over   <-chan struct{}
-	parks  bool
-	woken  bool        // it was parked, and the limit of its wait still stands
+	fd     int         // -1 before it was parked
 	asked  atomic.Bool // the wait was ended for parking
 	parked atomic.Bool // no goroutine has the connection
-	fd     int         // -1 before it was parked
+	parks  bool
+	woken  bool // it was parked, and the limit of its wait still stands
 
-	tcp      *net.TCPConn          // under nc; nil when there is none
-	plain    *net.TCPConn          // nc itself; nil when it is something else
+	blank  bool // the empty line before a request was passed over
+	last   bool // no request is read after this one
+	abort  bool // the other side must not take what it has for whole
+	linger bool // the client may still be sending
+	served int
+
+	tcp    *net.TCPConn    // under nc; nil when there is none
+	plain  *net.TCPConn    // nc itself; nil when it is something else
+	raw    syscall.RawConn // of plain
+	peek   syscall.RawConn // of tcp; nil when nothing is to be learned from it
+	peeked int64
+	pace   pace // of the write under way; the sweeper's
+
+	x    *exchange
+	wmu  sync.Mutex // of writing, as interim answers may come from another goroutine
+	werr error
+}
+
+// gear is what a connection needs while it has a goroutine. It is pooled.
+type gear struct {
+	src source
+
+	partial  int   // bytes of a head that were found not to be all of it
+	tunneled int64 // bytes that went back through a tunnel
+
 	sendStep func(fd uintptr) bool // sendOnce; what it sends and what came of it follow
 	sending  []byte
 	sendErr  error
-	peek     syscall.RawConn
-	peeked   int64
-	pace     pace // of the write under way; the sweeper's
 
-	served   int
-	partial  int   // bytes of a head that were found not to be all of it
-	blank    bool  // the empty line before a request was passed over
-	last     bool  // no request is read after this one
-	abort    bool  // the other side must not take what it has for whole
-	linger   bool  // the client may still be sending
-	tunneled int64 // bytes that went back through a tunnel
-	x        *exchange
-
-	wmu  sync.Mutex // of what follows, as interim answers may come from another goroutine
-	out  []byte     // heads and small answers that are not written yet
-	obuf *buffer    // out's memory
+	// Guarded by wmu.
+	out  []byte  // heads and small answers that are not written yet
+	obuf *buffer // out's memory
 	pend []*exchange
 	vec  net.Buffers
 	vecs [3][]byte
-	werr error
+}
+
+func newGear() *gear {
+	g := new(gear)
+	g.sendStep = g.sendOnce
+	return g
+}
+
+// gearUp gives the connection what it needs to be served.
+func (c *serverConn) gearUp() {
+	c.gear = c.s.gears.Get().(*gear)
+	c.src.init(c.nc, c.raw, &c.s.pool)
+}
+
+// gearDown gives that back. Nothing is buffered.
+func (c *serverConn) gearDown() {
+	g := c.gear
+	c.src.drop()
+	c.giveBack()
+	c.gear = nil
+	g.src.nc, g.src.raw = nil, nil
+	g.tunneled, g.sendErr = 0, nil
+	clear(g.pend)
+	g.pend, g.vec = g.pend[:0], nil
+	c.s.gears.Put(g)
 }
 
 // exchange is one request and what is kept of it until its answer has left.
@@ -402,8 +437,7 @@ func (c *serverConn) close() {
 	}
 	c.leave()
 	_ = c.nc.Close()
-	c.src.drop()
-	c.giveBack()
+	c.gearDown()
 	if c.x != nil {
 		c.x.req.Reset()
 		c.x = nil

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"context"
+	"sync/atomic"
 	"time"
 )
 
@@ -27,29 +28,64 @@ type Keeper interface {
 const (
 	// parkAfter is how long a connection has been quiet when it is parked.
 	parkAfter = time.Second
-	// parkSoon is the same while more than parkCrowd connections wait with a goroutine.
-	parkSoon  = 2 * serverTick
-	parkCrowd = 1024
+	// parkSoon is the same while more than parkCrowd connections wait with a goroutine: so many
+	// new clients at once would leave their stacks behind for minutes.
+	parkSoon  = serverTick
+	parkCrowd = 256
+	// When more than a quarter of those parked ask again within parkAfter, and more than
+	// parkRegrets, they were parked too soon. None is for the time of parkCalm.
+	parkRegrets = 64
+	parkCalm    = 30 * time.Second
 )
+
+// parking is what a Server knows of its parked connections.
+type parking struct {
+	lot  atomic.Pointer[lot] // nil while no connection can be parked
+	need chan struct{}       // told that one may be
+
+	parks, regrets atomic.Int64 // since the last pass, and half of before
+
+	// The sweeper's: the time of its pass, the connections that it saw waiting for a request with
+	// a goroutine, how many it saw the last time, and until when none is parked soon.
+	pass           int64
+	waiting, crowd int
+	calm           int64
+}
+
+// begin begins a pass over all connections.
+func (k *parking) begin(now int64) {
+	k.pass, k.crowd, k.waiting = now, k.waiting, 0
+	parks, regrets := k.parks.Load(), k.regrets.Load()
+	if regrets > parkRegrets && regrets > parks/4 {
+		k.calm = now + parkCalm.Milliseconds()
+	}
+	k.parks.Add(-(parks + 1) / 2)
+	k.regrets.Add(-(regrets + 1) / 2)
+}
+
+// after is how long a connection must have been quiet to be parked, in milliseconds.
+func (k *parking) after() int64 {
+	if max(k.crowd, k.waiting) > parkCrowd && k.pass >= k.calm {
+		return parkSoon.Milliseconds()
+	}
+	return parkAfter.Milliseconds()
+}
 
 // quiet is told by the sweeper of a connection that waits for a request, and may ask it to park.
 func (c *serverConn) quiet(p phase, at, now int64) {
 	s := c.s
-	if s.pass != now {
-		s.pass, s.crowd, s.waiting = now, s.waiting, 0
+	if s.parking.pass != now {
+		s.parking.begin(now)
 	}
-	s.waiting++
-	if !c.parks || s.lot.Load() == nil {
+	s.parking.waiting++
+	if !c.parks || s.parking.lot.Load() == nil {
 		return
 	}
-	after, limit := parkAfter, s.cfg.IdleTimeout
-	if s.crowd > parkCrowd {
-		after = parkSoon
-	}
+	limit := s.cfg.IdleTimeout
 	if p == phaseFresh {
 		limit = s.cfg.HeaderTimeout
 	}
-	if since := at - (limit + serverTick).Milliseconds(); now-since >= after.Milliseconds() {
+	if since := at - (limit + serverTick).Milliseconds(); now-since >= s.parking.after() {
 		c.rg.expire(p, at, c.ask)
 	}
 }
@@ -68,7 +104,7 @@ func (c *serverConn) park(ctx context.Context) bool {
 		at = 0 // Drain has missed it
 	}
 	c.rg.set(p, at) // it was over for parking only
-	lot := c.s.lot.Load()
+	lot := c.s.parking.lot.Load()
 	if lot == nil {
 		return false
 	}
@@ -84,9 +120,11 @@ func (c *serverConn) park(ctx context.Context) bool {
 	cancel, done := c.cancel, c.done
 	c.cancel, c.done = nil, nil
 	c.gearDown()
+	c.since = c.s.watch.now.Load()
+	c.s.parking.parks.Add(1)
 	c.parked.Store(true)
 	_, _, over := c.rg.look()
-	early := over || c.s.draining.Load() || c.s.lot.Load() != lot || ctx.Err() != nil
+	early := over || c.s.draining.Load() || c.s.parking.lot.Load() != lot || ctx.Err() != nil
 	if !early && lot.watch(raw, known) || !c.parked.CompareAndSwap(true, false) {
 		return true
 	}
@@ -111,9 +149,16 @@ func (c *serverConn) resume(ctx context.Context) {
 	c.run(ctx)
 }
 
+// regret counts a request that came soon after the connection was parked.
+func (c *serverConn) regret() {
+	if c.s.watch.now.Load()-c.since < parkAfter.Milliseconds() {
+		c.s.parking.regrets.Add(1)
+	}
+}
+
 // leave takes the connection out of the lot before its descriptor is closed.
 func (c *serverConn) leave() {
-	if lot := c.s.lot.Load(); lot != nil && c.fd >= 0 {
+	if lot := c.s.parking.lot.Load(); lot != nil && c.fd >= 0 {
 		lot.remove(c.fd, c)
 	}
 }
@@ -123,7 +168,7 @@ func (c *serverConn) mayPark(k Keeper) {
 	c.keeper, c.parks = k, c.raw != nil
 	if c.parks {
 		select {
-		case c.s.parking <- struct{}{}:
+		case c.s.parking.need <- struct{}{}:
 		default: // it was said before
 		}
 	}
@@ -145,18 +190,18 @@ func (s *Server) watchParked(ctx context.Context) {
 	select {
 	case <-ctx.Done():
 		return
-	case <-s.parking:
+	case <-s.parking.need:
 	}
 	lot, err := newLot()
 	if err != nil {
 		return // connections keep their goroutines
 	}
-	s.lot.Store(lot)
+	s.parking.lot.Store(lot)
 	stop := context.AfterFunc(ctx, lot.close)
 	lot.run()
 	stop()
 	lot.close()
-	s.lot.Store(nil)
+	s.parking.lot.Store(nil)
 	s.wakeAll()
 }
 

@@ -20,13 +20,7 @@ type Server struct {
 	gears    sync.Pool   // of *gear
 	retiring atomic.Bool // answers end their connections
 	draining atomic.Bool // idle connections end too
-
-	lot     atomic.Pointer[lot] // nil while no connection can be parked
-	parking chan struct{}       // told that one may be
-	// The sweeper's: the time of its pass, the connections that it saw waiting for a request with
-	// a goroutine, and how many it saw the last time.
-	pass           int64
-	waiting, crowd int
+	parking  parking
 
 	requests, refused, panics, aborted, slow, gone, tunnels atomic.Uint64
 }
@@ -37,7 +31,8 @@ const serverTick = 100 * time.Millisecond
 // NewServer returns a server. Nothing is started: the caller accepts connections and runs Run.
 func NewServer(cfg ServerConfig, h Handler) *Server {
 	cfg.fill()
-	s := &Server{cfg: cfg, handler: h, parking: make(chan struct{}, 1)}
+	s := &Server{cfg: cfg, handler: h}
+	s.parking.need = make(chan struct{}, 1)
 	s.watch.init(serverTick)
 	s.pool.init()
 	s.spare.New = func() any { return new(exchange) }

@@ -29,6 +29,7 @@ type serverConn struct {
 
 	keeper Keeper // nil when the connection never parks
 	over   <-chan struct{}
+	since  int64       // when it was parked
 	fd     int         // -1 before it was parked
 	asked  atomic.Bool // the wait was ended for parking
 	parked atomic.Bool // no goroutine has the connection
@@ -281,7 +282,8 @@ func (c *serverConn) more(ctx context.Context) headState {
 	}
 	c.src.release()
 	idle := c.src.in == nil
-	if !c.woken {
+	woken := c.woken
+	if !woken {
 		c.await(idle)
 	}
 	c.woken = false
@@ -292,6 +294,9 @@ func (c *serverConn) more(ctx context.Context) headState {
 		}
 		switch {
 		case err == nil:
+			if woken {
+				c.regret()
+			}
 			return headRead
 		case !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
 			return headNone

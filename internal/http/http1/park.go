@@ -96,6 +96,13 @@ func (c *serverConn) ask() {
 	c.kickRead()
 }
 
+// mayGo says whether the wait that is over was ended by ask. It waits for who ends it.
+func (c *serverConn) mayGo() bool {
+	c.rg.mu.Lock()
+	defer c.rg.mu.Unlock()
+	return c.asked.Load()
+}
+
 // park gives all back that a waiting connection does not need and has its socket watched. When it
 // returns true the connection is somebody else's, and c must not be touched any more.
 func (c *serverConn) park(ctx context.Context) bool {

@@ -304,7 +304,7 @@ func (c *serverConn) more(ctx context.Context) headState {
 			c.unkick()
 			c.refuse(ctx, c.take(), faultSlow)
 			return headNone
-		case !c.asked.Load():
+		case !c.mayGo():
 			if idle && c.lastLook() {
 				return headRead
 			}

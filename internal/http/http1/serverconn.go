@@ -118,6 +118,7 @@ var (
 	errTooShort = errors.New("the body is shorter than its Content-Length")
 	errPanic    = errors.New("the answer's body panicked")
 	errNoNeed   = errors.New("the body is not needed")
+	errNotHTTP  = errors.New("the client speaks another protocol")
 )
 
 // serve answers requests until the connection is over, or parked.
@@ -427,6 +428,15 @@ func (c *serverConn) refuse(ctx context.Context, x *exchange, f *fault) {
 		resp = &message.Response{Status: f.status}
 		resp.AddString(message.ContentType, "text/plain; charset=utf-8")
 		resp.SetBytes([]byte(f.code + "\n"))
+	}
+	if f == faultProtocol && c.s.cfg.Preface && c.served == 0 {
+		c.linger = false
+		if resp.Body != nil {
+			resp.Body.Close(errNotHTTP)
+		}
+		x.ender, x.outcome.Err = resp.Ender, errNotHTTP
+		c.end(x)
+		return
 	}
 	c.answer(ctx, x, resp)
 }

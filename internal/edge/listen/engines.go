@@ -33,7 +33,7 @@ func boundsOf(s *v1.ListenerSpec) bounds {
 		requests: l.Requests, streams: l.Streams,
 		bodyBytes: int64(v1.Value(l.BodyBytes)), bodyRate: int64(v1.Value(l.BodyRate)), writeRate: int64(v1.Value(l.WriteRate)),
 		handshake: t.Handshake.Std(), header: t.Header.Std(), body: t.Body.Std(),
-		write: t.Write.Std(), idle: t.Idle.Std(), tunnelSilent: tunnelTimeout,
+		write: t.Write.Std(), idle: t.Idle.Std(),
 	}
 }
 
@@ -72,6 +72,7 @@ func (b *bounds) http3() http3.ServerConfig {
 // engines makes the servers of all versions of HTTP.
 func (a *Active) engines() {
 	b, h := boundsOf(a.Spec), a.m.cfg.Handler
+	b.tunnelSilent = a.m.tunnel
 	c := b.std()
 	c.Logger = a.m.cfg.Logger.With("listener", a.Key)
 	a.std, a.quic = std.NewServer(c, h), std.NewAdapter(c, h)

@@ -92,4 +92,5 @@ type Stats struct {
 	Slow     uint64 // connections ended because a limit of time was over, idle ones not counted
 	Gone     uint64 // connections reset by the client while a request was being answered
 	Tunnels  uint64
+	Parked   uint64 // times that a connection gave its goroutine up until its next request
 }

@@ -43,6 +43,7 @@ type parking struct {
 	lot  atomic.Pointer[lot] // nil while no connection can be parked
 	need chan struct{}       // told that one may be
 
+	total          atomic.Uint64
 	parks, regrets atomic.Int64 // since the last pass, and half of before
 
 	// The sweeper's: the time of its pass, the connections that it saw waiting for a request with
@@ -129,6 +130,7 @@ func (c *serverConn) park(ctx context.Context) bool {
 	c.gearDown()
 	c.since = c.s.watch.now.Load()
 	c.s.parking.parks.Add(1)
+	c.s.parking.total.Add(1)
 	c.parked.Store(true)
 	_, _, over := c.rg.look()
 	early := over || c.s.draining.Load() || c.s.parking.lot.Load() != lot || ctx.Err() != nil

@@ -120,6 +120,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Requests: s.requests.Load(), Refused: s.refused.Load(), Panics: s.panics.Load(),
 		Aborted: s.aborted.Load(), Slow: s.slow.Load(), Gone: s.gone.Load(), Tunnels: s.tunnels.Load(),
+		Parked: s.parking.total.Load(),
 	}
 }
 

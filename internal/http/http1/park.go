@@ -79,7 +79,7 @@ func (c *serverConn) quiet(p phase, at, now int64) {
 		s.parking.begin(now)
 	}
 	s.parking.waiting++
-	if !c.parks || s.parking.lot.Load() == nil {
+	if !c.parks.Load() || s.parking.lot.Load() == nil {
 		return
 	}
 	limit := s.cfg.IdleTimeout
@@ -137,7 +137,9 @@ func (c *serverConn) park(ctx context.Context) bool {
 	if !early && lot.watch(raw, known) || !c.parked.CompareAndSwap(true, false) {
 		return true
 	}
-	c.parks = early // else the system watches no more sockets
+	if !early {
+		c.parks.Store(false) // the system watches no more sockets
+	}
 	c.cancel, c.done = cancel, done
 	c.gearUp()
 	return false
@@ -174,8 +176,9 @@ func (c *serverConn) leave() {
 
 // mayPark has the connection parked when it is quiet.
 func (c *serverConn) mayPark(k Keeper) {
-	c.keeper, c.parks = k, c.raw != nil
-	if c.parks {
+	c.keeper = k
+	if c.raw != nil {
+		c.parks.Store(true)
 		select {
 		case c.s.parking.need <- struct{}{}:
 		default: // it was said before

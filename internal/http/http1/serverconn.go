@@ -33,7 +33,7 @@ type serverConn struct {
 	fd     int         // -1 before it was parked
 	asked  atomic.Bool // the wait was ended for parking
 	parked atomic.Bool // no goroutine has the connection
-	parks  bool
+	parks  atomic.Bool
 	woken  bool // it was parked, and the limit of its wait still stands
 
 	blank  bool // the empty line before a request was passed over

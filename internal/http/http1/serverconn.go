@@ -346,11 +346,16 @@ func (c *serverConn) enter(p phase, at int64) {
 }
 
 // lastLook sees whether a request has come while an idle connection was being closed. It is
-// answered, so that a client that could not know loses nothing.
+// answered, so that a client that could not know loses nothing. There is time for it when the
+// server drains; where another waits for the place it is short.
 func (c *serverConn) lastLook() bool {
 	c.unkick()
 	c.rg.set(phaseNone, 0)
-	_ = c.nc.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+	d := 5 * time.Millisecond
+	if c.s.draining.Load() {
+		d = 250 * time.Millisecond
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(d))
 	_, err := c.src.fill(sizeMid)
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.last = true

@@ -2,8 +2,11 @@ package http1
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/relais-edge/relais/internal/http/deadline"
 )
 
 // Keeper is who accepted a connection, and keeps its place while it has no goroutine.
@@ -73,7 +76,7 @@ func (k *parking) after() int64 {
 }
 
 // quiet is told by the sweeper of a connection that waits for a request, and may ask it to park.
-func (c *serverConn) quiet(p phase, at, now int64) {
+func (c *serverConn) quiet(p deadline.Phase, at, now int64) {
 	s := c.s
 	if s.parking.pass != now {
 		s.parking.begin(now)
@@ -87,7 +90,7 @@ func (c *serverConn) quiet(p phase, at, now int64) {
 		limit = s.cfg.HeaderTimeout
 	}
 	if since := at - (limit + serverTick).Milliseconds(); now-since >= s.parking.after() {
-		c.rg.expire(p, at, c.ask)
+		c.rg.Expire(p, at, c.ask)
 	}
 }
 
@@ -98,20 +101,19 @@ func (c *serverConn) ask() {
 }
 
 // mayGo says whether the wait that is over was ended by ask. It waits for who ends it.
-func (c *serverConn) mayGo() bool {
-	c.rg.mu.Lock()
-	defer c.rg.mu.Unlock()
-	return c.asked.Load()
+func (c *serverConn) mayGo() (asked bool) {
+	c.rg.Undo(func() { asked = c.asked.Load() })
+	return asked
 }
 
 // park gives all back that a waiting connection does not need and has its socket watched. When it
 // returns true the connection is somebody else's, and c must not be touched any more.
 func (c *serverConn) park(ctx context.Context) bool {
-	p, at, _ := c.rg.look()
+	p, at, _ := c.rg.Look()
 	if c.s.draining.Load() {
 		at = 0 // Drain has missed it
 	}
-	c.rg.set(p, at) // it was over for parking only
+	c.rg.Set(p, at) // it was over for parking only
 	lot := c.s.parking.lot.Load()
 	if lot == nil {
 		return false
@@ -128,11 +130,11 @@ func (c *serverConn) park(ctx context.Context) bool {
 	cancel, done := c.cancel, c.done
 	c.cancel, c.done = nil, nil
 	c.gearDown()
-	c.since = c.s.watch.now.Load()
+	c.since = c.s.watch.Now()
 	c.s.parking.parks.Add(1)
 	c.s.parking.total.Add(1)
 	c.parked.Store(true)
-	_, _, over := c.rg.look()
+	_, _, over := c.rg.Look()
 	early := over || c.s.draining.Load() || c.s.parking.lot.Load() != lot || ctx.Err() != nil
 	if !early && lot.watch(raw, known) || !c.parked.CompareAndSwap(true, false) {
 		return true
@@ -162,7 +164,7 @@ func (c *serverConn) resume(ctx context.Context) {
 
 // regret counts a request that came soon after the connection was parked.
 func (c *serverConn) regret() {
-	if c.s.watch.now.Load()-c.since < parkAfter.Milliseconds() {
+	if c.s.watch.Now()-c.since < parkAfter.Milliseconds() {
 		c.s.parking.regrets.Add(1)
 	}
 }
@@ -220,9 +222,5 @@ func (s *Server) watchParked(ctx context.Context) {
 // wakeAll gives each parked connection a goroutine, under one lock so that none is missed: there
 // is no sweeper any more that would find it.
 func (s *Server) wakeAll() {
-	s.watch.mu.Lock()
-	defer s.watch.mu.Unlock()
-	for _, e := range s.watch.list {
-		e.(*serverConn).wake()
-	}
+	s.watch.Some(math.MaxInt, func(c *serverConn) bool { c.wake(); return true })
 }

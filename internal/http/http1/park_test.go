@@ -97,7 +97,7 @@ func (b *bed) wait(what string, ok func() bool) {
 }
 
 // each calls do for all connections.
-func (b *bed) each(do func(*serverConn)) { b.s.watch.each(func(e swept) { do(e.(*serverConn)) }) }
+func (b *bed) each(do func(*serverConn)) { b.s.watch.Each(do) }
 
 func (b *bed) parked() (n int) {
 	b.each(func(c *serverConn) {
@@ -111,8 +111,8 @@ func (b *bed) parked() (n int) {
 // ask has every connection that waits for a request park now.
 func (b *bed) ask() {
 	b.each(func(c *serverConn) {
-		if p, at, over := c.rg.look(); (p == phaseIdle || p == phaseFresh) && !over && !c.parked.Load() && b.s.parking.lot.Load() != nil {
-			c.rg.expire(p, at, c.ask)
+		if p, at, over := c.rg.Look(); (p == phaseIdle || p == phaseFresh) && !over && !c.parked.Load() && b.s.parking.lot.Load() != nil {
+			c.rg.Expire(p, at, c.ask)
 		}
 	})
 }
@@ -136,7 +136,7 @@ func get(t testing.TB, nc net.Conn, r *bufio.Reader) {
 
 func answered(t testing.TB, r *bufio.Reader) {
 	t.Helper()
-	b := make([]byte, len("HTTP/1.1 200 OK\r\n")+dateLen+len("Content-Length: 11\r\n\r\nGET /hello "))
+	b := make([]byte, len("HTTP/1.1 200 OK\r\n")+len("Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")+len("Content-Length: 11\r\n\r\nGET /hello "))
 	if _, err := io.ReadFull(r, b); err != nil || !strings.HasSuffix(string(b), "\r\n\r\nGET /hello ") {
 		t.Fatalf("%q, then %v", b, err)
 	}
@@ -286,7 +286,7 @@ func TestNoRequestIsLostAtTheMomentOfParking(t *testing.T) {
 				time.Sleep(time.Duration(rand.IntN(300)) * time.Microsecond)
 				_, _ = io.WriteString(nc, all[cut:])
 				for range n {
-					b := make([]byte, len("HTTP/1.1 200 OK\r\n")+dateLen+len("Content-Length: 11\r\n\r\nGET /hello "))
+					b := make([]byte, len("HTTP/1.1 200 OK\r\n")+len("Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n")+len("Content-Length: 11\r\n\r\nGET /hello "))
 					if _, err := io.ReadFull(r, b); err != nil || !strings.HasSuffix(string(b), "GET /hello ") {
 						t.Errorf("%q, then %v", b, err)
 						return

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -14,7 +15,7 @@ import (
 type Server struct {
 	cfg      ServerConfig
 	handler  Handler
-	watch    sweeper
+	watch    deadline.Sweeper[*serverConn]
 	pool     buffers
 	spare    sync.Pool   // of *exchange
 	gears    sync.Pool   // of *gear
@@ -33,7 +34,7 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 	cfg.fill()
 	s := &Server{cfg: cfg, handler: h}
 	s.parking.need = make(chan struct{}, 1)
-	s.watch.init(serverTick)
+	s.watch.Init(serverTick, (*serverConn).sweep, (*serverConn).place)
 	s.pool.init()
 	s.spare.New = func() any { return new(exchange) }
 	s.gears.New = func() any { return newGear() }
@@ -46,7 +47,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.watchParked(ctx) })
-	return s.watch.run(ctx)
+	return s.watch.Run(ctx)
 }
 
 // ServeConn serves nc until it is done, and closes it. When ctx ends the connection is
@@ -73,7 +74,7 @@ func (s *Server) newConn(nc net.Conn, facts *message.Conn) *serverConn {
 	} else {
 		c.tcp, c.peek = socketOf(nc)
 	}
-	s.watch.add(c)
+	s.watch.Add(c)
 	return c
 }
 
@@ -90,7 +91,7 @@ func (c *serverConn) run(ctx context.Context) {
 		if parked {
 			return // it is somebody else's
 		}
-		c.s.watch.remove(c)
+		c.s.watch.Remove(c)
 		if c.keeper != nil {
 			c.keeper.Closed()
 		}
@@ -109,11 +110,11 @@ func (s *Server) Retire() { s.retiring.Store(true) }
 func (s *Server) Drain() {
 	s.retiring.Store(true)
 	s.draining.Store(true)
-	s.watch.each(func(e swept) { e.(*serverConn).drain() })
+	s.watch.Each((*serverConn).drain)
 }
 
 // Conns is the number of connections being served.
-func (s *Server) Conns() int { return s.watch.len() }
+func (s *Server) Conns() int { return s.watch.Len() }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
@@ -135,25 +136,25 @@ func (c *serverConn) sweep(now int64) {
 		c.wake()
 		return
 	}
-	if p, at, over := c.rg.look(); p != phaseNone && !over {
+	if p, at, over := c.rg.Look(); p != phaseNone && !over {
 		switch {
 		case p == phaseBusy:
 			if now-at >= 4*serverTick.Milliseconds() {
 				c.findGone(now)
 			}
 		case at < now:
-			if c.rg.expire(p, at, c.kickRead) && p != phaseIdle && p != phaseFresh && p != phaseLinger {
+			if c.rg.Expire(p, at, c.kickRead) && p != phaseIdle && p != phaseFresh && p != phaseLinger {
 				c.s.slow.Add(1)
 			}
 		case p != phaseIdle && p != phaseFresh:
 		case c.s.draining.Load():
-			c.rg.expire(p, at, c.kickRead) // Drain has missed it, as others went meanwhile
+			c.rg.Expire(p, at, c.kickRead) // Drain has missed it, as others went meanwhile
 		case !c.parked.Load():
 			c.quiet(p, at, now)
 		}
 	}
-	if p, at, over := c.wg.look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
-		if c.wg.expire(p, at, c.kickWrite) {
+	if p, at, over := c.wg.Look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
+		if c.wg.Expire(p, at, c.kickWrite) {
 			c.s.slow.Add(1)
 		}
 	}
@@ -167,7 +168,7 @@ func (c *serverConn) kickRead() {
 }
 
 func (c *serverConn) kickWrite() {
-	p, _, _ := c.wg.look()
+	p, _, _ := c.wg.Look()
 	if p == phaseTunnel {
 		_ = c.nc.SetReadDeadline(past())
 	}
@@ -190,8 +191,8 @@ func (c *serverConn) findGone(now int64) {
 }
 
 func (c *serverConn) drain() {
-	p, at, over := c.rg.look()
+	p, at, over := c.rg.Look()
 	if !over && (p == phaseIdle || p == phaseFresh) {
-		c.rg.expire(p, at, c.kickRead)
+		c.rg.Expire(p, at, c.kickRead)
 	}
 }

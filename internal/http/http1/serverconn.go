@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -24,8 +25,8 @@ type serverConn struct {
 	cancel context.CancelFunc
 	done   <-chan struct{}
 	index  int
-	*gear        // nil while the connection is parked, and when it has ended
-	rg, wg guard // limits of reading and of writing
+	*gear                 // nil while the connection is parked, and when it has ended
+	rg, wg deadline.Guard // limits of reading and of writing
 
 	keeper Keeper // nil when the connection never parks
 	over   <-chan struct{}
@@ -52,50 +53,6 @@ type serverConn struct {
 	x    *exchange
 	wmu  sync.Mutex // of writing, as interim answers may come from another goroutine
 	werr error
-}
-
-// gear is what a connection needs while it has a goroutine. It is pooled.
-type gear struct {
-	src source
-
-	partial  int   // bytes of a head that were found not to be all of it
-	tunneled int64 // bytes that went back through a tunnel
-
-	sendStep func(fd uintptr) bool // sendOnce; what it sends and what came of it follow
-	sending  []byte
-	sendErr  error
-
-	// Guarded by wmu.
-	out  []byte  // heads and small answers that are not written yet
-	obuf *buffer // out's memory
-	pend []*exchange
-	vec  net.Buffers
-	vecs [3][]byte
-}
-
-func newGear() *gear {
-	g := new(gear)
-	g.sendStep = g.sendOnce
-	return g
-}
-
-// gearUp gives the connection what it needs to be served.
-func (c *serverConn) gearUp() {
-	c.gear = c.s.gears.Get().(*gear)
-	c.src.init(c.nc, c.raw, &c.s.pool)
-}
-
-// gearDown gives that back. Nothing is buffered.
-func (c *serverConn) gearDown() {
-	g := c.gear
-	c.src.drop()
-	c.giveBack()
-	c.gear = nil
-	g.src.nc, g.src.raw = nil, nil
-	g.tunneled, g.sendErr = 0, nil
-	clear(g.pend)
-	g.pend, g.vec = g.pend[:0], nil
-	c.s.gears.Put(g)
 }
 
 // exchange is one request and what is kept of it until its answer has left.
@@ -272,7 +229,7 @@ func (c *serverConn) prepare(x *exchange) *fault {
 	} else {
 		c.src.release()
 	}
-	c.enter(phaseBusy, c.s.watch.now.Load())
+	c.enter(phaseBusy, c.s.watch.Now())
 	return nil
 }
 
@@ -290,7 +247,7 @@ func (c *serverConn) more(ctx context.Context) headState {
 	c.woken = false
 	for {
 		err := os.ErrDeadlineExceeded
-		if _, _, over := c.rg.look(); !over {
+		if _, _, over := c.rg.Look(); !over {
 			_, err = c.src.fill(sizeMid)
 		}
 		switch {
@@ -323,24 +280,24 @@ func (c *serverConn) await(idle bool) {
 	w, cfg := &c.s.watch, &c.s.cfg
 	switch {
 	case !idle || c.blank:
-		if p, _, _ := c.rg.look(); p != phaseHead {
-			c.enter(phaseHead, w.limit(cfg.HeaderTimeout))
+		if p, _, _ := c.rg.Look(); p != phaseHead {
+			c.enter(phaseHead, w.Limit(cfg.HeaderTimeout))
 		}
 	case c.served == 0:
 		c.giveBack()
-		c.rg.set(phaseFresh, w.limit(cfg.HeaderTimeout))
+		c.rg.Set(phaseFresh, w.Limit(cfg.HeaderTimeout))
 	default:
 		c.giveBack()
-		c.rg.set(phaseIdle, w.limit(cfg.IdleTimeout))
+		c.rg.Set(phaseIdle, w.Limit(cfg.IdleTimeout))
 	}
 	if idle && c.s.draining.Load() {
-		c.rg.set(phaseIdle, 0) // Drain may have missed this phase: do not wait long
+		c.rg.Set(phaseIdle, 0) // Drain may have missed this phase: do not wait long
 	}
 }
 
 // enter begins a phase after a wait that the sweeper may have ended.
-func (c *serverConn) enter(p phase, at int64) {
-	if !c.rg.set(p, at) {
+func (c *serverConn) enter(p deadline.Phase, at int64) {
+	if !c.rg.Set(p, at) {
 		c.unkick()
 	}
 }
@@ -350,7 +307,7 @@ func (c *serverConn) enter(p phase, at int64) {
 // server drains; where another waits for the place it is short.
 func (c *serverConn) lastLook() bool {
 	c.unkick()
-	c.rg.set(phaseNone, 0)
+	c.rg.Set(phaseNone, 0)
 	d := 5 * time.Millisecond
 	if c.s.draining.Load() {
 		d = 250 * time.Millisecond
@@ -362,16 +319,16 @@ func (c *serverConn) lastLook() bool {
 	if err != nil {
 		return false
 	}
-	c.rg.set(phaseHead, c.s.watch.limit(c.s.cfg.HeaderTimeout))
+	c.rg.Set(phaseHead, c.s.watch.Limit(c.s.cfg.HeaderTimeout))
 	return true
 }
 
 // unkick waits for the sweeper's kick of the read side and undoes it.
 func (c *serverConn) unkick() {
-	c.rg.mu.Lock()
-	defer c.rg.mu.Unlock()
-	c.asked.Store(false)
-	_ = c.nc.SetReadDeadline(time.Time{})
+	c.rg.Undo(func() {
+		c.asked.Store(false)
+		_ = c.nc.SetReadDeadline(time.Time{})
+	})
 }
 
 // take returns the exchange to read into.
@@ -444,81 +401,4 @@ func (c *serverConn) refuse(ctx context.Context, x *exchange, f *fault) {
 		return
 	}
 	c.answer(ctx, x, resp)
-}
-
-// close ends the connection: with a reset when the client must not take what it has for
-// whole, gently when it may still be sending.
-func (c *serverConn) close() {
-	switch {
-	case c.abort:
-		reset(c.nc, c.tcp)
-	case c.linger:
-		c.wait()
-	}
-	c.leave()
-	_ = c.nc.Close()
-	c.gearDown()
-	if c.x != nil {
-		c.x.req.Reset()
-		c.x = nil
-	}
-}
-
-// reset closes nc so that the other side sees an error, and no TLS close_notify.
-func reset(nc net.Conn, tcp *net.TCPConn) {
-	if tcp != nil {
-		_ = tcp.SetLinger(0)
-		_ = tcp.Close()
-	}
-	_ = nc.Close()
-}
-
-// lingerTime and lingerBytes bound what is read from a client after the answer.
-const (
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
-)
-
-// wait lets a client that is still sending read its answer: closing with unread bytes would
-// reset the connection under it (RFC 9112 section 9.6).
-func (c *serverConn) wait() {
-	closeWrite(c.nc, c.tcp)
-	c.enter(phaseLinger, c.s.watch.limit(lingerTime))
-	c.src.drop()
-	for n := 0; n < lingerBytes; {
-		m, err := c.src.fill(sizeMid)
-		if err != nil {
-			return
-		}
-		n += m
-		c.src.drop()
-	}
-}
-
-func closeWrite(nc net.Conn, tcp *net.TCPConn) {
-	if w, ok := nc.(interface{ CloseWrite() error }); ok {
-		_ = w.CloseWrite()
-	}
-	if tcp != nil {
-		_ = tcp.CloseWrite()
-	}
-}
-
-// socketOf finds the TCP connection under nc.
-func socketOf(nc net.Conn) (*net.TCPConn, syscall.RawConn) {
-	for range 4 {
-		if t, ok := nc.(*net.TCPConn); ok {
-			raw, err := t.SyscallConn()
-			if err != nil {
-				return t, nil
-			}
-			return t, raw
-		}
-		u, ok := nc.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		nc = u.NetConn()
-	}
-	return nil, nil
 }

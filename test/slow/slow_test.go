@@ -1,29 +1,45 @@
 package slow
 
 import (
-	"os"
-	"path/filepath"
+	"net"
 	"strings"
 	"testing"
 	"time"
 )
 
-func TestWhatSlowhttptestSaysIsRead(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "log")
-	out := "\x1b[1mslow HTTP test status on 5th second:\x1b[0m\n\ninitializing:        0\npending:             10\nconnected:           \x1b[32m990\x1b[0m\n" +
-		"error:               0\nclosed:              0\nservice available:   YES\n" +
-		"connected:           300\nclosed:              700\n"
-	if err := os.WriteFile(file, []byte(out), 0o600); err != nil {
+func TestConnectionsAreCountedAsTheKernelShowsThem(t *testing.T) {
+	const table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 500 1 0000000000000000 100 0 0 10 0
+   1: 0100007F:1F90 0100007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 501 1 0000000000000000 20 4 30 10 -1
+   2: 0100007F:1F90 0200007F:C001 01 00000000:00000000 00:00000000 00000000     0        0 502 1 0000000000000000 20 4 30 10 -1
+   3: 0100007F:1F90 0100007F:C002 01 00000000:00000012 00:00000000 00000000     0        0 0 1 0000000000000000 20 4 30 10 -1
+   4: 0100007F:1F90 0100007F:C003 06 00000000:00000000 03:00001770 00000000     0        0 0 3 0000000000000000
+   5: 0100007F:C001 0100007F:1F90 01 00000000:00000000 00:00000000 00000000     0        0 503 1 0000000000000000 20 4 30 10 -1
+`
+	if accepted, waiting := held([]byte(table), 8080); accepted != 2 || waiting != 1 {
+		t.Errorf("%d accepted, %d wait; want 2 and 1", accepted, waiting)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := ReadState(file); err != nil || s != (State{Most: 990, Connected: 300, Closed: 700}) {
-		t.Errorf("%+v %v", s, err)
-	}
-	if err := os.WriteFile(file, []byte("cannot resolve"), 0o600); err != nil {
+	defer l.Close()
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadState(file); err == nil {
-		t.Error("figures of nothing")
+	defer c.Close()
+	port := l.Addr().(*net.TCPAddr).Port
+	if accepted, waiting, err := Held(port); accepted != 0 || waiting != 1 || err != nil {
+		t.Errorf("%d accepted, %d wait, %v; one waits", accepted, waiting, err)
+	}
+	nc, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	if accepted, waiting, err := Held(port); accepted != 1 || waiting != 0 || err != nil {
+		t.Errorf("%d accepted, %d wait, %v; one is accepted", accepted, waiting, err)
 	}
 }
 

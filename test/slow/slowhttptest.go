@@ -1,18 +1,18 @@
 package slow
 
 import (
+	"bytes"
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"time"
 )
 
-// Command is the slowhttptest command for an attack, with its lines written at once: bytes every five seconds, a thousand new
-// connections a second.
+// Command is the slowhttptest command for an attack: bytes every five seconds, and as many
+// new connections a second as it may have at all.
 func Command(a Attack, length time.Duration) []string {
 	args := []string{
-		"stdbuf", "-oL", "slowhttptest", "-c", strconv.Itoa(a.Connections), "-r", "1000", "-p", "5",
+		"slowhttptest", "-c", strconv.Itoa(a.Connections), "-r", strconv.Itoa(a.Connections), "-p", "5",
 		"-l", strconv.Itoa(int(length.Seconds())),
 	}
 	url := "http://" + a.Target + "/"
@@ -27,31 +27,30 @@ func Command(a Attack, length time.Duration) []string {
 	return args
 }
 
-// State is what slowhttptest said of its connections.
-type State struct{ Most, Connected, Closed int }
-
-// ReadState reads the output of slowhttptest: the last figures, and the most connections at once.
-func ReadState(path string) (s State, err error) {
-	b, err := os.ReadFile(path)
+// Held counts the connections that the program behind a port of 127.0.0.1 has accepted and that are open,
+// and those that wait in the system to be accepted.
+func Held(port int) (accepted, waiting int, err error) {
+	b, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
-		return s, err
+		return 0, 0, err
 	}
-	b = regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAll(b, nil)
-	lines := regexp.MustCompile(`(?m)^(connected|closed):\s+(\d+)`).FindAllSubmatch(b, -1)
-	if len(lines) == 0 {
-		return s, fmt.Errorf("%s holds no figures of slowhttptest", path)
-	}
-	for _, m := range lines {
-		n, err := strconv.Atoi(string(m[2]))
-		if err != nil {
-			return s, err
+	accepted, waiting = held(b, port)
+	return accepted, waiting, nil
+}
+
+// held reads what proc_net_tcp(5) shows: local address, state and inode, which is 0 before accept.
+func held(b []byte, port int) (accepted, waiting int) {
+	const established = "01"
+	local := fmt.Sprintf(":%04X", port)
+	for line := range bytes.Lines(b) {
+		f := bytes.Fields(line)
+		switch {
+		case len(f) < 10 || !bytes.HasSuffix(f[1], []byte(local)) || string(f[3]) != established:
+		case string(f[9]) == "0":
+			waiting++
+		default:
+			accepted++
 		}
-		if string(m[1]) == "closed" {
-			s.Closed = n
-			continue
-		}
-		s.Connected = n
-		s.Most = max(s.Most, n)
 	}
-	return s, nil
+	return accepted, waiting
 }

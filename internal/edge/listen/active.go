@@ -15,7 +15,6 @@ import (
 	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/http/http3"
-	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/http/std"
 )
 
@@ -117,45 +116,6 @@ const (
 	proxyRequired = "required"
 )
 
-// tunnelTimeout ends a WebSocket or another tunnel in which neither side says anything.
-const tunnelTimeout = time.Hour
-
-func (a *Active) engines() {
-	l, t := &a.Spec.Limits, &a.Spec.Timeouts
-	c := std.Config{
-		Limits: std.Limits{
-			HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes),
-			BodyBytes: int64(v1.Value(l.BodyBytes)), Streams: l.Streams, Requests: l.Requests,
-		},
-		Timeouts: std.Timeouts{Header: t.Header.Std(), Body: t.Body.Std(), Write: t.Write.Std(), Idle: t.Idle.Std(), Tunnel: tunnelTimeout},
-		Logger:   a.m.cfg.Logger.With("listener", a.Key),
-	}
-	a.std = std.NewServer(c, a.m.cfg.Handler)
-	a.quic = std.NewAdapter(c, a.m.cfg.Handler)
-	if a.Spec.Engine == v1.EngineStd {
-		return
-	}
-	a.own = http1.NewServer(http1.ServerConfig{
-		Limits:    http1.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
-		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests,
-		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
-		TunnelTimeout: tunnelTimeout, BodyRate: int64(v1.Value(l.BodyRate)), WriteRate: int64(v1.Value(l.WriteRate)),
-	}, a.m.cfg.Handler)
-	a.own2 = http2.NewServer(http2.ServerConfig{
-		Limits:    http2.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
-		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests, Streams: l.Streams,
-		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
-		TunnelTimeout: tunnelTimeout,
-		OnAbuse:       func(_ *message.Conn, kind http2.Abuse) { a.series.abuse[kind.String()].Inc() },
-	}, a.m.cfg.Handler)
-	a.own3 = http3.NewServer(http3.ServerConfig{
-		Limits:    http3.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
-		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests,
-		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
-		TunnelTimeout: tunnelTimeout, BodyRate: int64(v1.Value(l.BodyRate)), WriteRate: int64(v1.Value(l.WriteRate)),
-	}, a.m.cfg.Handler)
-}
-
 // secure sets up TLS.
 func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) error {
 	a.selector = &selector{m: a.m, listener: string(l.Key)}
@@ -193,10 +153,10 @@ func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) e
 	}
 	a.tls = tlsConfig(l.Spec.TLS, protos, a.selector)
 	if a.h3 {
-		s := &a.Spec.Limits
+		b := boundsOf(&l.Spec)
 		a.settings = &http3.Settings{
-			TLS: http3.TLSConfig(a.tls), HeaderBytes: int(s.HeaderBytes), Streams: s.Streams, Requests: s.Requests,
-			Handshake: a.Spec.Timeouts.Handshake.Std(), Idle: a.Spec.Timeouts.Idle.Std(),
+			TLS: http3.TLSConfig(a.tls), HeaderBytes: b.head, Streams: b.streams, Requests: b.requests,
+			Handshake: b.handshake, Idle: b.idle,
 			EarlyData: l.Spec.TLS.EarlyData,
 		}
 	}

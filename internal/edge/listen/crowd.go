@@ -126,19 +126,19 @@ func (s over3) Shed() string {
 
 // admit takes a place of those of the client's address, or says why there is none. Trusted
 // proxies bring many clients on one address, so they are not counted.
-func (a *Active) admit(client netip.Addr) (give func(), refused string) {
+func (a *Active) admit(client netip.Addr) (counted bool, refused string) {
 	limit, places := a.Spec.Limits.ConnectionsPerAddress, a.places()
 	if limit <= 0 && places < fairFrom || a.trusted.contains(client) {
-		return func() {}, ""
+		return false, ""
 	}
 	reason := refuseAddress
 	if places >= fairFrom && a.state.open.Load() > int64(places)/4*3 && (limit <= 0 || limit > places/fairShare) {
 		limit, reason = places/fairShare, refuseShare
 	}
 	if !a.state.takeFrom(client, limit) {
-		return nil, reason
+		return false, reason
 	}
-	return func() { a.state.giveFrom(client) }, ""
+	return true, ""
 }
 
 // Connections is how many the listeners' documents allow over TCP in all.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +39,7 @@ type endpoint struct {
 	// Set by start, guarded by m.mu.
 	cancel context.CancelFunc // ends connections at once
 	hush   context.CancelFunc // ends those that have not said anything yet
+	resume func(*visit, func(context.Context))
 }
 
 func (e *endpoint) addr() net.Addr {
@@ -57,6 +57,12 @@ func (e *endpoint) start(ctx context.Context) {
 	ctx, e.cancel = context.WithCancel(ctx)
 	quiet, hush := context.WithCancel(ctx)
 	e.hush = hush
+	e.resume = func(v *visit, serve func(context.Context)) {
+		go func() {
+			defer v.rescue()
+			serve(ctx)
+		}()
+	}
 	e.m.wg.Go(func() {
 		defer e.conns.Wait()
 		defer close(e.over)
@@ -218,18 +224,8 @@ func (e *endpoint) accept(ctx, quiet context.Context) {
 			continue
 		}
 		e.conns.Add(1)
-		go func() {
-			defer e.conns.Done()
-			defer a.exit()
-			defer a.leaveTCP()
-			defer func() {
-				if p := recover(); p != nil {
-					_ = nc.Close()
-					e.m.cfg.Logger.Error("a connection panicked", "listener", a.Key, "panic", p, "stack", string(debug.Stack()))
-				}
-			}()
-			a.serve(ctx, quiet, nc)
-		}()
+		v := &visit{e: e, a: a, nc: nc}
+		go v.serve(ctx, quiet)
 	}
 }
 

@@ -34,6 +34,7 @@ type echo struct {
 	ends map[string]int
 	gate chan struct{} // when not nil, /wait waits for it
 	in   chan struct{} // told when /wait has come
+	far  chan net.Conn // the other side of /tunnel
 }
 
 func (h *echo) Serve(ctx context.Context, req *message.Request) *message.Response {
@@ -63,6 +64,11 @@ func (h *echo) Serve(ctx context.Context, req *message.Request) *message.Respons
 		return resp
 	case "/break":
 		resp.Body = &ticks{n: 2, err: io.ErrUnexpectedEOF}
+		return resp
+	case "/tunnel": // whose other side says nothing
+		near, far := net.Pipe()
+		resp.Status, resp.Upgrade = 101, near
+		h.far <- far
 		return resp
 	case "/empty":
 		resp.Status, resp.ContentLength = 204, 0

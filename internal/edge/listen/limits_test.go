@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net"
+	"net/http"
 	"net/http/httptest"
 	"net/netip"
 	"strconv"
@@ -45,6 +46,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 		{"connections_per_address", func(s *v1.ListenerSpec) { s.Limits.ConnectionsPerAddress = 2 }},
 	} {
 		r := newRig(t)
+		r.h.in, r.h.gate = make(chan struct{}), make(chan struct{})
+		t.Cleanup(func() { close(r.h.gate) }) // before the rig's
 		r.apply(listener("a", tc.change))
 		for range 2 {
 			nc := r.dial(r.addr("a"))
@@ -52,8 +55,8 @@ func TestConnectionsAreLimited(t *testing.T) {
 			if got := ask(t, nc, bufio.NewReader(nc)); got != "200 OK" {
 				t.Fatal(got)
 			}
-			_, _ = io.WriteString(nc, "POST /busy HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n") // so that it is not shed
-			time.Sleep(50 * time.Millisecond)
+			_, _ = io.WriteString(nc, "POST /wait HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n") // so that it is not shed
+			<-r.h.in
 		}
 		if third, err := net.Dial("tcp", r.addr("a")); err == nil { // it may be reset before Dial returns
 			defer third.Close()
@@ -240,6 +243,19 @@ func v2(cmd, fam byte, body ...byte) string {
 	return "\r\n\r\n\x00\r\nQUIT\n" + string([]byte{cmd, fam, byte(len(body) >> 8), byte(len(body))}) + string(body)
 }
 
+// date asks once and returns the answer's Date.
+func date(t *testing.T, nc net.Conn, b *bufio.Reader) string {
+	t.Helper()
+	_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+	_, _ = io.WriteString(nc, request)
+	resp, err := http.ReadResponse(b, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.Header.Get("Date")
+}
+
 // A full listener ends the connection that has been idle longest, and serves who comes.
 func TestAnIdleConnectionMakesRoom(t *testing.T) {
 	r := newRig(t)
@@ -255,10 +271,10 @@ func TestAnIdleConnectionMakesRoom(t *testing.T) {
 	}
 	first, firstReader := open()
 	second, secondReader := open()
-	time.Sleep(250 * time.Millisecond) // the clock of idle connections is coarse
-	if got := ask(t, second, secondReader); got != "200 OK" {
-		t.Fatal(got)
-	}
+	// The clock of idle connections is coarse, and it is Date's: when that moves, the second has
+	// been idle for less.
+	before := date(t, first, firstReader)
+	wait(t, func() bool { return date(t, second, secondReader) != before })
 	open()
 	open() // the fourth
 	_ = first.SetReadDeadline(time.Now().Add(5 * time.Second))
@@ -284,12 +300,18 @@ func TestASilentConnectionMakesRoom(t *testing.T) {
 		defer nc.Close()
 		_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nX-")
 	}
-	time.Sleep(1500 * time.Millisecond)
-	nc := r.dial(r.addr("a"))
-	defer nc.Close()
-	if got := ask(t, nc, bufio.NewReader(nc)); got != "200 OK" {
-		t.Fatal(got)
-	}
+	// Young ones are spared, and who comes is refused.
+	wait(t, func() bool {
+		nc, err := net.Dial("tcp", r.addr("a"))
+		if err != nil {
+			return false
+		}
+		defer nc.Close()
+		_ = nc.SetDeadline(time.Now().Add(5 * time.Second))
+		_, _ = io.WriteString(nc, request)
+		line, err := bufio.NewReader(nc).ReadString('\n')
+		return err == nil && strings.HasPrefix(line, "HTTP/1.1 200 ")
+	})
 	if got := r.metric(`relais_listener_connections_shed_total{listener="demo/a",state="silent"}`); got != "1" {
 		t.Errorf("counted %q", got)
 	}
@@ -341,5 +363,31 @@ func TestConnectionsAreBoundByDescriptors(t *testing.T) {
 	b.leaveTCP()
 	if got := a.enterTCP(); got != "" {
 		t.Errorf("when there is room again: %q", got)
+	}
+}
+
+// A WebSocket in which neither side says anything ends after the listener's limit.
+func TestASilentTunnelIsClosed(t *testing.T) {
+	for name, change := range map[string]func(*v1.ListenerSpec){"relais": func(*v1.ListenerSpec) {}, "std": withStd} {
+		r := newRig(t)
+		r.h.far = make(chan net.Conn, 1)
+		r.m.tunnel = 300 * time.Millisecond
+		r.apply(listener("a", change))
+		nc := r.dial(r.addr("a"))
+		defer nc.Close()
+		_ = nc.SetDeadline(time.Now().Add(10 * time.Second))
+		_, _ = io.WriteString(nc, "GET /tunnel HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n")
+		b := bufio.NewReader(nc)
+		if line, err := b.ReadString('\n'); !strings.HasPrefix(line, "HTTP/1.1 101 ") {
+			t.Fatalf("%s: %q %v", name, line, err)
+		}
+		if _, err := io.Copy(io.Discard, b); err != nil && !isReset(err) {
+			t.Errorf("%s: the client's side: %v", name, err)
+		}
+		far := <-r.h.far
+		_ = far.SetDeadline(time.Now().Add(10 * time.Second))
+		if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+			t.Errorf("%s: the origin's side: %v", name, err)
+		}
 	}
 }

@@ -73,6 +73,7 @@ var errDraining = errors.New("the listeners are being drained; nothing can be ap
 type Manager struct {
 	cfg     Config
 	metrics metrics
+	tunnel  time.Duration // tunnelTimeout
 
 	ids        atomic.Uint64
 	handshakes atomic.Int64
@@ -107,7 +108,7 @@ func New(cfg Config) *Manager {
 		cfg.Metrics = observe.New()
 	}
 	m := &Manager{
-		cfg: cfg, metrics: newMetrics(cfg.Metrics), wake: make(chan struct{}, 1),
+		cfg: cfg, metrics: newMetrics(cfg.Metrics), tunnel: tunnelTimeout, wake: make(chan struct{}, 1),
 		endpoints: map[place]*endpoint{}, leaving: map[*endpoint]struct{}{},
 		states: map[string]*state{}, certs: map[bundle.Key]*certificate{},
 	}

@@ -33,9 +33,10 @@ func (e *endpoint) Admit(_ netip.AddrPort, verified bool) (func(http3.Failure), 
 // Accept implements http3.Acceptor.
 func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState) (*http3.Service, func()) {
 	a := e.enter()
-	facts := a.facts(peer, local)
+	facts := new(message.Conn)
+	*facts = a.facts(peer, local)
 	facts.TLS = message.NewTLS(state)
-	give, refused := a.admit(facts.Client)
+	counted, refused := a.admit(facts.Client)
 	if refused != "" {
 		a.series.refused[refused].Inc()
 		a.exit()
@@ -50,7 +51,9 @@ func (e *endpoint) Accept(peer, local netip.AddrPort, state *tls.ConnectionState
 	}
 	return v, func() {
 		a.series.open.Add(-1)
-		give()
+		if counted {
+			a.state.giveFrom(facts.Client)
+		}
 		a.exit()
 	}
 }

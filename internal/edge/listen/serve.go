@@ -6,42 +6,97 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"time"
 
 	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
-// facts are what is known of a new connection.
-func (a *Active) facts(peer, local netip.AddrPort) *message.Conn {
-	return &message.Conn{ID: a.m.ids.Add(1), Listener: a.Key, Peer: peer, Local: local, Client: peer.Addr().WithZone("")}
+// visit is a connection from when it was accepted until it has ended. It is what the listener
+// keeps of each.
+type visit struct {
+	e       *endpoint
+	a       *Active
+	nc      *net.TCPConn
+	facts   message.Conn
+	counted bool // among those of the client's address
+	shown   bool // in the metrics
 }
 
-// serve serves a connection until it has ended, and closes it. Quiet ends before ctx, when
-// connections that have not said anything yet shall go.
-func (a *Active) serve(ctx, quiet context.Context, nc *net.TCPConn) {
-	defer nc.Close()
-	facts := a.facts(addrPortOf(nc.RemoteAddr()), addrPortOf(nc.LocalAddr()))
+// facts are what is known of a new connection.
+func (a *Active) facts(peer, local netip.AddrPort) message.Conn {
+	return message.Conn{ID: a.m.ids.Add(1), Listener: a.Key, Peer: peer, Local: local, Client: peer.Addr().WithZone("")}
+}
+
+// serve serves the connection until it has ended, or the HTTP/1 server keeps it and will tell.
+// Quiet ends before ctx, when connections that have not said anything yet shall go.
+func (v *visit) serve(ctx, quiet context.Context) {
+	kept := false
+	defer v.rescue()
+	defer func() {
+		if !kept {
+			_ = v.nc.Close()
+			v.Closed()
+		}
+	}()
+	a, nc := v.a, v.nc
+	v.facts = a.facts(addrPortOf(nc.RemoteAddr()), addrPortOf(nc.LocalAddr()))
 	conn := net.Conn(nc)
 	if a.proxy == proxyOptional || a.proxy == proxyRequired {
 		var ok bool
-		if conn, ok = a.readProxy(ctx, nc, facts); !ok {
+		if conn, ok = a.readProxy(ctx, nc, &v.facts); !ok {
 			return
 		}
 	}
-	give, refused := a.admit(facts.Client)
-	if refused != "" {
+	var refused string
+	if v.counted, refused = a.admit(v.facts.Client); refused != "" {
 		a.refuse(nc, refused)
 		return
 	}
-	defer give()
+	v.shown = true
 	a.series.open.Add(1)
-	defer a.series.open.Add(-1)
 	if a.tls != nil {
-		a.serveTLS(ctx, nc, conn, facts)
+		a.serveTLS(ctx, nc, conn, &v.facts)
 		return
 	}
-	a.serveClear(ctx, quiet, nc, conn, facts)
+	http2, conn, err := a.clear(ctx, quiet, nc, conn)
+	switch {
+	case err != nil:
+	case http2:
+		a.serveHTTP2(ctx, conn, &v.facts)
+	case a.own != nil:
+		kept = true
+		a.series.total[speakHTTP1].Inc()
+		a.own.Serve(ctx, conn, &v.facts, v)
+	default:
+		a.serveHTTP1(ctx, conn, &v.facts)
+	}
+}
+
+// Resume implements http1.Keeper.
+func (v *visit) Resume(serve func(context.Context)) { v.e.resume(v, serve) }
+
+// Closed implements http1.Keeper.
+func (v *visit) Closed() {
+	a := v.a
+	if v.shown {
+		a.series.open.Add(-1)
+	}
+	if v.counted {
+		a.state.giveFrom(v.facts.Client)
+	}
+	a.leaveTCP()
+	a.exit()
+	v.e.conns.Done()
+}
+
+// rescue keeps a panic to its connection.
+func (v *visit) rescue() {
+	if p := recover(); p != nil {
+		_ = v.nc.Close()
+		v.e.m.cfg.Logger.Error("a connection panicked", "listener", v.a.Key, "panic", p, "stack", string(debug.Stack()))
+	}
 }
 
 // readProxy takes a PROXY protocol header from a trusted peer. False means that the
@@ -78,23 +133,12 @@ func (a *Active) readProxy(ctx context.Context, nc *net.TCPConn, facts *message.
 // leaves: its first request may be on its way.
 const hushGrace = 500 * time.Millisecond
 
-func (a *Active) serveClear(ctx, quiet context.Context, nc *net.TCPConn, conn net.Conn, facts *message.Conn) {
-	if !a.h2c {
-		a.serveHTTP1(ctx, conn, facts)
-		return
+// clear says what a connection in clear speaks, and returns what to go on with.
+func (a *Active) clear(ctx, quiet context.Context, nc *net.TCPConn, conn net.Conn) (http2 bool, rest net.Conn, err error) {
+	if !a.h2c || !a.http1 {
+		return a.h2c, conn, nil
 	}
-	http2 := true
-	if a.http1 {
-		var err error
-		if http2, conn, err = a.sniff(ctx, quiet, nc, conn); err != nil {
-			return
-		}
-	}
-	if !http2 {
-		a.serveHTTP1(ctx, conn, facts)
-		return
-	}
-	a.serveHTTP2(ctx, conn, facts)
+	return a.sniff(ctx, quiet, nc, conn)
 }
 
 // sniff waits for the first bytes as an HTTP/1 server would and says whether they are the

@@ -119,6 +119,8 @@ func exchangeFault(ctx context.Context, e *http1.Error) *stage.Error {
 		return fault("connection_limit_reached", 503, e)
 	case isClosed(e.Err), errors.Is(e.Err, http1.ErrClosed), errors.Is(e.Err, http2.ErrGoAway):
 		return fault("connection_terminated", 502, e)
+	case errors.Is(e.Err, http1.ErrWebSocket), errors.Is(e.Err, http1.ErrSwitched):
+		return fault("http_upgrade_failed", 502, e)
 	}
 	return fault("http_protocol_error", 502, e)
 }

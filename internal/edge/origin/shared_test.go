@@ -258,7 +258,8 @@ func TestAnUpgradeFallsBackToHTTP1(t *testing.T) {
 					t.Error(err)
 					return
 				}
-				_, _ = fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", r.Header.Get("Upgrade"))
+				_, _ = fmt.Fprintf(rw, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n"+
+					"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n", r.Header.Get("Upgrade"))
 				_ = rw.Flush()
 				_, _ = io.Copy(nc, rw)
 				_ = nc.Close()
@@ -271,6 +272,7 @@ func TestAnUpgradeFallsBackToHTTP1(t *testing.T) {
 				}
 				x := request("GET", "/", e)
 				x.Out.AddString(message.Upgrade, what)
+				x.Out.AddString(message.SecWebSocketKey, "dGhlIHNhbXBsZSBub25jZQ==") // RFC 6455 section 1.3
 				resp, err := h.Serve(t.Context(), x)
 				if err != nil {
 					t.Fatal(err)

@@ -59,7 +59,7 @@ func (c *Client) Conns() int { return c.watch.Len() }
 // an exchange has ended; it may be nil.
 func (c *Client) NewConn(nc net.Conn, rel Releaser) *ClientConn {
 	cc := &ClientConn{cl: c, nc: nc, rel: rel}
-	cc.src.init(nc, &c.pool)
+	cc.src.init(nc, rawOf(nc), &c.pool)
 	cc.tcp, cc.raw = socketOf(nc)
 	cc.probe, cc.both = cc.probeStep, cc.bothSteps
 	cc.body.c = cc
@@ -125,6 +125,7 @@ var (
 	ErrTimeout    = errors.New("the origin took too long")
 	ErrInterim    = errors.New("too many interim answers")
 	ErrSwitched   = errors.New("101 without being asked")
+	ErrWebSocket  = errors.New("101 whose Sec-WebSocket-Accept does not belong to the key (RFC 6455 section 4.2.2)")
 	ErrClosed     = errors.New("the connection was closed")
 	ErrBodyLength = errors.New("the request's body is not as long as its Content-Length")
 	ErrRequest    = errors.New("the request has no method or target, or a control byte in them")

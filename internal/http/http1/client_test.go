@@ -255,3 +255,27 @@ func TestRequestsAreFramedAnew(t *testing.T) {
 		}
 	}
 }
+
+// An origin that agrees to another handshake than the client's is no origin of WebSocket.
+func TestRFC6455Section4_2_2WrongAcceptOfTheOriginIsAnError(t *testing.T) {
+	for accept, want := range map[string]error{"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=": nil, "s3pPLMBiTxaQ9kYGzzhZRbK+xO0=": ErrWebSocket, "": ErrWebSocket} {
+		cc, rel := clientOf(t, rawOrigin(t, func(nc net.Conn, br *bufio.Reader) {
+			_ = skipHead(br)
+			_, _ = io.WriteString(nc, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: "+accept+"\r\n\r\n")
+		}))
+		req := getRequest()
+		req.AddString(message.Upgrade, "WebSocket")
+		req.AddString(message.SecWebSocketKey, "dGhlIHNhbXBsZSBub25jZQ==")
+		var resp message.Response
+		err := cc.RoundTrip(t.Context(), req, &resp, Try{Upgrade: true})
+		if !errors.Is(err, want) || (err == nil) != (want == nil) {
+			t.Errorf("%q: %v, want %v", accept, err, want)
+		}
+		if want == nil {
+			_ = resp.Upgrade.Close()
+		}
+		if rel.bad != 1 {
+			t.Errorf("%q: the connection was not given up: %+v", accept, rel)
+		}
+	}
+}

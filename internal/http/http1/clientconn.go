@@ -284,6 +284,9 @@ func (c *ClientConn) begin(ctx context.Context, req *message.Request, resp *mess
 	if resp.Status == 101 && !upgrade {
 		return c.fail(ctx, PhaseHead, ErrSwitched)
 	}
+	if upgrade && message.EqualFold(req.Get(message.Upgrade), "websocket") && !message.WebSocketAgreed(req, resp) {
+		return c.fail(ctx, PhaseHead, ErrWebSocket)
+	}
 	if upgrade || req.Method == message.CONNECT && resp.Status/100 == 2 {
 		return c.open(resp)
 	}

@@ -38,6 +38,10 @@ type ServerConfig struct {
 	BodyBytes int64
 	// Requests is the most requests on one connection; 0 is no limit.
 	Requests int
+	// Preface says that HTTP/2 is spoken on the same port, to those who begin with its preface. Who
+	// begins with the name of a protocol that is not HTTP is then closed without an answer: an HTTP/2
+	// client with a broken preface would take it for frames (RFC 9113 section 3.4).
+	Preface bool
 
 	HeaderTimeout time.Duration // from a head's first byte to its last; 15 s
 	BodyTimeout   time.Duration // longest wait for more of a body; 30 s
@@ -88,4 +92,5 @@ type Stats struct {
 	Slow     uint64 // connections ended because a limit of time was over, idle ones not counted
 	Gone     uint64 // connections reset by the client while a request was being answered
 	Tunnels  uint64
+	Parked   uint64 // times that a connection gave its goroutine up until its next request
 }

@@ -17,6 +17,7 @@ var (
 	faultMethod     = &fault{400, "bad_method", "the method is not a token (section 3.1)"}
 	faultMethodLong = &fault{501, "method_too_long", "the method is longer than any known one (section 3)"}
 	faultLine       = &fault{400, "bad_request_line", "not: method, one space, target, one space, version (section 3)"}
+	faultProtocol   = &fault{400, "not_http", "the request line names another protocol (section 2.3)"}
 	faultVersion    = &fault{505, "http_version_not_supported", "neither HTTP/1.1 nor HTTP/1.0 (section 2.3)"}
 	faultTarget     = &fault{400, "bad_target", "the target has no form that the method allows (section 3.2)"}
 	faultTargetLong = &fault{414, "target_too_long", "the target is over the limit"}

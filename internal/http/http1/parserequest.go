@@ -142,7 +142,29 @@ func version(b []byte, p int) (int, message.Proto, *fault) {
 	if i >= 8 && rest[i] == '\n' {
 		return 0, 0, faultBareLF
 	}
+	if i == 0 {
+		return 0, 0, otherProtocol(rest)
+	}
 	return 0, 0, faultLine
+}
+
+// otherProtocol says whether a line ends in the name of another protocol, as in "SIP/2.0" CR;
+// nil when more bytes are needed.
+func otherProtocol(b []byte) *fault {
+	const longest = 16
+	n := 0
+	for n < len(b) && (b[n] >= 'A' && b[n] <= 'Z' || syntax.Digit(b[n]) || b[n] == '/' || b[n] == '.') {
+		n++
+	}
+	switch {
+	case n == 0 || n > longest || b[0] < 'A':
+		return faultLine
+	case n == len(b):
+		return nil
+	case b[n] == '\r':
+		return faultProtocol
+	}
+	return faultLine
 }
 
 // form finds the parts of the target t, which begins at off (RFC 9112 section 3.2).

@@ -18,8 +18,10 @@ type Server struct {
 	watch    deadline.Sweeper[*serverConn]
 	pool     buffers
 	spare    sync.Pool   // of *exchange
+	gears    sync.Pool   // of *gear
 	retiring atomic.Bool // answers end their connections
 	draining atomic.Bool // idle connections end too
+	parking  parking
 
 	requests, refused, panics, aborted, slow, gone, tunnels atomic.Uint64
 }
@@ -31,32 +33,72 @@ const serverTick = 100 * time.Millisecond
 func NewServer(cfg ServerConfig, h Handler) *Server {
 	cfg.fill()
 	s := &Server{cfg: cfg, handler: h}
+	s.parking.need = make(chan struct{}, 1)
 	s.watch.Init(serverTick, (*serverConn).sweep, (*serverConn).place)
 	s.pool.init()
 	s.spare.New = func() any { return new(exchange) }
+	s.gears.New = func() any { return newGear() }
 	return s
 }
 
-// Run keeps the limits of time and the clock behind Date until ctx ends. It blocks.
-func (s *Server) Run(ctx context.Context) error { return s.watch.Run(ctx) }
+// Run keeps the limits of time and the clock behind Date, and watches parked connections,
+// until ctx ends. It blocks.
+func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.watchParked(ctx) })
+	return s.watch.Run(ctx)
+}
 
 // ServeConn serves nc until it is done, and closes it. When ctx ends the connection is
 // closed at once. Facts is kept by reference and must not change.
 func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	c := &serverConn{s: s, nc: nc, facts: facts, cancel: cancel, done: ctx.Done()}
-	c.src.init(nc, &s.pool)
-	c.tcp, c.peek = socketOf(nc)
-	c.plain, _ = nc.(*net.TCPConn)
-	c.sendStep = c.sendOnce
-	c.peekStep = func(fd uintptr) { c.reset = socketError(fd) }
+	s.newConn(nc, facts).run(ctx)
+}
+
+// Serve is ServeConn, but it may return before the connection has ended: one that is quiet needs
+// no goroutine until its next request. K is told what becomes of it. When ctx ends, such a
+// connection is closed within a tenth of a second.
+func (s *Server) Serve(ctx context.Context, nc net.Conn, facts *message.Conn, k Keeper) {
+	c := s.newConn(nc, facts)
+	c.over = ctx.Done()
+	c.mayPark(k)
+	c.run(ctx)
+}
+
+func (s *Server) newConn(nc net.Conn, facts *message.Conn) *serverConn {
+	c := &serverConn{s: s, nc: nc, facts: facts, fd: -1}
+	if c.plain, _ = nc.(*net.TCPConn); c.plain != nil {
+		c.tcp, c.raw = c.plain, rawOf(nc)
+		c.peek = c.raw
+	} else {
+		c.tcp, c.peek = socketOf(nc)
+	}
 	s.watch.Add(c)
-	defer s.watch.Remove(c)
-	stop := context.AfterFunc(ctx, func() { reset(nc, c.tcp) })
-	defer stop()
-	c.serve(ctx)
-	c.close()
+	return c
+}
+
+// run serves the connection until it has ended or is parked.
+func (c *serverConn) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	c.cancel, c.done = cancel, ctx.Done()
+	c.gearUp()
+	nc, tcp, parked := c.nc, c.tcp, false
+	stop := context.AfterFunc(ctx, func() { reset(nc, tcp) })
+	defer func() {
+		stop()
+		cancel()
+		if parked {
+			return // it is somebody else's
+		}
+		c.s.watch.Remove(c)
+		if c.keeper != nil {
+			c.keeper.Closed()
+		}
+	}()
+	if parked = c.serve(ctx); !parked {
+		c.close()
+	}
 }
 
 // Retire has every answer from now on end its connection. Idle connections stay open for their
@@ -79,6 +121,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Requests: s.requests.Load(), Refused: s.refused.Load(), Panics: s.panics.Load(),
 		Aborted: s.aborted.Load(), Slow: s.slow.Load(), Gone: s.gone.Load(), Tunnels: s.tunnels.Load(),
+		Parked: s.parking.total.Load(),
 	}
 }
 
@@ -89,6 +132,10 @@ func (c *serverConn) place() *int { return &c.index }
 
 // sweep ends what lasts too long and finds clients that are gone.
 func (c *serverConn) sweep(now int64) {
+	if c.parked.Load() && c.ended() {
+		c.wake()
+		return
+	}
 	if p, at, over := c.rg.Look(); p != phaseNone && !over {
 		switch {
 		case p == phaseBusy:
@@ -99,6 +146,11 @@ func (c *serverConn) sweep(now int64) {
 			if c.rg.Expire(p, at, c.kickRead) && p != phaseIdle && p != phaseFresh && p != phaseLinger {
 				c.s.slow.Add(1)
 			}
+		case p != phaseIdle && p != phaseFresh:
+		case c.s.draining.Load():
+			c.rg.Expire(p, at, c.kickRead) // Drain has missed it, as others went meanwhile
+		case !c.parked.Load():
+			c.quiet(p, at, now)
 		}
 	}
 	if p, at, over := c.wg.Look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
@@ -108,7 +160,12 @@ func (c *serverConn) sweep(now int64) {
 	}
 }
 
-func (c *serverConn) kickRead() { _ = c.nc.SetReadDeadline(past()) }
+// kickRead ends a wait for the client.
+func (c *serverConn) kickRead() {
+	if !c.wake() {
+		_ = c.nc.SetReadDeadline(past())
+	}
+}
 
 func (c *serverConn) kickWrite() {
 	p, _, _ := c.wg.Look()
@@ -124,8 +181,9 @@ func (c *serverConn) findGone(now int64) {
 	if c.peek == nil || now-c.peeked < 4*serverTick.Milliseconds() {
 		return
 	}
-	c.peeked, c.reset = now, false
-	if err := c.peek.Control(c.peekStep); err == nil && c.reset {
+	c.peeked = now
+	gone := false
+	if err := c.peek.Control(func(fd uintptr) { gone = socketError(fd) }); err == nil && gone {
 		c.s.gone.Add(1)
 		c.peek = nil
 		c.cancel()

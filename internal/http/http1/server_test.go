@@ -265,3 +265,29 @@ func TestPanicOfABodyAbortsItsAnswerOnly(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// An HTTP/2 client with a broken preface must not read an answer of HTTP/1 as frames.
+func TestRFC9113Section3_4WhoNamesAnotherProtocolGetsNoAnswerBesideHTTP2(t *testing.T) {
+	const line = "INVALID CONNECTION PREFACE\r\n\r\n"
+	for _, tc := range []struct {
+		preface  bool
+		in, want string
+	}{
+		{true, line, ""},
+		{false, line, "HTTP/1.1 400 "},
+		{true, "INVALID CONNECTION\r\n\r\n", "HTTP/1.1 400 "},
+		{true, "GET /a b HTTP/1.1\r\n\r\n", "HTTP/1.1 400 "},
+		{true, "GET / HTTP/1.1\r\nHost: h\r\n\r\n" + line, "HTTP/1.1 400 "},
+	} {
+		s, addr := listen(t, ServerConfig{Preface: tc.preface}, handlerFunc(echo))
+		c := dial(t, addr)
+		_, _ = io.WriteString(c, tc.in)
+		b, err := io.ReadAll(c)
+		if got := string(b); err != nil || tc.want == "" && got != "" || !strings.Contains(got, tc.want) {
+			t.Errorf("preface %v, %q: got %q, then %v", tc.preface, tc.in, got, err)
+		}
+		if got := s.Stats().Refused; got != 1 {
+			t.Errorf("preface %v, %q: %d are counted refused", tc.preface, tc.in, got)
+		}
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,7 +16,8 @@ import (
 )
 
 // serverConn is one connection of a client. Its goroutine reads and writes; the sweeper
-// only looks at the guards. A request's body may be pulled in another goroutine.
+// only looks at the guards. A request's body may be pulled in another goroutine. While it is
+// parked it has no goroutine.
 type serverConn struct {
 	s      *Server
 	nc     net.Conn
@@ -23,35 +25,33 @@ type serverConn struct {
 	cancel context.CancelFunc
 	done   <-chan struct{}
 	index  int
-	src    source
+	*gear                 // nil while the connection is parked, and when it has ended
 	rg, wg deadline.Guard // limits of reading and of writing
 
-	tcp      *net.TCPConn          // under nc; nil when there is none
-	plain    *net.TCPConn          // nc itself; nil when it is something else
-	sendStep func(fd uintptr) bool // sendOnce; what it sends and what came of it follow
-	sending  []byte
-	sendErr  error
-	peek     syscall.RawConn
-	peekStep func(fd uintptr)
-	peeked   int64
-	reset    bool
-	pace     pace // of the write under way; the sweeper's
+	keeper Keeper // nil when the connection never parks
+	over   <-chan struct{}
+	since  int64       // when it was parked
+	fd     int         // -1 before it was parked
+	asked  atomic.Bool // the wait was ended for parking
+	parked atomic.Bool // no goroutine has the connection
+	parks  atomic.Bool
+	woken  bool // it was parked, and the limit of its wait still stands
 
-	served   int
-	partial  int   // bytes of a head that were found not to be all of it
-	blank    bool  // the empty line before a request was passed over
-	last     bool  // no request is read after this one
-	abort    bool  // the other side must not take what it has for whole
-	linger   bool  // the client may still be sending
-	tunneled int64 // bytes that went back through a tunnel
-	x        *exchange
+	blank  bool // the empty line before a request was passed over
+	last   bool // no request is read after this one
+	abort  bool // the other side must not take what it has for whole
+	linger bool // the client may still be sending
+	served int
 
-	wmu  sync.Mutex // of what follows, as interim answers may come from another goroutine
-	out  []byte     // heads and small answers that are not written yet
-	obuf *buffer    // out's memory
-	pend []*exchange
-	vec  net.Buffers
-	vecs [3][]byte
+	tcp    *net.TCPConn    // under nc; nil when there is none
+	plain  *net.TCPConn    // nc itself; nil when it is something else
+	raw    syscall.RawConn // of plain
+	peek   syscall.RawConn // of tcp; nil when nothing is to be learned from it
+	peeked int64
+	pace   pace // of the write under way; the sweeper's
+
+	x    *exchange
+	wmu  sync.Mutex // of writing, as interim answers may come from another goroutine
 	werr error
 }
 
@@ -75,14 +75,33 @@ var (
 	errTooShort = errors.New("the body is shorter than its Content-Length")
 	errPanic    = errors.New("the answer's body panicked")
 	errNoNeed   = errors.New("the body is not needed")
+	errNotHTTP  = errors.New("the client speaks another protocol")
 )
 
-func (c *serverConn) serve(ctx context.Context) {
-	for !c.last && c.readHead(ctx) {
+// serve answers requests until the connection is over, or parked.
+func (c *serverConn) serve(ctx context.Context) (parked bool) {
+	for !c.last {
+		switch c.readHead(ctx) {
+		case headParked:
+			return true
+		case headNone:
+			_ = c.flush()
+			return false
+		}
 		c.one(ctx)
 	}
 	_ = c.flush()
+	return false
 }
+
+// headState is what came of reading a head.
+type headState uint8
+
+const (
+	headRead   headState = iota
+	headNone             // no further request will come
+	headParked           // the connection is somebody else's
+)
 
 // one answers the request that was read.
 func (c *serverConn) one(ctx context.Context) {
@@ -132,22 +151,22 @@ func (c *serverConn) call(ctx context.Context, x *exchange) (resp *message.Respo
 	return c.s.handler.Serve(ctx, &x.req)
 }
 
-// readHead reads the next request into c.x; false when there is none.
-func (c *serverConn) readHead(ctx context.Context) bool {
+// readHead reads the next request into c.x.
+func (c *serverConn) readHead(ctx context.Context) headState {
 	c.partial, c.blank = 0, false
 	for {
 		if b := c.src.buffered(); len(b) > 0 {
 			done, flt := c.parse(b)
 			if flt != nil {
 				c.refuse(ctx, c.take(), flt)
-				return false
+				return headNone
 			}
 			if done {
-				return true
+				return headRead
 			}
 		}
-		if !c.more(ctx) {
-			return false
+		if s := c.more(ctx); s != headRead {
+			return s
 		}
 	}
 }
@@ -210,24 +229,59 @@ func (c *serverConn) prepare(x *exchange) *fault {
 	} else {
 		c.src.release()
 	}
-	if !c.rg.Set(phaseBusy, c.s.watch.Now()) {
-		c.unkick()
-	}
+	c.enter(phaseBusy, c.s.watch.Now())
 	return nil
 }
 
-// more reads more of a head; false when the connection is over.
-func (c *serverConn) more(ctx context.Context) bool {
+// more reads more of a head.
+func (c *serverConn) more(ctx context.Context) headState {
 	if c.flush() != nil {
-		return false
+		return headNone
 	}
 	c.src.release()
-	w, cfg := &c.s.watch, &c.s.cfg
 	idle := c.src.in == nil
+	woken := c.woken
+	if !woken {
+		c.await(idle)
+	}
+	c.woken = false
+	for {
+		err := os.ErrDeadlineExceeded
+		if _, _, over := c.rg.Look(); !over {
+			_, err = c.src.fill(sizeMid)
+		}
+		switch {
+		case err == nil:
+			if woken {
+				c.regret()
+			}
+			return headRead
+		case !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil:
+			return headNone
+		case c.src.in != nil && len(c.src.buffered()) > 0:
+			c.unkick()
+			c.refuse(ctx, c.take(), faultSlow)
+			return headNone
+		case !c.mayGo():
+			if idle && c.lastLook() {
+				return headRead
+			}
+			return headNone
+		}
+		c.unkick()
+		if c.park(ctx) {
+			return headParked
+		}
+	}
+}
+
+// await enters the phase of the wait for more of a head.
+func (c *serverConn) await(idle bool) {
+	w, cfg := &c.s.watch, &c.s.cfg
 	switch {
-	case c.src.in != nil || c.blank:
+	case !idle || c.blank:
 		if p, _, _ := c.rg.Look(); p != phaseHead {
-			c.rg.Set(phaseHead, w.Limit(cfg.HeaderTimeout))
+			c.enter(phaseHead, w.Limit(cfg.HeaderTimeout))
 		}
 	case c.served == 0:
 		c.giveBack()
@@ -239,27 +293,26 @@ func (c *serverConn) more(ctx context.Context) bool {
 	if idle && c.s.draining.Load() {
 		c.rg.Set(phaseIdle, 0) // Drain may have missed this phase: do not wait long
 	}
-	_, err := c.src.fill(sizeMid)
-	if err == nil {
-		return true
+}
+
+// enter begins a phase after a wait that the sweeper may have ended.
+func (c *serverConn) enter(p deadline.Phase, at int64) {
+	if !c.rg.Set(p, at) {
+		c.unkick()
 	}
-	if !errors.Is(err, os.ErrDeadlineExceeded) || ctx.Err() != nil {
-		return false
-	}
-	if c.src.in == nil || len(c.src.buffered()) == 0 {
-		return idle && c.lastLook()
-	}
-	c.unkick()
-	c.refuse(ctx, c.take(), faultSlow)
-	return false
 }
 
 // lastLook sees whether a request has come while an idle connection was being closed. It is
-// answered, so that a client that could not know loses nothing.
+// answered, so that a client that could not know loses nothing. There is time for it when the
+// server drains; where another waits for the place it is short.
 func (c *serverConn) lastLook() bool {
 	c.unkick()
 	c.rg.Set(phaseNone, 0)
-	_ = c.nc.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
+	d := 5 * time.Millisecond
+	if c.s.draining.Load() {
+		d = 250 * time.Millisecond
+	}
+	_ = c.nc.SetReadDeadline(time.Now().Add(d))
 	_, err := c.src.fill(sizeMid)
 	_ = c.nc.SetReadDeadline(time.Time{})
 	c.last = true
@@ -272,7 +325,10 @@ func (c *serverConn) lastLook() bool {
 
 // unkick waits for the sweeper's kick of the read side and undoes it.
 func (c *serverConn) unkick() {
-	c.rg.Undo(func() { _ = c.nc.SetReadDeadline(time.Time{}) })
+	c.rg.Undo(func() {
+		c.asked.Store(false)
+		_ = c.nc.SetReadDeadline(time.Time{})
+	})
 }
 
 // take returns the exchange to read into.
@@ -335,82 +391,14 @@ func (c *serverConn) refuse(ctx context.Context, x *exchange, f *fault) {
 		resp.AddString(message.ContentType, "text/plain; charset=utf-8")
 		resp.SetBytes([]byte(f.code + "\n"))
 	}
+	if f == faultProtocol && c.s.cfg.Preface && c.served == 0 {
+		c.linger = false
+		if resp.Body != nil {
+			resp.Body.Close(errNotHTTP)
+		}
+		x.ender, x.outcome.Err = resp.Ender, errNotHTTP
+		c.end(x)
+		return
+	}
 	c.answer(ctx, x, resp)
-}
-
-// close ends the connection: with a reset when the client must not take what it has for
-// whole, gently when it may still be sending.
-func (c *serverConn) close() {
-	switch {
-	case c.abort:
-		reset(c.nc, c.tcp)
-	case c.linger:
-		c.wait()
-	}
-	_ = c.nc.Close()
-	c.src.drop()
-	c.giveBack()
-	if c.x != nil {
-		c.x.req.Reset()
-		c.x = nil
-	}
-}
-
-// reset closes nc so that the other side sees an error, and no TLS close_notify.
-func reset(nc net.Conn, tcp *net.TCPConn) {
-	if tcp != nil {
-		_ = tcp.SetLinger(0)
-		_ = tcp.Close()
-	}
-	_ = nc.Close()
-}
-
-// lingerTime and lingerBytes bound what is read from a client after the answer.
-const (
-	lingerTime  = time.Second
-	lingerBytes = 256 << 10
-)
-
-// wait lets a client that is still sending read its answer: closing with unread bytes would
-// reset the connection under it (RFC 9112 section 9.6).
-func (c *serverConn) wait() {
-	closeWrite(c.nc, c.tcp)
-	c.rg.Set(phaseLinger, c.s.watch.Limit(lingerTime))
-	c.src.drop()
-	for n := 0; n < lingerBytes; {
-		m, err := c.src.fill(sizeMid)
-		if err != nil {
-			return
-		}
-		n += m
-		c.src.drop()
-	}
-}
-
-func closeWrite(nc net.Conn, tcp *net.TCPConn) {
-	if w, ok := nc.(interface{ CloseWrite() error }); ok {
-		_ = w.CloseWrite()
-	}
-	if tcp != nil {
-		_ = tcp.CloseWrite()
-	}
-}
-
-// socketOf finds the TCP connection under nc.
-func socketOf(nc net.Conn) (*net.TCPConn, syscall.RawConn) {
-	for range 4 {
-		if t, ok := nc.(*net.TCPConn); ok {
-			raw, err := t.SyscallConn()
-			if err != nil {
-				return t, nil
-			}
-			return t, raw
-		}
-		u, ok := nc.(interface{ NetConn() net.Conn })
-		if !ok {
-			break
-		}
-		nc = u.NetConn()
-	}
-	return nil, nil
 }

@@ -62,13 +62,22 @@ type source struct {
 	err  error
 }
 
-func (s *source) init(nc net.Conn, pool *buffers) {
-	s.nc, s.pool = nc, pool
+// init has s read nc. Raw is what rawOf said of it.
+func (s *source) init(nc net.Conn, raw syscall.RawConn, pool *buffers) {
+	s.nc, s.raw, s.pool = nc, raw, pool
+	if raw != nil && s.step == nil {
+		s.step = s.readStep
+	}
+}
+
+// rawOf is the socket of a plain TCP connection, nil for any other.
+func rawOf(nc net.Conn) syscall.RawConn {
 	if t, ok := nc.(*net.TCPConn); ok && rawReads {
 		if raw, err := t.SyscallConn(); err == nil {
-			s.raw, s.step = raw, s.readStep
+			return raw
 		}
 	}
+	return nil
 }
 
 // buffered lends what was read and not used.

@@ -378,14 +378,14 @@ func (c *serverConn) vector(a, b, d []byte) (err error) {
 }
 
 // sendOnce writes what is to be sent to a socket that does not block; false when it must wait.
-func (c *serverConn) sendOnce(fd uintptr) bool {
-	for len(c.sending) > 0 {
-		n, again, err := writeOnce(fd, c.sending)
-		if c.sending = c.sending[n:]; again {
+func (g *gear) sendOnce(fd uintptr) bool {
+	for len(g.sending) > 0 {
+		n, again, err := writeOnce(fd, g.sending)
+		if g.sending = g.sending[n:]; again {
 			return false
 		}
 		if err != nil {
-			c.sendErr = err
+			g.sendErr = err
 			return true
 		}
 	}

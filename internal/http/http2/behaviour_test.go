@@ -268,6 +268,34 @@ func TestWebSocketOverExtendedConnectRFC8441(t *testing.T) {
 	}
 }
 
+// A tunnel in which neither side says anything ends alone: the connection goes on.
+func TestASilentTunnelIsReset(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	_, addr := serve(t, ServerConfig{TunnelTimeout: 300 * time.Millisecond}, handlerFunc(func(_ context.Context, r *message.Request) *message.Response {
+		if r.Method == message.GET && !r.Has(message.Upgrade) {
+			return text("still here")
+		}
+		resp := &message.Response{Status: 101, Upgrade: near}
+		resp.AddString(message.SecWebSocketAccept, webSocketAccept(string(r.Get(message.SecWebSocketKey))))
+		return resp
+	}), nil)
+	p := dial(t, addr)
+	p.headers(1, false, block(":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "a", ":path", "/chat"))
+	p.send()
+	if h, _ := p.until(typeReset); h.stream != 1 {
+		t.Errorf("stream %d was reset", h.stream)
+	}
+	if _, err := far.Read(make([]byte, 1)); err != io.EOF {
+		t.Errorf("the origin's side: %v", err)
+	}
+	p.headers(3, true, get("/"))
+	p.send()
+	if a := p.responses(1)[3]; a.body != "still here" {
+		t.Errorf("got %+v", a)
+	}
+}
+
 func TestDrainIsGracefulRFC9113Section68(t *testing.T) {
 	release := make(chan struct{})
 	s, addr := serve(t, ServerConfig{}, handlerFunc(func(_ context.Context, r *message.Request) *message.Response {

@@ -43,12 +43,7 @@ func AcceptWebSocket(r *Request, resp *Response) bool {
 	if resp.Upgrade == nil {
 		return false
 	}
-	h := sha1.New()
-	_, _ = h.Write(r.Get(SecWebSocketKey))
-	_, _ = h.Write([]byte("258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
-	var accept [28]byte
-	base64.StdEncoding.Encode(accept[:], h.Sum(nil))
-	if string(resp.Get(SecWebSocketAccept)) != string(accept[:]) {
+	if !WebSocketAgreed(r, resp) {
 		return false
 	}
 	resp.Status = 200
@@ -57,4 +52,15 @@ func AcceptWebSocket(r *Request, resp *Response) bool {
 	}
 	resp.ContentLength = -1
 	return true
+}
+
+// WebSocketAgreed says whether the Sec-WebSocket-Accept of resp belongs to the key of r (RFC 6455
+// section 4.2.2).
+func WebSocketAgreed(r *Request, resp *Response) bool {
+	h := sha1.New()
+	_, _ = h.Write(r.Get(SecWebSocketKey))
+	_, _ = h.Write([]byte("258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+	var accept [28]byte
+	base64.StdEncoding.Encode(accept[:], h.Sum(nil))
+	return string(resp.Get(SecWebSocketAccept)) == string(accept[:])
 }

@@ -2,12 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"time"
 
 	"github.com/relais-edge/relais/test/proc"
@@ -49,8 +52,8 @@ http {
 `
 
 const haproxyConfig = `global
- maxconn 9000
- fd-hard-limit 19000
+ maxconn 15000
+ no strict-limits
  nbthread 1
 defaults
  mode http
@@ -58,6 +61,7 @@ defaults
  timeout server 30s
  timeout connect 5s
  timeout http-request 10s
+ option http-buffer-request
 cache c
  total-max-size 64
  max-object-size 8000000
@@ -166,19 +170,86 @@ func measure(ctx context.Context, s settings, name string, mode slow.Mode) (m me
 	idle, end := context.WithTimeout(ctx, 15*time.Second)
 	m.idle = client.Run(idle)
 	end()
-	attack := slow.Attack{Mode: mode, Target: addr, Connections: s.connections}
-	log := filepath.Join(dir, "slowhttptest.log")
-	// It ends early when all its connections are closed; the time after that counts too.
-	a, err := proc.Start(proc.Spec{Name: "slowhttptest", Args: slow.Command(attack, s.length), Log: log, Core: proc.AnyCore})
-	if err != nil {
-		return m, err
-	}
-	defer a.Stop(time.Second)
+	count := make(chan held)
 	under, end := context.WithTimeout(ctx, s.length)
-	m.under = client.Run(under)
-	end()
-	if m.state, err = slow.ReadState(log); err != nil {
-		return m, err
+	go func() { count <- watch(under, addr) }()
+	err = attack(under, s, slow.Attack{Mode: mode, Target: addr}, dir)
+	if err == nil {
+		m.under = client.Run(under)
 	}
-	return m, ctx.Err()
+	end()
+	h := <-count
+	m.most, m.usual = h.most, h.usual
+	return m, errors.Join(err, h.err, ctx.Err())
+}
+
+// attack has slow clients come until ctx ends, and returns at once. A server ends slow clients after a while, and
+// slowhttptest ends with its last connection: it is started anew then. The processes begin one after the other,
+// so that they do not end together.
+func attack(ctx context.Context, s settings, a slow.Attack, dir string) error {
+	a.Connections = s.connections * 11 / 10 / s.processes
+	for i := range s.processes {
+		spec := proc.Spec{
+			Name: "slowhttptest", Args: slow.Command(a, s.length),
+			Log: filepath.Join(dir, fmt.Sprintf("slowhttptest.%d.log", i)), Core: proc.AnyCore,
+		}
+		p, err := proc.Start(spec)
+		if err != nil {
+			return err
+		}
+		go func() {
+			for {
+				select {
+				case <-ctx.Done():
+					p.Stop(time.Second)
+					return
+				case <-p.Done():
+				}
+				next, err := proc.Start(spec)
+				if err != nil {
+					return
+				}
+				p = next
+			}
+		}()
+	}
+	return nil
+}
+
+// held is how many connections a server has accepted, the ordinary client's few among them.
+type held struct {
+	most, usual int
+	err         error
+}
+
+// watch counts once a second until ctx ends.
+func watch(ctx context.Context, addr string) (h held) {
+	_, text, err := net.SplitHostPort(addr)
+	if err != nil {
+		return held{err: err}
+	}
+	port, err := strconv.Atoi(text)
+	if err != nil {
+		return held{err: err}
+	}
+	var all []int
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			slices.Sort(all)
+			if k := len(all); k > 0 {
+				h.most, h.usual = all[k-1], all[k/2]
+			}
+			return h
+		case <-tick.C:
+		}
+		n, _, err := slow.Held(port)
+		if err != nil {
+			h.err = err
+			return h
+		}
+		all = append(all, n)
+	}
 }

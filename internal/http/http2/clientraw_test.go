@@ -95,7 +95,7 @@ func (r *raw) request() (uint32, map[string]string) {
 
 type fieldMap map[string]string
 
-func (m fieldMap) Field(_ message.ID, name, value []byte, _ bool) error {
+func (m fieldMap) Field(_ message.ID, name, value []byte, _ hpack.Traits) error {
 	m[string(name)] = string(value)
 	return nil
 }

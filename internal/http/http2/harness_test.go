@@ -296,7 +296,7 @@ type answer struct {
 
 type collect map[string]string
 
-func (c collect) Field(_ message.ID, name, value []byte, _ bool) error {
+func (c collect) Field(_ message.ID, name, value []byte, _ hpack.Traits) error {
 	c[string(name)] = string(value)
 	return nil
 }
@@ -340,3 +340,9 @@ func webSocketAccept(key string) string {
 	h := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(h[:])
 }
+
+// ender counts the ends of answers.
+type ender struct{ n int }
+
+// End implements message.Ender.
+func (e *ender) End(message.Outcome) { e.n++ }

@@ -18,6 +18,7 @@ type Server struct {
 	watch    sweeper
 	pool     buffers
 	spare    sync.Pool // of *stream
+	sheaves  sync.Pool // of *sheaf
 	calm     [numAbuse]int32
 	draining atomic.Bool
 
@@ -35,6 +36,7 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 	s := &Server{cfg: cfg, handler: h, calm: cfg.Abuse.table()}
 	s.watch.init(serverTick)
 	s.pool.init()
+	s.sheaves.New = func() any { return new(sheaf) }
 	s.spare.New = func() any {
 		return &stream{wake: make(chan struct{}, 1), body: requestBody{wake: make(chan struct{}, 1)}}
 	}

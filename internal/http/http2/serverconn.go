@@ -62,6 +62,7 @@ type serverConn struct {
 	out     []byte    // frames that are not written yet
 	obuf    *buffer   // out's memory
 	ending  []*stream // whose last frame is in out
+	sheaf   *sheaf    // streams that are free; nil between two batches
 	spare   []*stream // memory for ending
 
 	kicked   bool  // the reader's wait was cut short
@@ -155,6 +156,7 @@ func (c *serverConn) leave() {
 	for len(c.ending) > 0 {
 		c.writeOnce()
 	}
+	c.putSheaf()
 	if c.obuf != nil {
 		c.s.pool.put(c.obuf)
 		c.obuf, c.out = nil, nil
@@ -184,19 +186,22 @@ func (c *serverConn) dismiss() {
 
 // lead reads until the role is given away or the connection is over.
 func (c *serverConn) lead(ctx context.Context) {
+	c.mu.Lock()
 	for {
 		s, flt := c.frames()
-		if flt != nil {
-			c.fail(flt)
+		switch {
+		case flt != nil:
+			c.refuseAll(flt)
+			c.mu.Unlock()
+			c.shut()
 			return
-		}
-		if s != nil {
+		case s != nil:
+			c.mu.Unlock()
 			if !c.serve(ctx, s) {
 				return
 			}
-			continue
-		}
-		if !c.fill(ctx) {
+		case !c.fill(ctx):
+			c.mu.Unlock()
 			c.shut()
 			return
 		}
@@ -207,11 +212,12 @@ func (c *serverConn) lead(ctx context.Context) {
 const maxOut = 64 << 10
 
 // fill writes what has come of the last read and reads once more; false when the connection
-// is over.
+// is over. C.mu is held, and released meanwhile.
 func (c *serverConn) fill(ctx context.Context) bool {
 	if !c.settle(ctx) {
 		return false
 	}
+	c.mu.Unlock()
 	// Let the others run first: on a busy machine the bytes have come by the time it is our
 	// turn again, which saves a read that fails and the way through the poller.
 	runtime.Gosched()
@@ -221,7 +227,6 @@ func (c *serverConn) fill(ctx context.Context) bool {
 	c.full = c.in.w == len(c.in.b)
 	c.mu.Lock()
 	c.waits = false
-	c.mu.Unlock()
 	return n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
@@ -245,10 +250,9 @@ func (c *serverConn) makeRoom() {
 	}
 }
 
-// settle does what is due between two reads; false when the connection is over.
+// settle does what is due between two reads; false when the connection is over. C.mu is held,
+// and released meanwhile.
 func (c *serverConn) settle(ctx context.Context) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.attend()
 	c.flush()
 	for c.writing && len(c.out) > maxOut && c.dead == nil {
@@ -260,6 +264,7 @@ func (c *serverConn) settle(ctx context.Context) bool {
 	if c.dead != nil || c.doom != nil && c.doomed() || c.done() || ctx.Err() != nil {
 		return false
 	}
+	c.putSheaf()
 	partly := c.in != nil && c.in.r < c.in.w || c.open.stream != 0
 	if !partly || !c.partly {
 		c.since = c.s.watch.now.Load()
@@ -331,14 +336,6 @@ func (c *serverConn) busyEnded() {
 func (c *serverConn) doomed() bool {
 	c.refuseAll(c.doom)
 	return true
-}
-
-// fail ends the connection for a fault of the client.
-func (c *serverConn) fail(f *fault) {
-	c.mu.Lock()
-	c.refuseAll(f)
-	c.mu.Unlock()
-	c.shut()
 }
 
 // refuseAll gives up all requests and says why; c.mu is held.

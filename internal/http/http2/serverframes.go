@@ -19,7 +19,7 @@ var (
 )
 
 // frames handles what is buffered until a request can be served, which it returns, or more
-// bytes are needed.
+// bytes are needed; c.mu is held.
 func (c *serverConn) frames() (*stream, *fault) {
 	if c.in == nil || c.in.r == c.in.w {
 		return nil, nil
@@ -29,8 +29,6 @@ func (c *serverConn) frames() (*stream, *fault) {
 			return nil, flt
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for c.in.r < c.in.w {
 		if c.closing {
 			return nil, nil

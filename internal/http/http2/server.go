@@ -19,6 +19,7 @@ type Server struct {
 	pool     buffers
 	spare    sync.Pool // of *stream
 	sheaves  sync.Pool // of *sheaf
+	workers  workers
 	calm     [numAbuse]int32
 	draining atomic.Bool
 
@@ -43,8 +44,14 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 	return s
 }
 
-// Run keeps the limits of time and the clock behind Date until ctx ends. It blocks.
-func (s *Server) Run(ctx context.Context) error { return s.watch.run(ctx) }
+// Run keeps the limits of time, the clock behind Date and the goroutines that wait for work until
+// ctx ends. It blocks.
+func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.workers.run(ctx) })
+	return s.watch.run(ctx)
+}
 
 // ServeConn serves nc until it is done, and closes it: over TLS nc has agreed on h2, in clear
 // the client begins with the preface. When ctx ends the connection is closed at once. Facts
@@ -66,7 +73,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	defer stop()
 	c.workers = 1
 	c.hello()
-	c.work(ctx, dutyLead)
+	c.work(ctx, dutyLead, &worker{make(chan job, 1)})
 	<-c.over
 	_ = nc.Close()
 }

@@ -42,7 +42,7 @@ type serverConn struct {
 
 	mu      sync.Mutex // of what follows
 	workers int
-	parked  []chan duty // of workers that wait
+	parked  []*worker // that wait
 	dead    error       // why nothing is written any more
 	closing bool        // nothing is read any more
 
@@ -94,8 +94,9 @@ const (
 type duty uint8
 
 const (
-	dutyLead duty = iota
-	dutyWrite
+	dutyLead  duty = iota
+	dutyWrite      // until nothing is left to write
+	dutyHelp       // the same, and nothing after it
 	dutyQuit
 )
 
@@ -122,29 +123,25 @@ func (c *serverConn) hello() {
 }
 
 // work does duties until the connection is over or nobody needs another worker.
-func (c *serverConn) work(ctx context.Context, d duty) {
-	var mine chan duty
+func (c *serverConn) work(ctx context.Context, d duty, w *worker) {
 	for {
 		switch d {
 		case dutyLead:
 			c.lead(ctx)
-		case dutyWrite:
+		case dutyWrite, dutyHelp:
 			c.mu.Lock()
 			c.writeAll()
 			c.mu.Unlock()
 		}
 		c.mu.Lock()
-		if d == dutyQuit || c.closing || len(c.parked) >= maxParked {
+		if d >= dutyHelp || c.closing || len(c.parked) >= maxParked {
 			c.leave()
 			c.mu.Unlock()
 			return
 		}
-		if mine == nil {
-			mine = make(chan duty, 1)
-		}
-		c.parked = append(c.parked, mine)
+		c.parked = append(c.parked, w)
 		c.mu.Unlock()
-		d = <-mine
+		d = (<-w.jobs).d
 	}
 }
 
@@ -166,20 +163,28 @@ func (c *serverConn) leave() {
 
 // hire has another worker do d; c.mu is held.
 func (c *serverConn) hire(ctx context.Context, d duty) {
-	if n := len(c.parked); n > 0 {
-		ch := c.parked[n-1]
-		c.parked = c.parked[:n-1]
-		ch <- d
-		return
+	if !c.wake(d) {
+		c.workers++
+		c.s.workers.give(job{c, ctx, d})
 	}
-	c.workers++
-	go c.work(ctx, d)
+}
+
+// wake has a worker of the connection do d, if one waits; c.mu is held.
+func (c *serverConn) wake(d duty) bool {
+	n := len(c.parked) - 1
+	if n < 0 {
+		return false
+	}
+	w := c.parked[n]
+	c.parked[n], c.parked = nil, c.parked[:n]
+	w.jobs <- job{d: d}
+	return true
 }
 
 // dismiss sends the workers home that wait; c.mu is held.
 func (c *serverConn) dismiss() {
-	for _, ch := range c.parked {
-		ch <- dutyQuit
+	for _, w := range c.parked {
+		w.jobs <- job{d: dutyQuit}
 	}
 	c.parked = c.parked[:0]
 }

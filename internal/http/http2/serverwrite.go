@@ -1,6 +1,8 @@
 package http2
 
 import (
+	"context"
+
 	"github.com/relais-edge/relais/internal/http/hpack"
 )
 
@@ -143,19 +145,10 @@ func (c *serverConn) flush() {
 
 // hireWriter has a worker write on; c.mu is held, and so is the writer's role.
 func (c *serverConn) hireWriter() {
-	if n := len(c.parked); n > 0 {
-		ch := c.parked[n-1]
-		c.parked = c.parked[:n-1]
-		ch <- dutyWrite
-		return
+	if !c.wake(dutyWrite) {
+		c.workers++
+		c.s.workers.give(job{c, context.Background(), dutyHelp})
 	}
-	c.workers++
-	go func() {
-		c.mu.Lock()
-		c.writeAll()
-		c.leave()
-		c.mu.Unlock()
-	}()
 }
 
 // writeAll is a worker that writes; c.mu is held, and released meanwhile.

@@ -43,8 +43,8 @@ type serverConn struct {
 	mu      sync.Mutex // of what follows
 	workers int
 	parked  []*worker // that wait
-	dead    error       // why nothing is written any more
-	closing bool        // nothing is read any more
+	dead    error     // why nothing is written any more
+	closing bool      // nothing is read any more
 
 	peer    settings
 	maxID   uint32

@@ -168,10 +168,16 @@ func dial(t testing.TB, addr string, list ...setting) *peer {
 func newPeer(t testing.TB, nc net.Conn, list ...setting) *peer {
 	p := &peer{t: t, nc: nc, dec: hpack.NewDecoder(4096)}
 	t.Cleanup(func() { _ = nc.Close() })
-	p.out = append(p.out, preface...)
-	p.out = appendSettings(p.out, list...)
-	p.send()
+	p.hello(list...)
 	return p
+}
+
+// hello begins the connection; the server's SETTINGS are acknowledged ahead.
+func (p *peer) hello(list ...setting) {
+	p.t.Helper()
+	p.out = appendSettings(append(p.out, preface...), list...)
+	p.out = appendSettingsAck(p.out)
+	p.send()
 }
 
 // send writes what was put into out.

@@ -23,6 +23,8 @@ type requestBody struct {
 	err        error // how it ended: io.EOF when whole
 	closed     bool
 	since      int64 // when a pull began to wait
+	waited     int64 // milliseconds that all pulls before have waited
+	talks      bool  // gRPC: client and origin may take turns
 	wake       chan struct{}
 }
 
@@ -187,7 +189,7 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			err = ctx.Err()
 		}
 		c.mu.Lock()
-		b.since = 0
+		c.s.watch.ended(&b.since, &b.waited)
 		if err != nil && b.first == nil && b.err == nil {
 			return nil, err
 		}

@@ -20,6 +20,7 @@ type Server struct {
 	spare    sync.Pool // of *stream
 	sheaves  sync.Pool // of *sheaf
 	workers  workers
+	cursor   int // where Shed goes on; watch.mu guards it
 	calm     [numAbuse]int32
 	draining atomic.Bool
 
@@ -66,7 +67,8 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	}
 	c.window = initialWindow
 	c.recv.init(s.cfg.ConnWindow)
-	c.since = s.watch.now.Load()
+	c.born = s.watch.now.Load()
+	c.since = c.born
 	s.watch.add(c)
 	defer s.watch.remove(c)
 	stop := context.AfterFunc(ctx, func() { reset(nc, c.tcp) })

@@ -156,9 +156,7 @@ func (c *serverConn) memory(s *stream, resp *message.Response, body []byte) bool
 	case n > 0 && n <= maxInline && !trailer && len(c.out) < maxOut && s.window.room(n) == n && c.window.room(n) == n &&
 		!c.queue.before(s.urgency):
 		c.out = appendData(c.out, s.id, body, true)
-		s.window -= sendWindow(n)
-		c.window -= sendWindow(n)
-		s.outcome.Body = int64(n)
+		c.spend(s, n)
 		c.finish(s)
 	default:
 		s.pending, s.final, s.last = body, true, resp.Trailer

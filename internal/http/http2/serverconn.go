@@ -65,12 +65,17 @@ type serverConn struct {
 	sheaf   *sheaf    // streams that are free; nil between two batches
 	spare   []*stream // memory for ending
 
-	kicked   bool  // the reader's wait was cut short
-	waits    bool  // the reader waits for bytes
-	since    int64 // when it began, or when a head or a frame began to come
-	partly   bool  // part of a head or of a frame is there
-	wrote    int64 // when the write under way began
-	stalled  int64 // since when the client's window is closed while answers wait
+	kicked   bool     // the reader's wait was cut short
+	waits    bool     // the reader waits for bytes
+	since    int64    // when it began, or when a head or a frame began to come
+	partly   bool     // part of a head or of a frame is there
+	wrote    int64    // when the write under way began
+	stalled  int64    // since when the client's window is closed while answers wait
+	waited   int64    // milliseconds that it was closed before, since an answer waits,
+	paid     int64    // and the bytes sent in that time
+	back     [2]int64 // bytes sent for which the client has not opened the connection's window, and streams', again
+	born     int64
+	agreed   bool  // our SETTINGS were acknowledged
 	idleAt   int64 // when the last request ended
 	drain    drainStep
 	drainAt  int64

@@ -162,6 +162,7 @@ func (c *serverConn) content(s *stream, whole bool) {
 		r.ContentLength, s.tunnel = 0, true
 	case !whole:
 		r.Body, r.Trailer = &s.body, &s.trailer
+		s.body.talks = message.IsGRPC(&r.Fields)
 	}
 	if s.tunnel {
 		s.body.length = -1

@@ -34,7 +34,7 @@ func (c *serverConn) opened(s *stream) {
 		return
 	}
 	if s.window.room(smallFrame) >= min(smallFrame, len(s.pending)) {
-		s.stalled = 0 // less is no progress
+		s.c.s.watch.ended(&s.stalled, &s.waited) // less is no progress
 	}
 	if !s.queued {
 		c.queue.add(s)
@@ -59,9 +59,7 @@ func (c *serverConn) compose() {
 		if n > 0 || end {
 			c.out = appendData(c.out, s.id, s.pending[:n], end)
 		}
-		s.window -= sendWindow(n)
-		c.window -= sendWindow(n)
-		s.outcome.Body += int64(n)
+		c.spend(s, n)
 		s.pending = s.pending[n:]
 		c.credit(AbuseWindow, 4)
 		if !whole && n > 0 && n < smallFrame {
@@ -75,10 +73,27 @@ func (c *serverConn) compose() {
 		}
 		c.after(s, whole)
 	}
-	if s := c.queue.head(); s != nil && len(s.pending) > 0 && c.window <= 0 && c.stalled == 0 {
+	switch s := c.queue.head(); {
+	case s == nil:
+		c.paid, c.waited = 0, 0
+	case len(s.pending) > 0 && c.window <= 0 && c.stalled == 0:
 		c.stalled = c.s.watch.now.Load()
 	}
 }
+
+// spend takes n bytes of an answer off the windows; c.mu is held.
+func (c *serverConn) spend(s *stream, n int) {
+	s.window -= sendWindow(n)
+	c.window -= sendWindow(n)
+	s.outcome.Body += int64(n)
+	c.paid += int64(n)
+	for i := range c.back {
+		c.back[i] = min(c.back[i]+int64(n), maxBack)
+	}
+}
+
+// maxBack bounds the bytes sent of which the client may still open the windows for nothing.
+const maxBack = 4 << 20
 
 // after puts a stream that has sent in its new place; c.mu is held.
 func (c *serverConn) after(s *stream, whole bool) {

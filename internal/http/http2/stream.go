@@ -46,6 +46,7 @@ type streamState struct {
 	written  bool            // and has left, or failed with cause
 	last     *message.Fields // the trailer section after the last byte
 	stalled  int64           // since when the client's window is closed
+	waited   int64           // milliseconds that it was closed before
 	touched  int64           // when a tunnel moved last; 0 for others
 	priority
 	queued bool

@@ -145,8 +145,8 @@ func (a *Active) engines() {
 		Limits:    http2.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
 		BodyBytes: int64(v1.Value(l.BodyBytes)), Requests: l.Requests, Streams: l.Streams,
 		HeaderTimeout: t.Header.Std(), BodyTimeout: t.Body.Std(), WriteTimeout: t.Write.Std(), IdleTimeout: t.Idle.Std(),
-		TunnelTimeout: tunnelTimeout,
-		OnAbuse:       func(_ *message.Conn, kind http2.Abuse) { a.series.abuse[kind.String()].Inc() },
+		TunnelTimeout: tunnelTimeout, BodyRate: int64(v1.Value(l.BodyRate)), WriteRate: int64(v1.Value(l.WriteRate)),
+		OnAbuse: func(_ *message.Conn, kind http2.Abuse) { a.series.abuse[kind.String()].Inc() },
 	}, a.m.cfg.Handler)
 	a.own3 = http3.NewServer(http3.ServerConfig{
 		Limits:    http3.Limits{HeadBytes: int(l.HeaderBytes), Fields: l.HeaderFields, TargetBytes: int(l.TargetBytes)},
@@ -206,7 +206,7 @@ func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) e
 // commit makes a current: it follows the settings before, if any.
 func (a *Active) commit(s *state) {
 	a.state = s
-	s.join(a.own)
+	s.join(a.own, a.own2)
 	a.series = a.m.metrics.open(a.Key)
 	a.current.Store(true)
 	if a.tls != nil {
@@ -262,7 +262,7 @@ func (a *Active) forget() {
 	if a.cancel != nil {
 		a.cancel()
 	}
-	a.state.part(a.own)
+	a.state.part(a.own, a.own2)
 	a.m.metrics.close(a.Key)
 }
 
@@ -304,27 +304,29 @@ type state struct {
 	mu   sync.Mutex
 	from map[netip.Prefix]int
 	own  []*http1.Server // of all settings that still have connections
+	own2 []*http2.Server
 }
 
 // engines are those whose connections are counted in s.
-func (s *state) engines() []*http1.Server {
+func (s *state) engines() ([]*http1.Server, []*http2.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.own)
+	return slices.Clone(s.own), slices.Clone(s.own2)
 }
 
-func (s *state) join(own *http1.Server) {
+func (s *state) join(own *http1.Server, own2 *http2.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if own != nil {
-		s.own = append(s.own, own)
+		s.own, s.own2 = append(s.own, own), append(s.own2, own2)
 	}
 }
 
-func (s *state) part(own *http1.Server) {
+func (s *state) part(own *http1.Server, own2 *http2.Server) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.own = slices.DeleteFunc(s.own, func(o *http1.Server) bool { return o == own })
+	s.own2 = slices.DeleteFunc(s.own2, func(o *http2.Server) bool { return o == own2 })
 }
 
 // take takes a place of the listener's connections.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http2"
 )
 
 // What happens when places are few: from three quarters on no address may have more than its
@@ -60,12 +61,23 @@ func (m *Manager) full() bool { return m.cfg.Files > 0 && m.open.Load() >= int64
 
 // shed ends an idle connection of the listener, whatever settings it has.
 func (a *Active) shed() bool {
-	for _, s := range a.state.engines() {
+	one, two := a.state.engines()
+	for _, s := range one {
 		switch s.Shed() {
 		case http1.ShedIdle:
 			a.series.shed[shedIdle].Inc()
 			return true
 		case http1.ShedSilent:
+			a.series.shed[shedSilent].Inc()
+			return true
+		}
+	}
+	for _, s := range two {
+		switch s.Shed() {
+		case http2.ShedIdle:
+			a.series.shed[shedIdle].Inc()
+			return true
+		case http2.ShedSilent:
 			a.series.shed[shedSilent].Inc()
 			return true
 		}

@@ -55,7 +55,7 @@ func FuzzServer(f *testing.F) {
 			all, _ := io.ReadAll(near)
 			said <- all
 		}()
-		_ = near.SetWriteDeadline(time.Now().Add(8 * time.Second))
+		_ = near.SetWriteDeadline(time.Now().Add(30 * time.Second))
 		if _, err := near.Write(append(appendSettings([]byte(preface)), b...)); errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Error("the server does not read")
 		}

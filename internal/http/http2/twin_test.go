@@ -221,6 +221,7 @@ func twinsDiffer(b []byte) (weLess, weMore bool) {
 type tape struct {
 	net.Conn
 	in, out []byte
+	writes  int
 }
 
 func (c *tape) Read(b []byte) (int, error) {
@@ -234,6 +235,7 @@ func (c *tape) Read(b []byte) (int, error) {
 
 func (c *tape) Write(b []byte) (int, error) {
 	c.out = append(c.out, b...)
+	c.writes++
 	return len(b), nil
 }
 

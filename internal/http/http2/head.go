@@ -5,6 +5,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // refusal is why a request is not served. A malformed one is a stream error (RFC 9113 section
@@ -120,15 +121,15 @@ func (h *headReader) field(id message.ID, name, value []byte, taken bool) *refus
 	if h.lines++; h.lines > h.lim.Fields {
 		return refuseFields
 	}
-	if !taken && !validValue(value) {
+	if !taken && !syntax.IsValue(value) {
 		return refuseValue
 	}
 	if id == message.Other {
 		if !taken {
-			if !all(name, isName) {
+			if !syntax.IsLowerName(name) {
 				return refuseName
 			}
-			if bytes.IndexByte(name, '_') >= 0 && collides(name) {
+			if message.Collides(name) {
 				return refuseCollision
 			}
 		}
@@ -159,13 +160,13 @@ func (h *headReader) known(id message.ID, value []byte) *refusal {
 			return refuseConnection
 		}
 	case message.Host:
-		if h.seen&sawAuthority != 0 && !equalFold(value, h.r.Authority()) || len(h.host) > 0 {
+		if h.seen&sawAuthority != 0 && !syntax.EqualFold(value, h.r.Authority()) || len(h.host) > 0 {
 			return refuseHostDiffer
 		}
 		h.host = append(h.host[:0], value...)
 		return nil // it is the authority
 	case message.ContentLength:
-		n, ok := decimal(value)
+		n, ok := syntax.Decimal(value)
 		if !ok || h.length >= 0 {
 			return refuseLength
 		}
@@ -210,7 +211,7 @@ func (h *headReader) pseudo(id message.ID, value []byte, taken bool) *refusal {
 			if len(value) > maxMethod {
 				return refuseMethodLong
 			}
-			if !all(value, isToken) {
+			if !syntax.IsToken(value) {
 				return refuseMethod
 			}
 		}
@@ -220,7 +221,7 @@ func (h *headReader) pseudo(id message.ID, value []byte, taken bool) *refusal {
 			return refuseScheme
 		}
 	case sawAuthority:
-		if !taken && !validValue(value) {
+		if !taken && !syntax.IsValue(value) {
 			return refuseValue
 		}
 		h.r.SetAuthority(value)
@@ -237,7 +238,7 @@ func (h *headReader) target(value []byte) *refusal {
 	if len(value) > h.lim.TargetBytes {
 		return refuseTargetLong
 	}
-	if !all(value, isTarget) {
+	if len(value) == 0 || !syntax.All(value, syntax.Target) {
 		return refusePath
 	}
 	if value[0] != '/' {
@@ -266,7 +267,7 @@ func (h *headReader) end(whole bool) *refusal {
 	}
 	if len(r.Authority()) == 0 {
 		r.SetAuthority(h.host)
-	} else if len(h.host) > 0 && !equalFold(h.host, r.Authority()) {
+	} else if len(h.host) > 0 && !syntax.EqualFold(h.host, r.Authority()) {
 		return refuseHostDiffer
 	}
 	if len(r.Authority()) == 0 {
@@ -290,12 +291,12 @@ func (h *headReader) end(whole bool) *refusal {
 	return h.content(whole)
 }
 
-// authority is validAuthority.
+// authority is syntax.Authority.
 func (h *headReader) authority(a []byte) (ok, port bool) {
 	if bytes.Equal(a, h.good) {
 		return true, h.goodPort
 	}
-	if ok, port = validAuthority(a); ok {
+	if ok, port = syntax.Authority(a); ok {
 		h.good, h.goodPort = append(h.good[:0], a...), port
 	}
 	return ok, port
@@ -332,12 +333,12 @@ const (
 
 func (h *headReader) trailerField(id message.ID, name, value []byte) *refusal {
 	h.lines++
-	if h.size += len(name) + len(value) + 4; h.size > maxTrailer || h.lines > maxTrailerFields || hpack.IsPseudo(id) || !validValue(value) {
+	if h.size += len(name) + len(value) + 4; h.size > maxTrailer || h.lines > maxTrailerFields || hpack.IsPseudo(id) || !syntax.IsValue(value) {
 		return refuseTrailer
 	}
 	switch id {
 	case message.Other:
-		if !all(name, isName) || bytes.IndexByte(name, '_') >= 0 && collides(name) {
+		if !syntax.IsLowerName(name) || message.Collides(name) {
 			return refuseTrailer
 		}
 		h.trailer.AddLine(name, value)
@@ -350,29 +351,13 @@ func (h *headReader) trailerField(id message.ID, name, value []byte) *refusal {
 	return nil
 }
 
-// collides says whether a name with underscores is that of a framing, host or forwarding
-// field to an origin that reads "_" as "-", as CGI does.
-func collides(name []byte) bool {
-	var b [32]byte
-	if len(name) > len(b) {
-		return false
-	}
-	for i, c := range name {
-		if c == '_' {
-			c = '-'
-		}
-		b[i] = c
-	}
-	switch message.KnownID(b[:len(name)]) {
-	case message.ContentLength, message.TransferEncoding, message.ProxyConnection, message.ProxyAuthorization,
-		message.XForwardedFor, message.XForwardedHost, message.XForwardedProto, message.XRealIP:
-		return true
-	}
-	return false
-}
-
 // hop are the fields that are for one hop, or are framing that we write anew.
-var hop = [256]bool{
-	message.Connection: true, message.KeepAlive: true, message.ProxyConnection: true, message.TE: true, message.Trailer: true,
-	message.TransferEncoding: true, message.Upgrade: true, message.ContentLength: true,
+var hop = makeHop()
+
+func makeHop() *[256]bool {
+	t := &[256]bool{}
+	for id := range t {
+		t[id] = id != int(message.Other) && message.ID(id).PerHop()
+	}
+	return t
 }

@@ -38,9 +38,9 @@ func (c *serverConn) patience() time.Duration {
 }
 
 // ended adds the wait that began at since, which is 0 where there was none, to sum, and ends it.
-func (w *sweeper) ended(since, sum *int64) {
+func (c *serverConn) ended(since, sum *int64) {
 	if *since != 0 {
-		*sum += w.now.Load() - *since
+		*sum += c.s.watch.Now() - *since
 		*since = 0
 	}
 }
@@ -69,12 +69,8 @@ const (
 func (s *Server) Shed() Shed {
 	var idle, silent victim
 	found := 0
-	w := &s.watch
-	w.mu.Lock()
-	now := w.now.Load()
-	for i := 0; i < min(len(w.list), shedLook) && found < shedFound; i++ {
-		s.cursor++
-		c := w.list[s.cursor%len(w.list)].(*serverConn)
+	now := s.watch.Now()
+	s.watch.Some(shedLook, func(c *serverConn) bool {
 		switch what, since := c.look(); {
 		case what == ShedIdle:
 			found++
@@ -82,8 +78,8 @@ func (s *Server) Shed() Shed {
 		case what == ShedSilent && now-since > shedYoung.Milliseconds():
 			silent.older(c, since)
 		}
-	}
-	w.mu.Unlock()
+		return found < shedFound
+	})
 	switch {
 	case idle.end(ShedIdle):
 		return ShedIdle

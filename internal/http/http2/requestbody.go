@@ -180,7 +180,7 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			c.hire(b.s.ctx.Context, dutyLead)
 		}
 		c.flush()
-		b.since = c.s.watch.now.Load()
+		b.since = c.s.watch.Now()
 		c.mu.Unlock()
 		var err error
 		select {
@@ -189,7 +189,7 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			err = ctx.Err()
 		}
 		c.mu.Lock()
-		c.s.watch.ended(&b.since, &b.waited)
+		c.ended(&b.since, &b.waited)
 		if err != nil && b.first == nil && b.err == nil {
 			return nil, err
 		}

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
 )
@@ -15,12 +16,11 @@ import (
 type Server struct {
 	cfg      ServerConfig
 	handler  Handler
-	watch    sweeper
+	watch    deadline.Sweeper[*serverConn]
 	pool     buffers
 	spare    sync.Pool // of *stream
 	sheaves  sync.Pool // of *sheaf
 	workers  workers
-	cursor   int // where Shed goes on; watch.mu guards it
 	calm     [numAbuse]int32
 	draining atomic.Bool
 
@@ -36,7 +36,7 @@ const serverTick = 100 * time.Millisecond
 func NewServer(cfg ServerConfig, h Handler) *Server {
 	cfg.fill()
 	s := &Server{cfg: cfg, handler: h, calm: cfg.Abuse.table()}
-	s.watch.init(serverTick)
+	s.watch.Init(serverTick, (*serverConn).sweep, (*serverConn).place)
 	s.pool.init()
 	s.sheaves.New = func() any { return new(sheaf) }
 	s.spare.New = func() any {
@@ -51,7 +51,7 @@ func (s *Server) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.workers.run(ctx) })
-	return s.watch.run(ctx)
+	return s.watch.Run(ctx)
 }
 
 // ServeConn serves nc until it is done, and closes it: over TLS nc has agreed on h2, in clear
@@ -67,10 +67,10 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	}
 	c.window = initialWindow
 	c.recv.init(s.cfg.ConnWindow)
-	c.born = s.watch.now.Load()
+	c.born = s.watch.Now()
 	c.since = c.born
-	s.watch.add(c)
-	defer s.watch.remove(c)
+	s.watch.Add(c)
+	defer s.watch.Remove(c)
 	stop := context.AfterFunc(ctx, func() { reset(nc, c.tcp) })
 	defer stop()
 	c.workers = 1
@@ -85,8 +85,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 // told the same at once.
 func (s *Server) Drain() {
 	s.draining.Store(true)
-	s.watch.each(func(e swept) {
-		c := e.(*serverConn)
+	s.watch.Each(func(c *serverConn) {
 		c.mu.Lock()
 		c.kick()
 		c.mu.Unlock()
@@ -94,7 +93,7 @@ func (s *Server) Drain() {
 }
 
 // Conns is the number of connections being served.
-func (s *Server) Conns() int { return s.watch.len() }
+func (s *Server) Conns() int { return s.watch.Len() }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {

@@ -251,7 +251,7 @@ func (c *serverConn) onWindowUpdate(h frameHead, payload []byte) *fault {
 			return faultWindow
 		}
 		if c.window >= smallFrame {
-			c.s.watch.ended(&c.stalled, &c.waited) // less is no progress
+			c.ended(&c.stalled, &c.waited) // less is no progress
 		}
 		return nil
 	}

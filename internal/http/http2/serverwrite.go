@@ -23,7 +23,7 @@ func (s *stream) blocked() bool {
 		return false
 	}
 	if s.stalled == 0 {
-		s.stalled = s.c.s.watch.now.Load()
+		s.stalled = s.c.s.watch.Now()
 	}
 	return true
 }
@@ -34,7 +34,7 @@ func (c *serverConn) opened(s *stream) {
 		return
 	}
 	if s.window.room(smallFrame) >= min(smallFrame, len(s.pending)) {
-		s.c.s.watch.ended(&s.stalled, &s.waited) // less is no progress
+		s.c.ended(&s.stalled, &s.waited) // less is no progress
 	}
 	if !s.queued {
 		c.queue.add(s)
@@ -69,7 +69,7 @@ func (c *serverConn) compose() {
 			}
 		}
 		if s.touched != 0 {
-			s.touched = c.s.watch.now.Load()
+			s.touched = c.s.watch.Now()
 		}
 		c.after(s, whole)
 	}
@@ -77,7 +77,7 @@ func (c *serverConn) compose() {
 	case s == nil:
 		c.paid, c.waited = 0, 0
 	case len(s.pending) > 0 && c.window <= 0 && c.stalled == 0:
-		c.stalled = c.s.watch.now.Load()
+		c.stalled = c.s.watch.Now()
 	}
 }
 
@@ -197,7 +197,7 @@ func (c *serverConn) writeOnce() {
 	c.out, c.obuf, c.ending, c.spare = nil, nil, c.spare[:0], nil
 	err := c.dead
 	if err == nil && len(out) > 0 {
-		c.wrote = c.s.watch.now.Load()
+		c.wrote = c.s.watch.Now()
 	}
 	c.mu.Unlock()
 	if err == nil && len(out) > 0 {

@@ -106,10 +106,10 @@ type ListenerLimits struct {
 	BodyBytes *Size `json:"bodyBytes,omitempty" schema:"default=1GiB,min=0,max=1TiB"`
 	// Streams at once on one HTTP/2 or HTTP/3 connection.
 	Streams int `json:"streams,omitempty" schema:"default=128,min=1,max=10000"`
-	// BodyRate is the bytes a second that a request body over HTTP/1 or 3 must bring, on average over the
+	// BodyRate is the bytes a second that a request body must bring, on average over the
 	// time spent waiting for it beyond timeouts.body; 0 means no limit.
 	BodyRate *Size `json:"bodyRate,omitempty" schema:"default=240,min=0,max=1GiB"`
-	// WriteRate is the bytes a second that a visitor over HTTP/1 or 3 must take of an answer, on average over
+	// WriteRate is the bytes a second that a visitor must take of an answer, on average over
 	// the time spent waiting for it beyond timeouts.write; 0 means no limit.
 	WriteRate *Size `json:"writeRate,omitempty" schema:"default=240,min=0,max=1GiB"`
 	// Requests on one connection before it is closed in good order; 0 means no limit.

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 
 	"github.com/relais-edge/relais/internal/http/http1"
+	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/http/http3"
 )
 
@@ -98,9 +99,10 @@ type shedder interface {
 	Shed() string
 }
 
-// over1 and over3 are our servers as shedders.
+// over1, over2 and over3 are our servers as shedders.
 type (
 	over1 struct{ *http1.Server }
+	over2 struct{ *http2.Server }
 	over3 struct{ *http3.Server }
 )
 
@@ -109,6 +111,16 @@ func (s over1) Shed() string {
 	case http1.ShedIdle:
 		return shedIdle
 	case http1.ShedSilent:
+		return shedSilent
+	}
+	return ""
+}
+
+func (s over2) Shed() string {
+	switch s.Server.Shed() {
+	case http2.ShedIdle:
+		return shedIdle
+	case http2.ShedSilent:
 		return shedSilent
 	}
 	return ""

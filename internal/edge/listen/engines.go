@@ -58,6 +58,7 @@ func (b *bounds) http2() http2.ServerConfig {
 		Limits:    http2.Limits{HeadBytes: b.head, Fields: b.fields, TargetBytes: b.target},
 		BodyBytes: b.bodyBytes, Requests: b.requests, Streams: b.streams,
 		HeaderTimeout: b.header, BodyTimeout: b.body, WriteTimeout: b.write, IdleTimeout: b.idle, TunnelTimeout: b.tunnelSilent,
+		BodyRate: b.bodyRate, WriteRate: b.writeRate,
 	}
 }
 

@@ -317,6 +317,35 @@ func TestASilentConnectionMakesRoom(t *testing.T) {
 	}
 }
 
+// It does so with connections of HTTP/2 too.
+func TestAnIdleConnectionOfHTTP2MakesRoom(t *testing.T) {
+	r := newRig(t)
+	r.apply(listener("a", func(s *v1.ListenerSpec) {
+		s.Limits.Connections, s.Protocols = 1, []v1.Protocol{v1.ProtocolHTTP1, v1.ProtocolH2C}
+	}))
+	resp, err := r.client("h2c").Get("http://" + r.addr("a") + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, resp.Body)
+	_ = resp.Body.Close()
+	for end := time.Now().Add(10 * time.Second); ; { // until the server too knows that it is idle
+		nc := r.dial(r.addr("a"))
+		got := ask(t, nc, bufio.NewReader(nc))
+		_ = nc.Close()
+		if got == "200 OK" {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatal(got)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if got := r.metric(`relais_listener_connections_shed_total{listener="demo/a",state="idle"}`); got != "1" {
+		t.Errorf("counted %q", got)
+	}
+}
+
 func TestNoAddressTakesThePlacesOfTheOthers(t *testing.T) {
 	r := newRig(t)
 	r.apply(listener("a", func(s *v1.ListenerSpec) { s.Limits.Connections = 320 }))

@@ -11,7 +11,7 @@ import (
 // count is a Sink that does nothing else.
 type count int
 
-func (c *count) Field(message.ID, []byte, []byte, bool) error { *c++; return nil }
+func (c *count) Field(message.ID, []byte, []byte, Traits) error { *c++; return nil }
 
 type field struct {
 	id          message.ID

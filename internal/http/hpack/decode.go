@@ -6,11 +6,22 @@ import "github.com/relais-edge/relais/internal/http/message"
 type Sink interface {
 	// Field takes one. The id of a known name promises that it is spelled in lower case; any
 	// other name is message.Other, or one of the pseudo ids of this package. The syntax of
-	// names and values is not checked. Both are good until Field returns. Never says that the
-	// field must not be compressed on its way on (RFC 7541 section 7.1.3). After an error no
+	// names and values is not checked. Both are good until Field returns. After an error no
 	// more fields come.
-	Field(id message.ID, name, value []byte, never bool) error
+	Field(id message.ID, name, value []byte, is Traits) error
 }
+
+// Traits are what else is known of a field.
+type Traits uint8
+
+// The traits.
+const (
+	// Never says that the field must not be compressed on its way on (RFC 7541 section 7.1.3).
+	Never Traits = 1 << iota
+	// Taken says that a sink of this decoder has taken this very field before without an error,
+	// or that it is of the static table: what it looked at in the bytes is as it was.
+	Taken
+)
 
 // Decoder decodes the header blocks of one connection, in their order.
 type Decoder struct {
@@ -45,32 +56,28 @@ type state struct {
 
 // Decode decodes a whole header block. Limit bounds the sum of its fields, each counted with
 // Overhead. A CompressionError costs the connection. ErrTooLarge and an error of the sink do
-// not: the block is then read to its end for the sake of the table.
+// not: the block is then read to its end for the sake of the table. Without a sink nothing else
+// is done.
 func (d *Decoder) Decode(block []byte, limit int, sink Sink) error {
+	i, err := d.updates(block)
+	if err != nil {
+		return err
+	}
 	s := state{d: d, sink: sink, limit: limit}
-	updates := 0
-	for i := 0; i < len(block); {
-		b := block[i]
+	for i < len(block) {
 		var n int
-		var err error
-		if b&0xe0 == 0x20 {
-			// At most two, the least and the last size since the block before.
-			if updates++; i != 0 && updates == 1 || updates > 2 {
-				return ErrSizeUpdate
-			}
-			n, err = d.sizeUpdate(block[i:])
-		} else {
-			if updates < 3 {
-				if d.changed {
-					return ErrSizeUpdate
-				}
-				updates = 3
-			}
-			if b >= 0x80 {
-				n, err = s.indexed(block[i:])
-			} else {
-				n, err = s.literal(block[i:])
-			}
+		switch b := block[i]; {
+		case b > 0x80 && b <= 0x80|numStatic:
+			f := &static[b&0x7f]
+			s.emit(f.id, f.name, f.value, Taken)
+			i++
+			continue
+		case b >= 0x80:
+			n, err = s.indexed(block[i:])
+		case b&0xe0 == 0x20:
+			return ErrSizeUpdate
+		default:
+			n, err = s.literal(block[i:])
 		}
 		if err != nil {
 			return err
@@ -80,46 +87,70 @@ func (d *Decoder) Decode(block []byte, limit int, sink Sink) error {
 	return s.err
 }
 
-func (d *Decoder) sizeUpdate(b []byte) (int, error) {
-	size, n, err := ReadInt(b, 5)
-	if err != nil {
-		return 0, err
+// updates reads the table size updates that a block begins with, and returns where its fields
+// begin: there are at most two, the least and the last size since the block before.
+func (d *Decoder) updates(block []byte) (at int, err error) {
+	for n := 0; at < len(block) && block[at]&0xe0 == 0x20; n++ {
+		if n == 2 {
+			return 0, ErrSizeUpdate
+		}
+		size, used, err := ReadInt(block[at:], 5)
+		if err != nil {
+			return 0, err
+		}
+		if size > uint64(d.allowed) {
+			return 0, ErrSizeUpdate
+		}
+		d.t.setMax(uint32(size))
+		d.changed = false
+		at += used
 	}
-	if size > uint64(d.allowed) {
+	if d.changed && at < len(block) {
 		return 0, ErrSizeUpdate
 	}
-	d.t.setMax(uint32(size))
-	d.changed = false
-	return n, nil
+	return at, nil
 }
 
-func (s *state) emit(id message.ID, name, value []byte, never bool) {
+// emit hands a field over and says whether the sink took it.
+func (s *state) emit(id message.ID, name, value []byte, is Traits) bool {
 	if s.err != nil {
-		return
+		return false
 	}
 	if s.limit -= len(name) + len(value) + Overhead; s.limit < 0 {
 		s.err = ErrTooLarge
-		return
+		return false
 	}
-	s.err = s.sink.Field(id, name, value, never)
+	if s.sink == nil {
+		return false
+	}
+	s.err = s.sink.Field(id, name, value, is)
+	return s.err == nil
 }
 
-// indexed reads an indexed field (RFC 7541 section 6.1).
+// indexed reads an indexed field (RFC 7541 section 6.1) that is not one of the first static ones.
 func (s *state) indexed(b []byte) (int, error) {
-	index, n, err := ReadInt(b, 7)
-	if err != nil {
-		return 0, err
+	index, n := uint64(b[0]&0x7f), 1
+	if index == 0x7f {
+		var err error
+		if index, n, err = ReadInt(b, 7); err != nil {
+			return 0, err
+		}
 	}
 	if index-1 < numStatic {
 		f := &static[index]
-		s.emit(f.id, f.name, f.value, false)
+		s.emit(f.id, f.name, f.value, Taken)
 		return n, nil
 	}
+	t := &s.d.t
 	e := s.d.dynamic(index)
 	if e == nil {
 		return 0, ErrIndex
 	}
-	s.emit(e.id, s.d.t.name(e), s.d.t.value(e), false)
+	off, mid := e.pos-t.base, e.pos-t.base+e.name
+	end := mid + e.value
+	if s.emit(e.id, t.arena[off:mid:mid], t.arena[mid:end:end], e.is) {
+		e.is = Taken
+	}
 	return n, nil
 }
 
@@ -170,17 +201,24 @@ func (s *state) literal(b []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	s.emit(id, name, value, first&0xf0 == 0x10)
-	if first >= 0x40 {
-		d.t.add(id, name, value, 0)
+	var is Traits
+	if first&0xf0 == 0x10 {
+		is = Never
+	}
+	taken := s.emit(id, name, value, is)
+	if first >= 0x40 && d.t.add(id, name, value, 0) && taken {
+		d.t.at(d.t.added - 1).is = Taken
 	}
 	return n + used, nil
 }
 
 // text reads a string (RFC 7541 section 5.2): a part of b, or of d.buf behind what it holds.
 func (d *Decoder) text(b []byte) (text []byte, used int, err error) {
-	l, n, err := ReadInt(b, 7)
-	if err != nil {
+	var l uint64
+	n := 1
+	if len(b) > 0 && b[0]&0x7f != 0x7f {
+		l = uint64(b[0] & 0x7f)
+	} else if l, n, err = ReadInt(b, 7); err != nil {
 		return nil, 0, err
 	}
 	if l > uint64(len(b)-n) {

@@ -23,11 +23,18 @@ const (
 // written in lower case. Compress tells it to use Huffman code where that is shorter, which
 // pays for what is kept or crosses the internet.
 func Append(dst []byte, id message.ID, name, value []byte, compress bool) []byte {
-	if i := staticField(id, value); i != 0 {
-		return append(dst, formIndexed|i)
+	return appendField(dst, kinds[id], id, name, value, compress)
+}
+
+// appendField is Append for a name whose kind is known.
+func appendField(dst []byte, kind uint8, id message.ID, name, value []byte, compress bool) []byte {
+	if kind&whole != 0 {
+		if i := staticField(id, value); i != 0 {
+			return append(dst, formIndexed|i)
+		}
 	}
 	form := byte(formPlain)
-	if sensitive(id, value) {
+	if kind&secret != 0 && sensitive(id, value) {
 		form = formNever
 	}
 	return appendLiteral(dst, form, id, name, value, compress)
@@ -105,15 +112,18 @@ func sensitive(id message.ID, value []byte) bool {
 }
 
 func appendLiteral(dst []byte, form byte, id message.ID, name, value []byte, compress bool) []byte {
-	prefix := uint(4)
-	if form == formAdded {
-		prefix = 6
+	switch i := staticIndex[id]; {
+	case i == 0:
+		dst = appendName(append(dst, form), id, name)
+	case form == formAdded:
+		dst = append(dst, form|i) // there are fewer than its 6 bits hold
+	case i < 0x0f:
+		dst = append(dst, form|i)
+	default:
+		dst = append(dst, form|0x0f, i-0x0f)
 	}
-	if i := staticIndex[id]; i != 0 {
-		dst = AppendInt(dst, form, prefix, uint64(i))
-	} else {
-		dst = append(dst, form)
-		dst = appendName(dst, id, name)
+	if len(value) < minHuffman {
+		return append(append(dst, byte(len(value))), value...)
 	}
 	return appendText(dst, value, compress)
 }
@@ -153,8 +163,11 @@ func appendText(dst, s []byte, compress bool) []byte {
 }
 
 // slots is the number of places of the encoder's hash table, about twice the entries that a
-// table of the default size usually holds.
-const slots = 128
+// table of the default size usually holds; places is for how many names it knows their last.
+const (
+	slots  = 128
+	places = 64
+)
 
 // Encoder encodes the header blocks of one connection, in their order, with a dynamic table for
 // fields that come again. It is for one goroutine. A block made by Append may stand anywhere in
@@ -166,7 +179,8 @@ type Encoder struct {
 	target   uint32 // the size to have, as the peer allows
 	least    uint32 // the least of the targets since the last update was sent
 	index    [slots]uint32
-	seen     [slots]uint32 // hashes of fields seen once
+	seen     [slots]uint32  // hashes of fields seen once
+	last     [places]uint32 // entries that were used last, by name: most fields say what they said before
 }
 
 // NewEncoder makes an encoder. Size bounds its table whatever the peer allows; 0 does without.
@@ -206,17 +220,30 @@ func (e *Encoder) Begin(dst []byte) []byte {
 // field enters the table when it comes for the second time, unless its value is one that
 // rarely comes again or that must not be guessed.
 func (e *Encoder) Append(dst []byte, id message.ID, name, value []byte) []byte {
-	if e.t.max == 0 || unlikely[id] || len(name)+len(value) > 512 {
-		return Append(dst, id, name, value, e.compress)
+	kind := kinds[id]
+	if kind&rare != 0 {
+		return appendField(dst, kind, id, name, value, e.compress)
 	}
-	if i := staticField(id, value); i != 0 {
-		return append(dst, formIndexed|i)
+	last := &e.last[id%places]
+	if age := e.t.added - *last; age-1 < e.t.live {
+		if f := e.t.at(*last); f.id == id && id != message.Other && string(e.t.value(f)) == string(value) {
+			return appendIndex(dst, age)
+		}
+	}
+	if kind&whole != 0 {
+		if i := staticField(id, value); i != 0 {
+			return append(dst, formIndexed|i)
+		}
+	}
+	if e.t.max == 0 || len(name)+len(value) > 512 {
+		return appendField(dst, kind, id, name, value, e.compress)
 	}
 	h := hash(id, name, value)
 	slot := &e.index[h%slots]
 	if age := e.t.added - *slot; age-1 < e.t.live {
 		if f := e.t.at(*slot); f.hash == h && f.id == id && e.equal(f, name, value) {
-			return AppendInt(dst, formIndexed, 7, uint64(numStatic+age))
+			*last = *slot
+			return appendIndex(dst, age)
 		}
 	}
 	if e.seen[h%slots] != h {
@@ -226,9 +253,17 @@ func (e *Encoder) Append(dst []byte, id message.ID, name, value []byte) []byte {
 	dst = appendLiteral(dst, formAdded, id, name, value, e.compress)
 	number := e.t.added
 	if e.add(id, name, value, h) {
-		*slot = number
+		*slot, *last = number, number
 	}
 	return dst
+}
+
+// appendIndex refers to the entry that is the age-th newest of the dynamic table.
+func appendIndex(dst []byte, age uint32) []byte {
+	if age < 0x7f-numStatic {
+		return append(dst, formIndexed|byte(numStatic+age))
+	}
+	return AppendInt(dst, formIndexed, 7, uint64(numStatic+age))
 }
 
 // equal says whether an entry is a field with the same id.
@@ -255,17 +290,24 @@ func (e *Encoder) add(id message.ID, name, value []byte, h uint32) bool {
 	return e.t.add(id, name, value, h)
 }
 
-// unlikely marks the names whose values rarely come again on a connection, or must not be
-// guessed by whoever can add fields of their own.
-var unlikely = [256]bool{
-	Path: true, Status: true, Unknown: true,
-	message.Age: true, message.Authorization: true, message.ContentLength: true, message.ContentLocation: true,
-	message.ContentRange: true, message.Cookie: true, message.Date: true, message.ETag: true, message.Expires: true,
-	message.IdempotencyKey: true, message.IfMatch: true, message.IfModifiedSince: true, message.IfNoneMatch: true,
-	message.IfRange: true, message.IfUnmodifiedSince: true, message.LastModified: true, message.Location: true,
-	message.ProxyAuthorization: true, message.Range: true, message.SecWebSocketKey: true, message.ServerTiming: true,
-	message.SetCookie: true, message.SurrogateKey: true, message.Traceparent: true, message.Tracestate: true,
-	message.XRequestId: true,
+// What is special about names.
+const (
+	rare   = 1 << iota // values rarely come again on a connection, or must not be guessed by whoever can add fields
+	whole              // staticField knows values of them
+	secret             // sensitive knows values of them
+)
+
+// kinds says what is special about the names that have an id.
+var kinds = [256]uint8{
+	Path: rare | whole, Status: rare | whole, Unknown: rare, Method: whole, Scheme: whole, message.AcceptEncoding: whole,
+	message.Authorization: rare | secret, message.ProxyAuthorization: rare | secret, message.Cookie: rare | secret,
+	message.SetCookie: rare | secret,
+	message.Age:       rare, message.ContentLength: rare, message.ContentLocation: rare, message.ContentRange: rare,
+	message.Date: rare, message.ETag: rare, message.Expires: rare, message.IdempotencyKey: rare, message.IfMatch: rare,
+	message.IfModifiedSince: rare, message.IfNoneMatch: rare, message.IfRange: rare, message.IfUnmodifiedSince: rare,
+	message.LastModified: rare, message.Location: rare, message.Range: rare, message.SecWebSocketKey: rare,
+	message.ServerTiming: rare, message.SurrogateKey: rare, message.Traceparent: rare, message.Tracestate: rare,
+	message.XRequestId: rare,
 }
 
 // hash is of no strength: a clash costs a place in the table and no more.

@@ -24,7 +24,7 @@ type collector struct {
 	err   error
 }
 
-func (c *collector) Field(id message.ID, name, value []byte, never bool) error {
+func (c *collector) Field(id message.ID, name, value []byte, is Traits) error {
 	switch {
 	case id == Unknown:
 		if name[0] != ':' {
@@ -39,7 +39,7 @@ func (c *collector) Field(id message.ID, name, value []byte, never bool) error {
 			c.t.Errorf("%q has id of %q", name, id.Lower())
 		}
 	}
-	c.lines = append(c.lines, line{string(name), string(value), never})
+	c.lines = append(c.lines, line{string(name), string(value), is&Never != 0})
 	return c.err
 }
 
@@ -238,7 +238,7 @@ func TestAnErrorOfTheSinkKeepsTheTablesInAgreement(t *testing.T) {
 func TestAnUpperCaseNameHasNoID(t *testing.T) {
 	for _, name := range []string{"Content-Type", "content-Type", ":Method", "TE"} {
 		block := append(AppendInt([]byte{0}, 0, 7, uint64(len(name))), name...)
-		c := sinkFunc(func(id message.ID, n, _ []byte, _ bool) error {
+		c := sinkFunc(func(id message.ID, n, _ []byte, _ Traits) error {
 			if id != message.Other && id != Unknown {
 				t.Errorf("%q has id %d", n, id)
 			}
@@ -250,10 +250,44 @@ func TestAnUpperCaseNameHasNoID(t *testing.T) {
 	}
 }
 
-type sinkFunc func(id message.ID, name, value []byte, never bool) error
+type sinkFunc func(id message.ID, name, value []byte, is Traits) error
 
-func (f sinkFunc) Field(id message.ID, name, value []byte, never bool) error {
-	return f(id, name, value, never)
+func (f sinkFunc) Field(id message.ID, name, value []byte, is Traits) error {
+	return f(id, name, value, is)
+}
+
+func TestAFieldIsTakenOnceASinkHasTakenIt(t *testing.T) {
+	d := NewDecoder(4096)
+	added := []byte{0x40, 1, 'a', 1, 'b'} // "a: b" enters the table
+	refuse := errors.New("refused")
+	for i, step := range []struct {
+		block []byte
+		sink  error
+		none  bool
+		want  Traits
+	}{
+		{block: added, sink: refuse},
+		{block: []byte{0xbe}}, // refused before: not taken
+		{block: []byte{0xbe}, want: Taken},
+		{block: added, none: true}, // a second entry, which no sink has seen
+		{block: []byte{0xbe}},
+		{block: []byte{0xbf}, want: Taken},
+		{block: []byte{0x82}, want: Taken}, // :method GET of the static table
+		{block: []byte{0x10, 1, 'a', 1, 'b'}, want: Never},
+	} {
+		var sink Sink
+		if !step.none {
+			sink = sinkFunc(func(_ message.ID, _, _ []byte, is Traits) error {
+				if is != step.want {
+					t.Errorf("step %d: %d, want %d", i, is, step.want)
+				}
+				return step.sink
+			})
+		}
+		if err := d.Decode(step.block, 1<<16, sink); err != step.sink {
+			t.Errorf("step %d: %v", i, err)
+		}
+	}
 }
 
 func TestSensitiveFieldsAreNeverIndexed(t *testing.T) {

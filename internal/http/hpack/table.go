@@ -8,6 +8,7 @@ type entry struct {
 	name, value uint32 // lengths
 	hash        uint32 // for the encoder
 	id          message.ID
+	is          Traits // for the decoder: Taken or nothing
 }
 
 // table is a dynamic table (RFC 7541 section 2.3.2): a ring of entries over an arena in which

@@ -102,10 +102,11 @@ func TestAbuseEndsTheConnection(t *testing.T) {
 		{AbuseWindow, nil, many(200, func(p *peer, _ uint32) { p.out = appendWindowUpdate(p.out, 0, 1) })},
 		{AbuseSmall, []setting{{settingInitialWindow, 1}}, func(p *peer) {
 			p.headers(1, true, get("/big"))
-			for range 90 {
+			p.send()
+			for range limits.Small {
+				p.until(typeData)
 				p.out = appendWindowUpdate(p.out, 1, 1)
 				p.send()
-				time.Sleep(time.Millisecond)
 			}
 		}},
 		{AbuseStall, []setting{{settingInitialWindow, 1 << 20}}, func(p *peer) {

@@ -44,11 +44,6 @@ func (s *script) Close() error                     { return nil }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 
-// ender is told the end of an answer.
-type ender struct{ n int }
-
-func (e *ender) End(message.Outcome) { e.n++ }
-
 func TestHitsAllocateNothing(t *testing.T) {
 	e := new(ender)
 	resp := new(message.Response)

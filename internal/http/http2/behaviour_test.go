@@ -410,27 +410,27 @@ func TestLimitsOfTime(t *testing.T) {
 	cfg := ServerConfig{
 		HeaderTimeout: 2 * time.Second, BodyTimeout: 3 * time.Second, WriteTimeout: 4 * time.Second, IdleTimeout: 10 * time.Second,
 	}
-	hello := func(p *peer, list ...setting) {
-		p.out = appendSettings(append(p.out, preface...), list...)
-		p.send()
-	}
 	for name, c := range map[string]struct {
 		do    func(p *peer)
 		code  ErrCode
 		after time.Duration
 	}{
-		"idle": {func(p *peer) { hello(p) }, NoError, 10 * time.Second},
+		"idle": {func(p *peer) { p.hello() }, NoError, 10 * time.Second},
 		"no settings": {func(p *peer) {
 			p.out = append(p.out, preface...)
 			p.send()
 		}, ProtocolError, 2 * time.Second},
+		"no acknowledgement of SETTINGS (section 6.5.3)": {func(p *peer) {
+			p.out = appendSettings(append(p.out, preface...))
+			p.send()
+		}, SettingsTimeout, 2 * time.Second},
 		"half a frame": {func(p *peer) {
-			hello(p)
+			p.hello()
 			p.out = appendPing(p.out, [8]byte{}, false)[:12]
 			p.send()
 		}, ProtocolError, 2 * time.Second},
 		"half a block": {func(p *peer) {
-			hello(p)
+			p.hello()
 			p.out = appendHead(p.out, 0, typeHeaders, 0, 1)
 			p.send()
 		}, ProtocolError, 2 * time.Second},
@@ -450,7 +450,7 @@ func TestLimitsOfTime(t *testing.T) {
 	}
 	t.Run("a body that stops", func(t *testing.T) {
 		limited(t, cfg, hit, func(p *peer, s *Server) {
-			hello(p)
+			p.hello()
 			p.headers(1, false, get("/"))
 			p.send()
 			start := time.Now()
@@ -464,7 +464,7 @@ func TestLimitsOfTime(t *testing.T) {
 	})
 	t.Run("a window that stays closed", func(t *testing.T) {
 		limited(t, cfg, hit, func(p *peer, s *Server) {
-			hello(p, setting{settingInitialWindow, 0})
+			p.hello(setting{settingInitialWindow, 0})
 			p.headers(1, true, get("/"))
 			p.send()
 			start := time.Now()

@@ -44,7 +44,7 @@ func (k *clientSink) begin(s *clientStream, lines int) {
 }
 
 // Field implements hpack.Sink.
-func (k *clientSink) Field(id message.ID, name, value []byte, _ bool) error {
+func (k *clientSink) Field(id message.ID, name, value []byte, _ hpack.Traits) error {
 	if k.f == nil {
 		return nil
 	}

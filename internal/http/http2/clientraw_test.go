@@ -95,7 +95,7 @@ func (r *raw) request() (uint32, map[string]string) {
 
 type fieldMap map[string]string
 
-func (m fieldMap) Field(_ message.ID, name, value []byte, _ bool) error {
+func (m fieldMap) Field(_ message.ID, name, value []byte, _ hpack.Traits) error {
 	m[string(name)] = string(value)
 	return nil
 }
@@ -408,16 +408,29 @@ func TestADeadConnectionIsFoundByPing(t *testing.T) {
 
 func TestAnOriginThatClosesFailsItsStreams(t *testing.T) {
 	b, r := newRaw(t, ClientConfig{})
-	got := b.ask(request("GET", "/"), http1.Try{})
-	id, _ := r.request()
-	r.send(appendData(head(id, false, ":status", "200"), id, []byte("half"), false))
-	time.Sleep(10 * time.Millisecond)
-	_ = r.nc.Close()
-	a := <-got
-	var e *http1.Error
-	if !errors.As(a.err, &e) || e.Phase != http1.PhaseBody || errors.Is(a.err, io.EOF) || a.body != "half" {
-		t.Errorf("%v %q", a.err, a.body)
+	<-b.c.settled
+	b.c.Reserve()
+	read := make(chan struct{})
+	go func() {
+		id, _ := r.request()
+		r.send(appendData(head(id, false, ":status", "200"), id, []byte("half"), false))
+		<-read
+		_ = r.nc.Close()
+	}()
+	var resp message.Response
+	if err := b.c.RoundTrip(t.Context(), request("GET", "/"), &resp, http1.Try{}); err != nil {
+		t.Fatal(err)
 	}
+	if half, err := resp.Body.Next(t.Context()); string(half) != "half" || err != nil {
+		t.Errorf("%q, %v", half, err)
+	}
+	close(read)
+	_, err := resp.Body.Next(t.Context())
+	var e *http1.Error
+	if !errors.As(err, &e) || e.Phase != http1.PhaseBody || errors.Is(err, io.EOF) {
+		t.Error(err)
+	}
+	resp.Body.Close(err)
 }
 
 func TestRFC8441AWebSocketGoesAsExtendedConnect(t *testing.T) {

@@ -47,7 +47,12 @@ type ServerConfig struct {
 	// request and for all of a connection; 256 KiB and 1 MiB, at least 64 KiB.
 	StreamWindow, ConnWindow int
 
-	HeaderTimeout time.Duration // from a head's first byte to its last, and from the connection's begin to its first; 15 s
+	// BodyRate is the least rate of a request's body, and WriteRate that at which an answer is
+	// taken, in bytes a second; 0 is no limit. They are averages over the time that was spent
+	// waiting for the client, and that beyond BodyTimeout or WriteTimeout.
+	BodyRate, WriteRate int64
+
+	HeaderTimeout time.Duration // from a head's first byte to its last, and from the connection's begin to its first and to the acknowledgement of our SETTINGS; 15 s
 	BodyTimeout   time.Duration // longest wait for more of a body; 30 s
 	WriteTimeout  time.Duration // longest time in which a client takes nothing of what it may get; 30 s
 	IdleTimeout   time.Duration // between requests; 75 s

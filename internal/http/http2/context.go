@@ -3,6 +3,7 @@ package http2
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 )
 
 // streamContext is the context of one request. It ends with its stream, costs nothing
@@ -10,6 +11,7 @@ import (
 type streamContext struct {
 	context.Context // the connection's
 
+	used  atomic.Bool // somebody waits, or has waited, for the end, or it is over
 	mu    sync.Mutex
 	done  chan struct{}
 	after map[*func()]struct{}
@@ -20,6 +22,7 @@ type streamContext struct {
 func (s *streamContext) Done() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.used.Store(true)
 	if s.done == nil {
 		s.done = make(chan struct{})
 		if s.err != nil {
@@ -43,6 +46,7 @@ func (s *streamContext) Err() error {
 func (s *streamContext) AfterFunc(f func()) (stop func() bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.used.Store(true)
 	if s.err != nil {
 		go f()
 		return func() bool { return false }
@@ -67,6 +71,7 @@ func (s *streamContext) cancel() {
 		s.mu.Unlock()
 		return
 	}
+	s.used.Store(true)
 	s.err = context.Canceled
 	if s.done != nil {
 		close(s.done)
@@ -79,9 +84,5 @@ func (s *streamContext) cancel() {
 	}
 }
 
-// fresh says whether nobody waits, or has waited, for the end.
-func (s *streamContext) fresh() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.done == nil && s.after == nil && s.err == nil
-}
+// fresh says whether the context can be used again.
+func (s *streamContext) fresh() bool { return !s.used.Load() }

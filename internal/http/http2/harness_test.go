@@ -168,10 +168,16 @@ func dial(t testing.TB, addr string, list ...setting) *peer {
 func newPeer(t testing.TB, nc net.Conn, list ...setting) *peer {
 	p := &peer{t: t, nc: nc, dec: hpack.NewDecoder(4096)}
 	t.Cleanup(func() { _ = nc.Close() })
-	p.out = append(p.out, preface...)
-	p.out = appendSettings(p.out, list...)
-	p.send()
+	p.hello(list...)
 	return p
+}
+
+// hello begins the connection; the server's SETTINGS are acknowledged ahead.
+func (p *peer) hello(list ...setting) {
+	p.t.Helper()
+	p.out = appendSettings(append(p.out, preface...), list...)
+	p.out = appendSettingsAck(p.out)
+	p.send()
 }
 
 // send writes what was put into out.
@@ -296,7 +302,7 @@ type answer struct {
 
 type collect map[string]string
 
-func (c collect) Field(_ message.ID, name, value []byte, _ bool) error {
+func (c collect) Field(_ message.ID, name, value []byte, _ hpack.Traits) error {
 	c[string(name)] = string(value)
 	return nil
 }
@@ -340,3 +346,9 @@ func webSocketAccept(key string) string {
 	h := sha1.Sum([]byte(key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
 	return base64.StdEncoding.EncodeToString(h[:])
 }
+
+// ender counts the ends of answers.
+type ender struct{ n int }
+
+// End implements message.Ender.
+func (e *ender) End(message.Outcome) { e.n++ }

@@ -63,7 +63,7 @@ const (
 // headReader makes a request of the fields that HPACK decodes. It is a hpack.Sink.
 type headReader struct {
 	r       *message.Request
-	trailer *message.Fields // not nil: what comes is a trailer section
+	trailer *message.Fields
 	lim     *Limits
 	bad     *refusal // the first; what comes after it is passed over
 
@@ -78,56 +78,76 @@ type headReader struct {
 	host      []byte // kept memory
 	cookie    []byte // kept memory
 	cookies   int
+
+	good     []byte // the last authority that was valid: most are that again
+	goodPort bool
 }
 
+// begin begins a head; r is empty.
 func (h *headReader) begin(r *message.Request, lim *Limits) {
-	*h = headReader{r: r, lim: lim, length: -1, host: h.host[:0], cookie: h.cookie[:0]}
-	r.Reset()
+	h.r, h.lim = r, lim
+	h.clear()
 }
 
 func (h *headReader) beginTrailer(f *message.Fields, lim *Limits) {
-	*h = headReader{trailer: f, lim: lim, length: -1, host: h.host[:0], cookie: h.cookie[:0]}
+	h.trailer, h.lim = f, lim
+	h.clear()
 	f.Reset()
 }
 
+func (h *headReader) clear() {
+	h.bad, h.seen, h.late, h.size, h.lines, h.length = nil, 0, false, 0, 0, -1
+	h.expect, h.websocket, h.star = false, false, false
+	h.host, h.cookie, h.cookies = h.host[:0], h.cookie[:0], 0
+}
+
 // Field implements hpack.Sink. An error stops what is handed over, not the decoding.
-func (h *headReader) Field(id message.ID, name, value []byte, _ bool) error {
-	if h.trailer != nil {
-		h.bad = h.trailerField(id, name, value)
-	} else {
-		h.bad = h.field(id, name, value)
-	}
-	if h.bad != nil {
+func (h *headReader) Field(id message.ID, name, value []byte, is hpack.Traits) error {
+	if h.bad = h.field(id, name, value, is&hpack.Taken != 0); h.bad != nil {
 		return h.bad
 	}
 	return nil
 }
 
-func (h *headReader) field(id message.ID, name, value []byte) *refusal {
+// field takes a field; with taken its bytes have been found good before.
+func (h *headReader) field(id message.ID, name, value []byte, taken bool) *refusal {
 	if h.size += len(name) + len(value) + 4; h.size > h.lim.HeadBytes {
 		return refuseHeadLong
 	}
 	if hpack.IsPseudo(id) {
-		return h.pseudo(id, value)
+		return h.pseudo(id, value, taken)
 	}
 	h.late = true
 	if h.lines++; h.lines > h.lim.Fields {
 		return refuseFields
 	}
-	if !syntax.IsValue(value) {
+	if !taken && !syntax.IsValue(value) {
 		return refuseValue
 	}
 	if id == message.Other {
-		if !syntax.IsLowerName(name) {
-			return refuseName
-		}
-		if message.Collides(name) {
-			return refuseCollision
+		if !taken {
+			if !syntax.IsLowerName(name) {
+				return refuseName
+			}
+			if message.Collides(name) {
+				return refuseCollision
+			}
 		}
 		h.r.AddLine(name, value)
 		return nil
 	}
-	return h.known(id, value)
+	if special[id] {
+		return h.known(id, value)
+	}
+	h.r.Add(id, value)
+	return nil
+}
+
+// special are the names that known does something about.
+var special = [256]bool{
+	message.Connection: true, message.KeepAlive: true, message.ProxyConnection: true, message.TransferEncoding: true,
+	message.Upgrade: true, message.TE: true, message.Host: true, message.ContentLength: true, message.Expect: true,
+	message.Cookie: true,
 }
 
 // known takes a field that is known by name.
@@ -167,7 +187,7 @@ func (h *headReader) known(id message.ID, value []byte) *refusal {
 	return nil
 }
 
-func (h *headReader) pseudo(id message.ID, value []byte) *refusal {
+func (h *headReader) pseudo(id message.ID, value []byte, taken bool) *refusal {
 	var bit uint8
 	switch id {
 	case hpack.Method:
@@ -187,19 +207,21 @@ func (h *headReader) pseudo(id message.ID, value []byte) *refusal {
 	h.seen |= bit
 	switch bit {
 	case sawMethod:
-		if len(value) > maxMethod {
-			return refuseMethodLong
-		}
-		if !syntax.IsToken(value) {
-			return refuseMethod
+		if !taken {
+			if len(value) > maxMethod {
+				return refuseMethodLong
+			}
+			if !syntax.IsToken(value) {
+				return refuseMethod
+			}
 		}
 		h.r.SetMethod(value)
 	case sawScheme:
-		if !message.EqualFold(value, "https") && !message.EqualFold(value, "http") {
+		if !taken && !message.EqualFold(value, "https") && !message.EqualFold(value, "http") {
 			return refuseScheme
 		}
 	case sawAuthority:
-		if !syntax.IsValue(value) {
+		if !taken && !syntax.IsValue(value) {
 			return refuseValue
 		}
 		h.r.SetAuthority(value)
@@ -251,7 +273,7 @@ func (h *headReader) end(whole bool) *refusal {
 	if len(r.Authority()) == 0 {
 		return refuseHostNone
 	}
-	valid, port := syntax.Authority(r.Authority())
+	valid, port := h.authority(r.Authority())
 	switch {
 	case r.Method == message.CONNECT && h.seen&sawProtocol == 0:
 		if !valid || !port || h.seen&(sawScheme|sawPath) != 0 {
@@ -269,6 +291,17 @@ func (h *headReader) end(whole bool) *refusal {
 	return h.content(whole)
 }
 
+// authority is syntax.Authority.
+func (h *headReader) authority(a []byte) (ok, port bool) {
+	if bytes.Equal(a, h.good) {
+		return true, h.goodPort
+	}
+	if ok, port = syntax.Authority(a); ok {
+		h.good, h.goodPort = append(h.good[:0], a...), port
+	}
+	return ok, port
+}
+
 // content sets what the head says of the body.
 func (h *headReader) content(whole bool) *refusal {
 	h.r.Proto = message.HTTP2
@@ -278,6 +311,17 @@ func (h *headReader) content(whole bool) *refusal {
 			return refuseLengthNot
 		}
 		h.r.ContentLength = 0
+	}
+	return nil
+}
+
+// trailerReader is a headReader that takes a trailer section.
+type trailerReader struct{ h *headReader }
+
+// Field implements hpack.Sink.
+func (t trailerReader) Field(id message.ID, name, value []byte, _ hpack.Traits) error {
+	if t.h.bad = t.h.trailerField(id, name, value); t.h.bad != nil {
+		return t.h.bad
 	}
 	return nil
 }
@@ -305,4 +349,15 @@ func (h *headReader) trailerField(id message.ID, name, value []byte) *refusal {
 		return refuseTrailer
 	}
 	return nil
+}
+
+// hop are the fields that are for one hop, or are framing that we write anew.
+var hop = makeHop()
+
+func makeHop() *[256]bool {
+	t := &[256]bool{}
+	for id := range t {
+		t[id] = id != int(message.Other) && message.ID(id).PerHop()
+	}
+	return t
 }

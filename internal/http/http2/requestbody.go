@@ -23,16 +23,25 @@ type requestBody struct {
 	err        error // how it ended: io.EOF when whole
 	closed     bool
 	since      int64 // when a pull began to wait
+	waited     int64 // milliseconds that all pulls before have waited
+	talks      bool  // gRPC: client and origin may take turns
 	wake       chan struct{}
 }
 
+// start begins the body of a new request; b is as recycle has left it.
 func (b *requestBody) start(s *stream, length int64, expect bool, window int) {
-	*b = requestBody{s: s, open: true, expect: expect, length: length, wake: b.wake}
+	b.s, b.length, b.open, b.expect = s, length, true, expect
 	b.window.init(window)
-	select {
-	case <-b.wake:
-	default:
-	}
+}
+
+// none begins a body that is empty and whole.
+func (b *requestBody) none(s *stream) { b.s, b.err = s, io.EOF }
+
+// recycle makes b ready for another request. Most had no body and left nothing behind.
+func (b *requestBody) recycle() {
+	b.drop()
+	*b = requestBody{wake: b.wake}
+	drain(b.wake)
 }
 
 // put takes data that came. It is malformed when it is more than Content-Length says.
@@ -123,7 +132,7 @@ func (b *requestBody) release() {
 
 // drop ends the body when its exchange ends.
 func (b *requestBody) drop() {
-	if b.s != nil {
+	if b.lent != nil || b.first != nil {
 		b.release()
 		b.discard()
 	}
@@ -180,7 +189,7 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			err = ctx.Err()
 		}
 		c.mu.Lock()
-		b.since = 0
+		c.ended(&b.since, &b.waited)
 		if err != nil && b.first == nil && b.err == nil {
 			return nil, err
 		}

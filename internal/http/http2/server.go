@@ -19,6 +19,8 @@ type Server struct {
 	watch    deadline.Sweeper[*serverConn]
 	pool     buffers
 	spare    sync.Pool // of *stream
+	sheaves  sync.Pool // of *sheaf
+	workers  workers
 	calm     [numAbuse]int32
 	draining atomic.Bool
 
@@ -36,14 +38,21 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 	s := &Server{cfg: cfg, handler: h, calm: cfg.Abuse.table()}
 	s.watch.Init(serverTick, (*serverConn).sweep, (*serverConn).place)
 	s.pool.init()
+	s.sheaves.New = func() any { return new(sheaf) }
 	s.spare.New = func() any {
 		return &stream{wake: make(chan struct{}, 1), body: requestBody{wake: make(chan struct{}, 1)}}
 	}
 	return s
 }
 
-// Run keeps the limits of time and the clock behind Date until ctx ends. It blocks.
-func (s *Server) Run(ctx context.Context) error { return s.watch.Run(ctx) }
+// Run keeps the limits of time, the clock behind Date and the goroutines that wait for work until
+// ctx ends. It blocks.
+func (s *Server) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.workers.run(ctx) })
+	return s.watch.Run(ctx)
+}
 
 // ServeConn serves nc until it is done, and closes it: over TLS nc has agreed on h2, in clear
 // the client begins with the preface. When ctx ends the connection is closed at once. Facts
@@ -58,14 +67,15 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	}
 	c.window = initialWindow
 	c.recv.init(s.cfg.ConnWindow)
-	c.since = s.watch.Now()
+	c.born = s.watch.Now()
+	c.since = c.born
 	s.watch.Add(c)
 	defer s.watch.Remove(c)
 	stop := context.AfterFunc(ctx, func() { reset(nc, c.tcp) })
 	defer stop()
 	c.workers = 1
 	c.hello()
-	c.work(ctx, dutyLead)
+	c.work(ctx, dutyLead, &worker{make(chan job, 1)})
 	<-c.over
 	_ = nc.Close()
 }

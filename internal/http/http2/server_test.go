@@ -8,8 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
+	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -89,16 +89,18 @@ func TestServerAnswersNetHTTP(t *testing.T) {
 }
 
 func TestAnswersOfOneReadLeaveInOneWrite(t *testing.T) {
-	_, addr := serve(t, ServerConfig{}, handlerFunc(func(context.Context, *message.Request) *message.Response {
-		return text("hit")
-	}), nil)
-	p := dial(t, addr)
-	p.until(typeSettings)
-	time.Sleep(50 * time.Millisecond) // the acknowledgement of our settings
+	p := &peer{t: t, dec: hpack.NewDecoder(4096)}
+	p.out = appendSettingsAck(appendSettings([]byte(preface)))
 	for i := range 10 {
 		p.headers(uint32(2*i+1), true, get("/"))
 	}
-	p.send()
+	nc := &tape{in: p.out}
+	s := NewServer(ServerConfig{}, handlerFunc(func(context.Context, *message.Request) *message.Response { return text("hit") }))
+	s.ServeConn(t.Context(), nc, &message.Conn{})
+	if nc.writes != 2 {
+		t.Errorf("%d writes, want our SETTINGS and all answers", nc.writes)
+	}
+	p.in = nc.out
 	for id, a := range p.responses(10) {
 		if a.body != "hit" || a.fields[":status"] != "200" || a.fields["content-length"] != "3" || a.fields["date"] == "" {
 			t.Errorf("stream %d: %+v", id, a)

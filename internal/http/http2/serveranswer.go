@@ -8,7 +8,8 @@ import (
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
-// serve has a request answered; false when the reader's role was given away meanwhile.
+// serve has a request answered; false when the reader's role was given away meanwhile, and
+// otherwise c.mu is held.
 func (c *serverConn) serve(ctx context.Context, s *stream) (leads bool) {
 	s.ctx.Context = ctx
 	var resp *message.Response
@@ -62,14 +63,14 @@ func (c *serverConn) page(ctx context.Context, bad *refusal) (resp *message.Resp
 	return resp
 }
 
-// reject resets the stream of a malformed request, whose page nobody sees.
+// reject resets the stream of a malformed request, whose page nobody sees. It returns as serve
+// does.
 func (c *serverConn) reject(s *stream, resp *message.Response) bool {
 	if resp.Body != nil {
 		resp.Body.Close(errNoNeed)
 	}
 	s.ender = resp.Ender
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	leads := s.inline
 	s.owned = false
 	if s.gone {
@@ -78,10 +79,15 @@ func (c *serverConn) reject(s *stream, resp *message.Response) bool {
 	} else {
 		c.resetStream(s, ProtocolError, errFault)
 	}
-	if !leads {
-		c.flush()
-	}
-	return leads
+	return leads || c.depart()
+}
+
+// depart ends the part of a goroutine that does not lead: it writes what it has made, and
+// releases c.mu. It is false.
+func (c *serverConn) depart() bool {
+	c.flush()
+	c.mu.Unlock()
+	return false
 }
 
 func (c *serverConn) acceptWebSocket(ctx context.Context, s *stream, resp *message.Response) *message.Response {
@@ -97,8 +103,7 @@ func (c *serverConn) acceptWebSocket(ctx context.Context, s *stream, resp *messa
 	return c.page(ctx, refuseWebSocket)
 }
 
-// answer sends resp, and ends the request if its goroutine does that. False when the reader's
-// role was given away.
+// answer sends resp, and ends the request if its goroutine does that. It returns as serve does.
 func (c *serverConn) answer(ctx context.Context, s *stream, resp *message.Response) (leads bool) {
 	up := resp.Upgrade
 	if up != nil && (!s.tunnel || resp.Status/100 != 2) {
@@ -130,19 +135,16 @@ func (c *serverConn) answer(ctx context.Context, s *stream, resp *message.Respon
 // maxInline is how large a body may be to leave with its head, whatever its priority.
 const maxInline = 16 << 10
 
-// memory sends an answer that is in memory whole. The goroutine is not needed for it.
-func (c *serverConn) memory(s *stream, resp *message.Response, body []byte) (leads bool) {
+// memory sends an answer that is in memory whole. The goroutine is not needed for it. It
+// returns as serve does.
+func (c *serverConn) memory(s *stream, resp *message.Response, body []byte) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	leads = s.inline
+	leads := s.inline
 	s.owned = false
 	if s.gone {
 		s.outcome.Err = s.cause
 		c.ending = append(c.ending, s)
-		if !leads {
-			c.flush()
-		}
-		return leads
+		return leads || c.depart()
 	}
 	trailer := resp.Trailer != nil && resp.Trailer.Len() > 0
 	c.head(s, resp, len(body) == 0 && !trailer)
@@ -153,18 +155,13 @@ func (c *serverConn) memory(s *stream, resp *message.Response, body []byte) (lea
 	case n > 0 && n <= maxInline && !trailer && len(c.out) < maxOut && s.window.room(n) == n && c.window.room(n) == n &&
 		!c.queue.before(s.urgency):
 		c.out = appendData(c.out, s.id, body, true)
-		s.window -= sendWindow(n)
-		c.window -= sendWindow(n)
-		s.outcome.Body = int64(n)
+		c.spend(s, n)
 		c.finish(s)
 	default:
 		s.pending, s.final, s.last = body, true, resp.Trailer
 		c.queue.add(s)
 	}
-	if !leads {
-		c.flush()
-	}
-	return leads
+	return leads || c.depart()
 }
 
 // head appends the final head of an answer; c.mu is held.
@@ -212,7 +209,7 @@ func (c *serverConn) beginBlock(status int) (b []byte, at int) {
 func (c *serverConn) fields(b []byte, f *message.Fields) []byte {
 	for i := range f.Len() {
 		id, name, value := f.At(i)
-		if id != message.Other && id.PerHop() {
+		if hop[id] {
 			continue
 		}
 		b = c.enc.Append(b, id, name, value)

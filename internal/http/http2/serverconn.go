@@ -42,9 +42,9 @@ type serverConn struct {
 
 	mu      sync.Mutex // of what follows
 	workers int
-	parked  []chan duty // of workers that wait
-	dead    error       // why nothing is written any more
-	closing bool        // nothing is read any more
+	parked  []*worker // that wait
+	dead    error     // why nothing is written any more
+	closing bool      // nothing is read any more
 
 	peer    settings
 	maxID   uint32
@@ -62,14 +62,20 @@ type serverConn struct {
 	out     []byte    // frames that are not written yet
 	obuf    *buffer   // out's memory
 	ending  []*stream // whose last frame is in out
+	sheaf   *sheaf    // streams that are free; nil between two batches
 	spare   []*stream // memory for ending
 
-	kicked   bool  // the reader's wait was cut short
-	waits    bool  // the reader waits for bytes
-	since    int64 // when it began, or when a head or a frame began to come
-	partly   bool  // part of a head or of a frame is there
-	wrote    int64 // when the write under way began
-	stalled  int64 // since when the client's window is closed while answers wait
+	kicked   bool     // the reader's wait was cut short
+	waits    bool     // the reader waits for bytes
+	since    int64    // when it began, or when a head or a frame began to come
+	partly   bool     // part of a head or of a frame is there
+	wrote    int64    // when the write under way began
+	stalled  int64    // since when the client's window is closed while answers wait
+	waited   int64    // milliseconds that it was closed before, since an answer waits,
+	paid     int64    // and the bytes sent in that time
+	back     [2]int64 // bytes sent for which the client has not opened the connection's window, and streams', again
+	born     int64
+	agreed   bool  // our SETTINGS were acknowledged
 	idleAt   int64 // when the last request ended
 	drain    drainStep
 	drainAt  int64
@@ -93,8 +99,9 @@ const (
 type duty uint8
 
 const (
-	dutyLead duty = iota
-	dutyWrite
+	dutyLead  duty = iota
+	dutyWrite      // until nothing is left to write
+	dutyHelp       // the same, and nothing after it
 	dutyQuit
 )
 
@@ -121,29 +128,25 @@ func (c *serverConn) hello() {
 }
 
 // work does duties until the connection is over or nobody needs another worker.
-func (c *serverConn) work(ctx context.Context, d duty) {
-	var mine chan duty
+func (c *serverConn) work(ctx context.Context, d duty, w *worker) {
 	for {
 		switch d {
 		case dutyLead:
 			c.lead(ctx)
-		case dutyWrite:
+		case dutyWrite, dutyHelp:
 			c.mu.Lock()
 			c.writeAll()
 			c.mu.Unlock()
 		}
 		c.mu.Lock()
-		if d == dutyQuit || c.closing || len(c.parked) >= maxParked {
+		if d >= dutyHelp || c.closing || len(c.parked) >= maxParked {
 			c.leave()
 			c.mu.Unlock()
 			return
 		}
-		if mine == nil {
-			mine = make(chan duty, 1)
-		}
-		c.parked = append(c.parked, mine)
+		c.parked = append(c.parked, w)
 		c.mu.Unlock()
-		d = <-mine
+		d = (<-w.jobs).d
 	}
 }
 
@@ -155,6 +158,7 @@ func (c *serverConn) leave() {
 	for len(c.ending) > 0 {
 		c.writeOnce()
 	}
+	c.putSheaf()
 	if c.obuf != nil {
 		c.s.pool.put(c.obuf)
 		c.obuf, c.out = nil, nil
@@ -164,39 +168,50 @@ func (c *serverConn) leave() {
 
 // hire has another worker do d; c.mu is held.
 func (c *serverConn) hire(ctx context.Context, d duty) {
-	if n := len(c.parked); n > 0 {
-		ch := c.parked[n-1]
-		c.parked = c.parked[:n-1]
-		ch <- d
-		return
+	if !c.wake(d) {
+		c.workers++
+		c.s.workers.give(job{c, ctx, d})
 	}
-	c.workers++
-	go c.work(ctx, d)
+}
+
+// wake has a worker of the connection do d, if one waits; c.mu is held.
+func (c *serverConn) wake(d duty) bool {
+	n := len(c.parked) - 1
+	if n < 0 {
+		return false
+	}
+	w := c.parked[n]
+	c.parked[n], c.parked = nil, c.parked[:n]
+	w.jobs <- job{d: d}
+	return true
 }
 
 // dismiss sends the workers home that wait; c.mu is held.
 func (c *serverConn) dismiss() {
-	for _, ch := range c.parked {
-		ch <- dutyQuit
+	for _, w := range c.parked {
+		w.jobs <- job{d: dutyQuit}
 	}
 	c.parked = c.parked[:0]
 }
 
 // lead reads until the role is given away or the connection is over.
 func (c *serverConn) lead(ctx context.Context) {
+	c.mu.Lock()
 	for {
 		s, flt := c.frames()
-		if flt != nil {
-			c.fail(flt)
+		switch {
+		case flt != nil:
+			c.refuseAll(flt)
+			c.mu.Unlock()
+			c.shut()
 			return
-		}
-		if s != nil {
+		case s != nil:
+			c.mu.Unlock()
 			if !c.serve(ctx, s) {
 				return
 			}
-			continue
-		}
-		if !c.fill(ctx) {
+		case !c.fill(ctx):
+			c.mu.Unlock()
 			c.shut()
 			return
 		}
@@ -207,11 +222,12 @@ func (c *serverConn) lead(ctx context.Context) {
 const maxOut = 64 << 10
 
 // fill writes what has come of the last read and reads once more; false when the connection
-// is over.
+// is over. C.mu is held, and released meanwhile.
 func (c *serverConn) fill(ctx context.Context) bool {
 	if !c.settle(ctx) {
 		return false
 	}
+	c.mu.Unlock()
 	// Let the others run first: on a busy machine the bytes have come by the time it is our
 	// turn again, which saves a read that fails and the way through the poller.
 	runtime.Gosched()
@@ -221,7 +237,6 @@ func (c *serverConn) fill(ctx context.Context) bool {
 	c.full = c.in.w == len(c.in.b)
 	c.mu.Lock()
 	c.waits = false
-	c.mu.Unlock()
 	return n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
@@ -245,10 +260,9 @@ func (c *serverConn) makeRoom() {
 	}
 }
 
-// settle does what is due between two reads; false when the connection is over.
+// settle does what is due between two reads; false when the connection is over. C.mu is held,
+// and released meanwhile.
 func (c *serverConn) settle(ctx context.Context) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.attend()
 	c.flush()
 	for c.writing && len(c.out) > maxOut && c.dead == nil {
@@ -260,6 +274,7 @@ func (c *serverConn) settle(ctx context.Context) bool {
 	if c.dead != nil || c.doom != nil && c.doomed() || c.done() || ctx.Err() != nil {
 		return false
 	}
+	c.putSheaf()
 	partly := c.in != nil && c.in.r < c.in.w || c.open.stream != 0
 	if !partly || !c.partly {
 		c.since = c.s.watch.Now()
@@ -331,14 +346,6 @@ func (c *serverConn) busyEnded() {
 func (c *serverConn) doomed() bool {
 	c.refuseAll(c.doom)
 	return true
-}
-
-// fail ends the connection for a fault of the client.
-func (c *serverConn) fail(f *fault) {
-	c.mu.Lock()
-	c.refuseAll(f)
-	c.mu.Unlock()
-	c.shut()
 }
 
 // refuseAll gives up all requests and says why; c.mu is held.

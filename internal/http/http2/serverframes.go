@@ -19,7 +19,7 @@ var (
 )
 
 // frames handles what is buffered until a request can be served, which it returns, or more
-// bytes are needed.
+// bytes are needed; c.mu is held.
 func (c *serverConn) frames() (*stream, *fault) {
 	if c.in == nil || c.in.r == c.in.w {
 		return nil, nil
@@ -29,8 +29,6 @@ func (c *serverConn) frames() (*stream, *fault) {
 			return nil, flt
 		}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for c.in.r < c.in.w {
 		if c.closing {
 			return nil, nil
@@ -190,6 +188,7 @@ func (c *serverConn) onSettings(h frameHead, payload []byte) *fault {
 		return flt
 	}
 	if h.has(flagAck) {
+		c.agreed = true
 		return nil
 	}
 	was := c.peer
@@ -230,9 +229,16 @@ func (c *serverConn) onWindowUpdate(h frameHead, payload []byte) *fault {
 	if h.stream != 0 && (h.stream > c.maxID || h.stream%2 == 0) {
 		return faultIdleStream
 	}
-	// A client that reads late opens its window in many fair steps, and no window grows beyond
-	// 2^31-1: only small steps, and those for nobody, are out of proportion.
-	if n < smallFrame || h.stream != 0 && c.find(h.stream) == nil {
+	s, back := c.find(h.stream), &c.back[0]
+	if h.stream != 0 {
+		back = &c.back[1]
+	}
+	// A client that reads late opens its windows in many fair steps, but by no more than it was
+	// sent. What is small, for nobody, or beyond that, is counted.
+	switch {
+	case n >= smallFrame && int64(n) <= *back && (s != nil || h.stream == 0):
+		*back -= int64(n)
+	default:
 		if flt := c.strike(AbuseWindow); flt != nil {
 			return flt
 		}
@@ -245,11 +251,10 @@ func (c *serverConn) onWindowUpdate(h frameHead, payload []byte) *fault {
 			return faultWindow
 		}
 		if c.window >= smallFrame {
-			c.stalled = 0 // less is no progress
+			c.ended(&c.stalled, &c.waited) // less is no progress
 		}
 		return nil
 	}
-	s := c.find(h.stream)
 	switch {
 	case s == nil:
 		return nil

@@ -2,7 +2,6 @@ package http2
 
 import (
 	"errors"
-	"io"
 
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
@@ -50,15 +49,9 @@ func (c *serverConn) onContinuation(h frameHead, payload []byte) (*stream, *faul
 	return c.onBlock(h, block)
 }
 
-// nobody is a sink for the fields that nobody wants.
-type nobody struct{}
-
-// Field implements hpack.Sink.
-func (nobody) Field(message.ID, []byte, []byte, bool) error { return nil }
-
 // ignore decodes a block for the sake of the table.
 func (c *serverConn) ignore(block []byte) *fault {
-	if err := c.dec.Decode(block, c.listLimit(), nobody{}); err != nil && !errors.Is(err, hpack.ErrTooLarge) {
+	if broken(c.dec.Decode(block, c.listLimit(), nil)) {
 		return faultHPACK
 	}
 	return nil
@@ -147,9 +140,10 @@ func (c *serverConn) request(h frameHead, block []byte) (*stream, *fault) {
 func (c *serverConn) prepare(s *stream, whole bool) {
 	r := &s.req
 	r.Proto, r.Secure, r.Conn, r.Control = message.HTTP2, c.facts.TLS != nil, c.facts, s
-	s.body.start(s, r.ContentLength, c.reader.expect && !whole, c.s.cfg.StreamWindow)
-	if s.body.open = !whole; whole {
-		s.body.err = io.EOF
+	if whole {
+		s.body.none(s)
+	} else {
+		s.body.start(s, r.ContentLength, c.reader.expect, c.s.cfg.StreamWindow)
 	}
 	c.served++
 	if p := r.Get(message.Priority); p != nil && c.early[s.id/2%maxEarly].id != s.id {
@@ -168,6 +162,7 @@ func (c *serverConn) content(s *stream, whole bool) {
 		r.ContentLength, s.tunnel = 0, true
 	case !whole:
 		r.Body, r.Trailer = &s.body, &s.trailer
+		s.body.talks = message.IsGRPC(&r.Fields)
 	}
 	if s.tunnel {
 		s.body.length = -1
@@ -180,7 +175,7 @@ func (c *serverConn) onTrailer(s *stream, h frameHead, block []byte) *fault {
 		return faultClosedStream
 	}
 	c.reader.beginTrailer(&s.trailer, &c.s.cfg.Limits)
-	err := c.dec.Decode(block, c.listLimit(), &c.reader)
+	err := c.dec.Decode(block, c.listLimit(), trailerReader{&c.reader})
 	if broken(err) {
 		return faultHPACK
 	}

@@ -1,6 +1,8 @@
 package http2
 
 import (
+	"context"
+
 	"github.com/relais-edge/relais/internal/http/hpack"
 )
 
@@ -32,7 +34,7 @@ func (c *serverConn) opened(s *stream) {
 		return
 	}
 	if s.window.room(smallFrame) >= min(smallFrame, len(s.pending)) {
-		s.stalled = 0 // less is no progress
+		s.c.ended(&s.stalled, &s.waited) // less is no progress
 	}
 	if !s.queued {
 		c.queue.add(s)
@@ -57,9 +59,7 @@ func (c *serverConn) compose() {
 		if n > 0 || end {
 			c.out = appendData(c.out, s.id, s.pending[:n], end)
 		}
-		s.window -= sendWindow(n)
-		c.window -= sendWindow(n)
-		s.outcome.Body += int64(n)
+		c.spend(s, n)
 		s.pending = s.pending[n:]
 		c.credit(AbuseWindow, 4)
 		if !whole && n > 0 && n < smallFrame {
@@ -73,10 +73,27 @@ func (c *serverConn) compose() {
 		}
 		c.after(s, whole)
 	}
-	if s := c.queue.head(); s != nil && len(s.pending) > 0 && c.window <= 0 && c.stalled == 0 {
+	switch s := c.queue.head(); {
+	case s == nil:
+		c.paid, c.waited = 0, 0
+	case len(s.pending) > 0 && c.window <= 0 && c.stalled == 0:
 		c.stalled = c.s.watch.Now()
 	}
 }
+
+// spend takes n bytes of an answer off the windows; c.mu is held.
+func (c *serverConn) spend(s *stream, n int) {
+	s.window -= sendWindow(n)
+	c.window -= sendWindow(n)
+	s.outcome.Body += int64(n)
+	c.paid += int64(n)
+	for i := range c.back {
+		c.back[i] = min(c.back[i]+int64(n), maxBack)
+	}
+}
+
+// maxBack bounds the bytes sent of which the client may still open the windows for nothing.
+const maxBack = 4 << 20
 
 // after puts a stream that has sent in its new place; c.mu is held.
 func (c *serverConn) after(s *stream, whole bool) {
@@ -143,19 +160,10 @@ func (c *serverConn) flush() {
 
 // hireWriter has a worker write on; c.mu is held, and so is the writer's role.
 func (c *serverConn) hireWriter() {
-	if n := len(c.parked); n > 0 {
-		ch := c.parked[n-1]
-		c.parked = c.parked[:n-1]
-		ch <- dutyWrite
-		return
+	if !c.wake(dutyWrite) {
+		c.workers++
+		c.s.workers.give(job{c, context.Background(), dutyHelp})
 	}
-	c.workers++
-	go func() {
-		c.mu.Lock()
-		c.writeAll()
-		c.leave()
-		c.mu.Unlock()
-	}()
 }
 
 // writeAll is a worker that writes; c.mu is held, and released meanwhile.

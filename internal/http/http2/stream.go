@@ -46,6 +46,7 @@ type streamState struct {
 	written  bool            // and has left, or failed with cause
 	last     *message.Fields // the trailer section after the last byte
 	stalled  int64           // since when the client's window is closed
+	waited   int64           // milliseconds that it was closed before
 	touched  int64           // when a tunnel moved last; 0 for others
 	priority
 	queued bool
@@ -68,17 +69,13 @@ var (
 
 // take returns a stream for a new request; c.mu is held.
 func (c *serverConn) take(id uint32) *stream {
-	s := c.s.spare.Get().(*stream)
+	s := c.spareStream()
 	if s.ctx == nil {
 		s.ctx = new(streamContext)
 	}
 	s.c, s.id = c, id
 	s.window = sendWindow(c.peer.initialWindow)
 	s.priority = c.priorityOf(id)
-	select {
-	case <-s.wake:
-	default:
-	}
 	s.owned = true
 	c.streams = append(c.streams, s)
 	c.active++
@@ -88,21 +85,68 @@ func (c *serverConn) take(id uint32) *stream {
 // recycle frees a stream that has ended; c.mu is held.
 func (c *serverConn) recycle(s *stream) {
 	c.active--
-	s.body.drop()
+	s.body.recycle()
 	if !s.ctx.fresh() {
 		s.ctx.cancel()
 		s.ctx = nil
 	}
+	if s.tunnel {
+		s.shutUp.Store(false)
+	}
 	s.streamState = streamState{}
-	s.shutUp.Store(false)
-	s.body = requestBody{wake: s.body.wake}
+	drain(s.wake)
+	large := s.req.Size() > maxKept
 	s.req.Reset()
 	s.trailer.Reset()
-	if s.req.Size() <= maxKept {
+	switch {
+	case large:
+	case c.sheaf != nil && c.sheaf.n < len(c.sheaf.list):
+		c.sheaf.list[c.sheaf.n] = s
+		c.sheaf.n++
+	default:
 		c.s.spare.Put(s)
 	}
 	if c.active == 0 {
 		c.busyEnded()
+	}
+}
+
+// sheaf is streams that are free. The reader takes one with its first request and gives it back
+// before it waits, so that the streams of a whole batch cost one visit to the pool.
+type sheaf struct {
+	n    int
+	list [16]*stream
+}
+
+// spareStream finds a stream that is free; c.mu is held.
+func (c *serverConn) spareStream() *stream {
+	if c.sheaf == nil {
+		c.sheaf = c.s.sheaves.Get().(*sheaf)
+	}
+	if n := c.sheaf.n - 1; n >= 0 {
+		s := c.sheaf.list[n]
+		c.sheaf.list[n], c.sheaf.n = nil, n
+		return s
+	}
+	return c.s.spare.Get().(*stream)
+}
+
+// putSheaf gives the free streams back; c.mu is held.
+func (c *serverConn) putSheaf() {
+	if c.sheaf != nil {
+		c.s.sheaves.Put(c.sheaf)
+		c.sheaf = nil
+	}
+}
+
+// drain takes back a notification that nobody waited for.
+func drain(wake chan struct{}) {
+	if len(wake) == 0 {
+		return
+	}
+	select {
+	case <-wake:
+	default:
 	}
 }
 

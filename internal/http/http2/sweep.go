@@ -27,7 +27,7 @@ func (c *serverConn) sweep(now int64) {
 		c.stalled = 0 // who waited is gone
 	}
 	switch {
-	case w.Over(now, c.stalled, cfg.WriteTimeout):
+	case w.Over(now, c.stalled, c.patience()):
 		c.s.slow.Add(1)
 		c.doom = c.condemn(AbuseStall)
 	case c.drain == drainAsked && w.Over(now, c.drainAt, drainWait):
@@ -35,6 +35,9 @@ func (c *serverConn) sweep(now int64) {
 	case c.waits && (c.partly || !c.first) && w.Over(now, c.since, cfg.HeaderTimeout):
 		c.s.slow.Add(1)
 		c.doom = faultSlow
+	case c.waits && !c.agreed && w.Over(now, c.born, cfg.HeaderTimeout):
+		c.s.slow.Add(1)
+		c.doom = faultNotAgreed
 	case c.waits && c.active == 0 && w.Over(now, max(c.since, c.idleAt), cfg.IdleTimeout):
 		c.doom = faultIdle
 	}
@@ -53,10 +56,10 @@ func (c *serverConn) sweepStreams(now int64) {
 	for i := len(c.streams) - 1; i >= 0; i-- {
 		s := c.streams[i]
 		switch {
-		case w.Over(now, s.body.since, cfg.BodyTimeout) && !s.tunnel:
+		case w.Over(now, s.body.since, s.body.patience()) && !s.tunnel:
 			c.s.slow.Add(1)
 			s.body.slow()
-		case w.Over(now, s.stalled, cfg.WriteTimeout) && !s.tunnel:
+		case w.Over(now, s.stalled, s.patience()) && !s.tunnel:
 			c.s.slow.Add(1)
 			c.resetStream(s, Cancel, errStalled)
 			c.kick()
@@ -71,6 +74,8 @@ func (c *serverConn) sweepStreams(now int64) {
 var (
 	faultSlow = &fault{ProtocolError, false, "a frame or a head did not come in time"}
 	faultIdle = &fault{NoError, false, ""}
+
+	faultNotAgreed = &fault{SettingsTimeout, false, "our SETTINGS were not acknowledged in time (section 6.5.3)"}
 )
 
 // calm says what a client did too often.

@@ -1,0 +1,212 @@
+package http2
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// paced has limits that are easy to reckon with.
+var paced = ServerConfig{
+	BodyTimeout: 4 * time.Second, WriteTimeout: 4 * time.Second, IdleTimeout: time.Hour, BodyRate: 100, WriteRate: 100,
+}
+
+// reader answers with what ended the request's body.
+func reader(ended *error) Handler {
+	return handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
+		r.Control.MayBlock()
+		_, *ended = readAll(ctx, r.Body)
+		return text("read")
+	})
+}
+
+func TestABodyThatDripsIsSlow(t *testing.T) {
+	for name, c := range map[string]struct {
+		fields []string
+		piece  int // bytes a second
+		slow   bool
+	}{
+		"a byte a second": {nil, 1, true},
+		"the least rate":  {nil, 110, false},
+		"gRPC":            {[]string{"content-type", "application/grpc+proto"}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := io.EOF
+			limited(t, paced, reader(&ended), func(p *peer, s *Server) {
+				p.hello()
+				p.headers(1, false, get("/", c.fields...))
+				p.send()
+				start := time.Now()
+				for range 20 {
+					time.Sleep(time.Second)
+					if s.Stats().Slow > 0 {
+						break
+					}
+					p.out = appendData(p.out, 1, make([]byte, c.piece), false)
+					p.send()
+				}
+				if d := time.Since(start); c.slow != (s.Stats().Slow == 1) || c.slow && (d < 4*time.Second || d > 6*time.Second) {
+					t.Errorf("after %v: %+v", d, s.Stats())
+				}
+				if !c.slow {
+					p.out = appendData(p.out, 1, nil, true)
+					p.send()
+				}
+				p.until(typeHeaders)
+			})
+			if c.slow != errors.Is(ended, message.ErrBodySlow) {
+				t.Errorf("the body ended with %v", ended)
+			}
+		})
+	}
+}
+
+func TestAnAnswerThatIsTakenTooSlowlyEnds(t *testing.T) {
+	answer := handlerFunc(func(context.Context, *message.Request) *message.Response {
+		return text(string(make([]byte, 200_000)))
+	})
+	for name, c := range map[string]struct {
+		window uint32 // of the stream
+		id     uint32 // whose window is opened
+		step   int    // bytes each two seconds
+		slow   bool
+	}{
+		"its window, slowly":              {0, 1, 100, true},
+		"its window, at the least rate":   {0, 1, 300, false},
+		"the connection's, slowly":        {maxWindow, 0, 100, true},
+		"the connection's, at least rate": {maxWindow, 0, 300, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			limited(t, paced, answer, func(p *peer, s *Server) {
+				p.hello(setting{settingInitialWindow, c.window})
+				p.headers(1, true, get("/"))
+				p.send()
+				// What the connection's first window lets through may be paid for with time.
+				earned := 0
+				if c.id == 0 {
+					earned = initialWindow / 100
+				}
+				start := time.Now()
+				for time.Since(start) < time.Duration(30+2*earned)*time.Second && s.Stats().Slow == 0 {
+					time.Sleep(2 * time.Second)
+					p.out = appendWindowUpdate(p.out, c.id, c.step)
+					p.send()
+				}
+				if c.slow != (s.Stats().Slow == 1) {
+					t.Errorf("after %v: %+v", time.Since(start), s.Stats())
+				}
+			})
+		})
+	}
+}
+
+func TestShedEndsWhatIsInNobodysWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		wait := make(chan struct{})
+		s := NewServer(ServerConfig{}, handlerFunc(func(_ context.Context, r *message.Request) *message.Response {
+			if string(r.Path()) == "/wait" {
+				r.Control.MayBlock()
+				<-wait
+			}
+			return text("fine")
+		}))
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { _ = s.Run(ctx) }()
+		open := func(path string) *peer {
+			near, far := net.Pipe()
+			go s.ServeConn(ctx, far, &message.Conn{})
+			p := &peer{t: t, nc: pipe{near, make(chan []byte, 1000)}}
+			go p.nc.(pipe).pump()
+			p.hello()
+			if path != "" {
+				p.headers(1, true, get(path))
+				p.send()
+			}
+			time.Sleep(200 * time.Millisecond)
+			return p
+		}
+		shed := func(want Shed) {
+			t.Helper()
+			if got := s.Shed(); got != want {
+				t.Errorf("shed %d, want %d", got, want)
+			}
+			synctest.Wait()
+		}
+		shed(ShedNothing)
+		busy, silent, first, second := open("/wait"), open(""), open("/"), open("/")
+		shed(ShedIdle)
+		if code := first.goAway(); code != NoError {
+			t.Errorf("GOAWAY with %v", code)
+		}
+		shed(ShedIdle)
+		second.goAway()
+		shed(ShedNothing) // the silent one is too young
+		time.Sleep(shedYoung)
+		shed(ShedSilent)
+		silent.goAway()
+		shed(ShedNothing)
+		close(wait)
+		busy.until(typeData)
+		time.Sleep(time.Second)
+		shed(ShedIdle)
+		time.Sleep(2 * lingerTime)
+		if n := s.Conns(); n != 0 || s.Stats().Slow != 0 {
+			t.Errorf("%d connections are left, %+v", n, s.Stats())
+		}
+		cancel()
+	})
+}
+
+func TestWindowsMayBeOpenedByWhatWasSent(t *testing.T) {
+	body := make([]byte, 400_000)
+	for name, c := range map[string]struct {
+		fair bool // only what came is given back
+	}{"what came": {true}, "more than that": {false}} {
+		t.Run(name, func(t *testing.T) {
+			var kinds []Abuse
+			cfg := ServerConfig{OnAbuse: func(_ *message.Conn, kind Abuse) { kinds = append(kinds, kind) }}
+			limited(t, cfg, handlerFunc(func(context.Context, *message.Request) *message.Response {
+				resp := text("")
+				resp.SetBytes(body)
+				return resp
+			}), func(p *peer, _ *Server) {
+				p.hello()
+				p.headers(1, true, get("/"))
+				p.send()
+				if !c.fair {
+					// The connection's window is closed, so that the stream's gets nothing sent.
+					for range 2000 {
+						p.out = appendWindowUpdate(p.out, 1, smallFrame)
+					}
+					p.send()
+					if code := p.goAway(); code != EnhanceYourCalm || len(kinds) != 1 || kinds[0] != AbuseWindow {
+						t.Errorf("GOAWAY with %v for %v", code, kinds)
+					}
+					return
+				}
+				for left := len(body); left > 0; {
+					h, b, ok := p.frame()
+					if !ok || h.typ == typeGoAway {
+						t.Fatalf("%d bytes are missing: %s", left, show(h, b))
+					}
+					if h.typ != typeData {
+						continue
+					}
+					left -= len(b)
+					for n := len(b); n >= smallFrame; n -= smallFrame {
+						p.out = appendWindowUpdate(appendWindowUpdate(p.out, 0, smallFrame), 1, smallFrame)
+					}
+					if !h.has(flagEndStream) {
+						p.send()
+					}
+				}
+			})
+		})
+	}
+}

@@ -63,27 +63,34 @@ type rule struct {
 	min    int64
 	level  level
 	shared bool // answers may be stored, and given to clients with other weights
+	made   made
 }
 
 // part is what the stage makes of a site: a rule for each route that has one.
-type part struct{ routes []*rule }
+type part struct {
+	routes []*rule
+	first  *rule // of them; for the pages of requests that found no route
+}
 
 // Compile implements stage.Compiler.
 func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 	p := &part{routes: make([]*rule, len(site.Routes))}
-	some := false
 	for i := range site.Routes {
 		spec := site.Routes[i].Spec
-		if c := spec.Compression; c != nil && (c.Enabled == nil || *c.Enabled) {
-			p.routes[i] = newRule(c, spec.Cache != "")
-			some = true
+		if enabled(spec.Compression) {
+			p.routes[i] = newRule(spec.Compression, spec.Cache != "")
+			if p.first == nil {
+				p.first = p.routes[i]
+			}
 		}
 	}
-	if !some {
+	if p.first == nil {
 		return nil, nil
 	}
 	return p, nil
 }
+
+func enabled(c *v1.Compression) bool { return c != nil && (c.Enabled == nil || *c.Enabled) }
 
 func newRule(c *v1.Compression, shared bool) *rule {
 	r := &rule{types: compileTypes(c.Types), min: int64(v1.Value(c.MinLength)), level: levelOf(c.Level), shared: shared}

@@ -37,7 +37,7 @@ func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handl
 	c := &x.Site.Parts[f.slot].(*part).routes[x.Route.Index]
 	switch {
 	case c.respond != nil:
-		return respond(x, c.respond), nil
+		return respond(x, c.respond, c.body), nil
 	case c.redirect != nil:
 		return c.answerRedirect(x), nil
 	}
@@ -57,14 +57,14 @@ func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handl
 	return resp, err
 }
 
-func respond(x *stage.Exchange, r *v1.Respond) *message.Response {
+func respond(x *stage.Exchange, r *v1.Respond, body []byte) *message.Response {
 	resp := &x.Response
 	resp.Reset()
 	resp.Status = r.Status
 	if r.Body != "" {
 		resp.AddString(message.ContentType, r.ContentType)
 	}
-	resp.SetBytes([]byte(r.Body))
+	resp.SetBytes(body)
 	x.Mark("forward", "respond")
 	return resp
 }

@@ -16,28 +16,7 @@ import (
 	"time"
 )
 
-const siteHead = `
-apiVersion: relais/v1
-kind: Site
-metadata: {name: shop}
-spec:
-  hostnames: ["*"]
-`
-
 var page1 = strings.Repeat("<p>a page that repeats itself</p>\n", 200)
-
-// expect fails unless fields of an answer are as wanted; an empty value means absent.
-func expect(t *testing.T, what string, resp *http.Response, status int, fields map[string]string) {
-	t.Helper()
-	if resp.StatusCode != status {
-		t.Errorf("%s: status %d, want %d", what, resp.StatusCode, status)
-	}
-	for name, want := range fields {
-		if got := strings.Join(resp.Header.Values(name), ", "); got != want {
-			t.Errorf("%s: %s is %q, want %q", what, name, got, want)
-		}
-	}
-}
 
 func TestACompressedAnswerIsStoredAndValidatedAsSuch(t *testing.T) {
 	var asked, validated atomic.Int32
@@ -57,12 +36,7 @@ func TestACompressedAnswerIsStoredAndValidatedAsSuch(t *testing.T) {
   cache: pages
   compression: {}
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
-`+pool)
+`+pages+pool)
 	for _, coding := range []string{"gzip", "br", "zstd"} {
 		path := "/" + coding + "?cc=max-age=60"
 		asked.Store(0)
@@ -178,11 +152,7 @@ func TestTheEdgesOwnAnswersAreCompressedToo(t *testing.T) {
       respond: {body: never}
     - match: [{path: {exact: /broken}}]
       pool: shop
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
+`+pages+`
 ---
 apiVersion: relais/v1
 kind: AccessPolicy
@@ -281,17 +251,8 @@ func TestMaintenanceLetsABasketGoOn(t *testing.T) {
   visitor: buyers
   cache: pages
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
----
-apiVersion: relais/v1
-kind: VisitorPolicy
-metadata: {name: buyers}
-spec: {basket: [{path: /basket}]}
-` + pool
+` + pages + `
+` + buyers + pool
 	}
 	b.apply(docs(""))
 	resp, _ := b.send("http1", "POST", "/basket", nil)
@@ -382,12 +343,7 @@ func TestEarlyHintsComeWhileTheOriginThinks(t *testing.T) {
   cache: pages
   earlyHints: true
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
-`+pool)
+`+pages+pool)
 	told := func() { wait <- struct{}{} }
 	for _, proto := range []string{"h2c", "h2", "h3"} {
 		hold.Store(false)
@@ -500,12 +456,7 @@ func TestAStampedeIsCompressedOnce(t *testing.T) {
   cache: pages
   compression: {}
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
-`+pool)
+`+pages+pool)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true}}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup

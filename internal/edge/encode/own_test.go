@@ -15,7 +15,9 @@ import (
 // below is what stands below a stage.
 type below func(context.Context, *stage.Exchange) (*message.Response, error)
 
-func (f below) Serve(ctx context.Context, x *stage.Exchange) (*message.Response, error) { return f(ctx, x) }
+func (f below) Serve(ctx context.Context, x *stage.Exchange) (*message.Response, error) {
+	return f(ctx, x)
+}
 
 // responds is what stands below: a route that responds with body.
 func responds(body []byte, kind string, forwarded bool) below {

@@ -8,6 +8,7 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -141,8 +142,7 @@ func removeHopByHop(out *message.Request) {
 		_, _, v := out.At(i)
 		for len(v) > 0 {
 			var name []byte
-			name, v, _ = bytes.Cut(v, []byte{','})
-			name = bytes.Trim(name, " \t")
+			name, v = syntax.NextItem(v)
 			switch id := message.KnownID(name); id {
 			case message.Upgrade:
 				upgrade = true

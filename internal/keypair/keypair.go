@@ -89,4 +89,3 @@ func ExplainFile(err error) error {
 	}
 	return err
 }
-

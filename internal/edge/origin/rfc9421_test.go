@@ -86,7 +86,8 @@ func specimen() *message.Request {
 	req.SetPath([]byte("/foo"))
 	req.SetQuery([]byte("param=Value&Pet=dog"))
 	for _, l := range [][2]string{
-		{"Date", "Tue, 20 Apr 2021 02:07:55 GMT"}, {"Content-Type", "application/json"},
+		{"Date", "Tue, 20 Apr 2021 02:07:55 GMT"},
+		{"Content-Type", "application/json"},
 		{"Content-Digest", "sha-512=:WZDPaVn/7XgHaAy8pmojAkGWoRx2UFChF41A2svX+TaPm+AbwAgBWnrIiYllu7BNNyealdVLvRwEmTHWXvJwew==:"},
 		{"Content-Length", "18"},
 	} {

@@ -32,6 +32,7 @@ var rooms = []room{
 	{"internal/http/hpack", 2, nil},
 	{"internal/http/qpack", 2, []string{"internal/http/hpack"}},
 	{"internal/snapshot", 2, nil},
+	{"internal/keypair", 2, nil},
 	{"internal/document", 3, nil},
 	{"internal/stage", 3, nil},
 	{"internal/http/http1", 3, nil},

@@ -52,17 +52,7 @@ apiVersion: relais/v1
 kind: RateLimit
 metadata: {name: each}
 spec: {requests: 1000000}
----
-apiVersion: relais/v1
-kind: VisitorPolicy
-metadata: {name: buyers}
-spec: {basket: [{path: /basket}]}
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
-`+pool)
+`+buyers+pages+pool)
 	addr := netip.MustParseAddrPort("127.0.0.1:4711")
 	req := &message.Request{Proto: message.HTTP2, Secure: true, Conn: &message.Conn{
 		Listener: "default/web-tls", Peer: addr, Local: addr, Client: addr.Addr(), TLS: &message.TLS{Version: tls.VersionTLS13},

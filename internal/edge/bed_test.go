@@ -13,6 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/andybalholm/brotli"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
 	"github.com/quic-go/quic-go/http3"
 
 	"github.com/relais-edge/relais/internal/document"
@@ -168,3 +171,66 @@ kind: OriginPool
 metadata: {name: shop}
 spec: {tiers: [{origins: [{address: "${ORIGIN}"}]}]}
 `
+
+// Policies that sites name.
+const (
+	pages = `
+---
+apiVersion: relais/v1
+kind: CachePolicy
+metadata: {name: pages}
+spec: {}
+`
+	buyers = `
+---
+apiVersion: relais/v1
+kind: VisitorPolicy
+metadata: {name: buyers}
+spec: {basket: [{path: /basket}]}
+`
+)
+
+// siteHead begins a site for all hosts; what follows is more of its spec.
+const siteHead = `
+apiVersion: relais/v1
+kind: Site
+metadata: {name: shop}
+spec:
+  hostnames: ["*"]
+`
+
+// expect fails unless fields of an answer are as wanted; an empty value means absent.
+func expect(t *testing.T, what string, resp *http.Response, status int, fields map[string]string) {
+	t.Helper()
+	if resp.StatusCode != status {
+		t.Errorf("%s: status %d, want %d", what, resp.StatusCode, status)
+	}
+	for name, want := range fields {
+		if got := strings.Join(resp.Header.Values(name), ", "); got != want {
+			t.Errorf("%s: %s is %q, want %q", what, name, got, want)
+		}
+	}
+}
+
+// decoded takes a coding off as bytes come.
+func decoded(t *testing.T, coding string, r io.Reader) io.Reader {
+	t.Helper()
+	switch coding {
+	case "gzip":
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return z
+	case "br":
+		return brotli.NewReader(r)
+	case "zstd":
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(z.Close)
+		return z
+	}
+	return r
+}

@@ -16,28 +16,7 @@ import (
 	"time"
 )
 
-const siteHead = `
-apiVersion: relais/v1
-kind: Site
-metadata: {name: shop}
-spec:
-  hostnames: ["*"]
-`
-
 var page1 = strings.Repeat("<p>a page that repeats itself</p>\n", 200)
-
-// expect fails unless fields of an answer are as wanted; an empty value means absent.
-func expect(t *testing.T, what string, resp *http.Response, status int, fields map[string]string) {
-	t.Helper()
-	if resp.StatusCode != status {
-		t.Errorf("%s: status %d, want %d", what, resp.StatusCode, status)
-	}
-	for name, want := range fields {
-		if got := strings.Join(resp.Header.Values(name), ", "); got != want {
-			t.Errorf("%s: %s is %q, want %q", what, name, got, want)
-		}
-	}
-}
 
 func TestACompressedAnswerIsStoredAndValidatedAsSuch(t *testing.T) {
 	var asked, validated atomic.Int32
@@ -57,12 +36,7 @@ func TestACompressedAnswerIsStoredAndValidatedAsSuch(t *testing.T) {
   cache: pages
   compression: {}
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
-`+pool)
+`+pages+pool)
 	for _, coding := range []string{"gzip", "br", "zstd"} {
 		path := "/" + coding + "?cc=max-age=60"
 		asked.Store(0)
@@ -161,6 +135,67 @@ func TestPassedAnswersAreCompressedForEachClient(t *testing.T) {
 	}
 }
 
+func TestTheEdgesOwnAnswersAreCompressedToo(t *testing.T) {
+	b := newBed(t, func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, siteHead+`
+  compression: {algorithms: [br, gzip]}
+  errorPages: [{statuses: [403, 404, 502], html: "`+strings.Repeat("<p>we are sorry</p>", 100)+`"}]
+  routes:
+    - match: [{path: {exact: /robots.txt}}]
+      respond: {body: "`+strings.Repeat("Disallow: /private ", 100)+`"}
+    - match: [{path: {exact: /stored.txt}}]
+      cache: pages
+      respond: {body: "`+strings.Repeat("Disallow: /private ", 100)+`"}
+    - match: [{path: {exact: /short.txt}}]
+      respond: {body: short}
+    - match: [{path: {exact: /denied}}]
+      access: nobody
+      respond: {body: never}
+    - match: [{path: {exact: /broken}}]
+      pool: shop
+`+pages+`
+---
+apiVersion: relais/v1
+kind: AccessPolicy
+metadata: {name: nobody}
+spec: {default: deny}
+`+pool)
+	for _, proto := range []string{"http1", "h2", "h3", "std"} {
+		for path, want := range map[string]struct {
+			status       int
+			coding, vary string
+			plain        string
+		}{
+			"/robots.txt": {200, "br", "Accept-Encoding", strings.Repeat("Disallow: /private ", 100)},
+			"/stored.txt": {200, "br", "Accept-Encoding", strings.Repeat("Disallow: /private ", 100)},
+			"/short.txt":  {200, "", "", "short"},
+			"/denied":     {403, "", "", strings.Repeat("<p>we are sorry</p>", 100)},
+			"/broken":     {502, "br", "Accept-Encoding", strings.Repeat("<p>we are sorry</p>", 100)},
+			"/nowhere":    {404, "br", "Accept-Encoding", strings.Repeat("<p>we are sorry</p>", 100)},
+		} {
+			resp, text := b.get(proto, path, "Accept-Encoding: br, gzip", "Accept: text/html")
+			expect(t, proto+" "+path, resp, want.status, map[string]string{"Content-Encoding": want.coding, "Vary": want.vary})
+			if resp.ContentLength != int64(len(text)) {
+				t.Errorf("%s %s: Content-Length %d of %d bytes", proto, path, resp.ContentLength, len(text))
+			}
+			plain := text
+			if want.coding != "" {
+				b, err := io.ReadAll(decoded(t, want.coding, strings.NewReader(text)))
+				if err != nil {
+					t.Error(err)
+				}
+				plain = string(b)
+			}
+			if plain != want.plain {
+				t.Errorf("%s %s: %.60q", proto, path, plain)
+			}
+			head, _ := b.send(proto, "HEAD", path, nil, "Accept-Encoding: br, gzip", "Accept: text/html")
+			expect(t, proto+" HEAD "+path, head, want.status, map[string]string{"Content-Encoding": want.coding, "Content-Length": fmt.Sprint(len(text))})
+		}
+		resp, _ := b.get(proto, "/robots.txt")
+		expect(t, proto+" plain", resp, 200, map[string]string{"Content-Encoding": "", "Vary": "Accept-Encoding"})
+	}
+}
+
 func TestAVisitorIsBroughtToHTTPSAndKeptThere(t *testing.T) {
 	b := newBed(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Strict-Transport-Security", "max-age=1")
@@ -216,17 +251,8 @@ func TestMaintenanceLetsABasketGoOn(t *testing.T) {
   visitor: buyers
   cache: pages
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
----
-apiVersion: relais/v1
-kind: VisitorPolicy
-metadata: {name: buyers}
-spec: {basket: [{path: /basket}]}
-` + pool
+` + pages + `
+` + buyers + pool
 	}
 	b.apply(docs(""))
 	resp, _ := b.send("http1", "POST", "/basket", nil)
@@ -317,12 +343,7 @@ func TestEarlyHintsComeWhileTheOriginThinks(t *testing.T) {
   cache: pages
   earlyHints: true
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
-`+pool)
+`+pages+pool)
 	told := func() { wait <- struct{}{} }
 	for _, proto := range []string{"h2c", "h2", "h3"} {
 		hold.Store(false)
@@ -435,12 +456,7 @@ func TestAStampedeIsCompressedOnce(t *testing.T) {
   cache: pages
   compression: {}
   routes: [{pool: shop}]
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
-`+pool)
+`+pages+pool)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, DisableCompression: true}}
 	defer client.CloseIdleConnections()
 	var wg sync.WaitGroup

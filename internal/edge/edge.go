@@ -157,6 +157,7 @@ func New(cfg Config) (*Edge, error) {
 		e.waf,                                 // before the cache, so that nothing an attack asked for is stored
 		e.cache,                               // before anything that costs an origin
 		early,                                 // below the cache: a stored page needs no hint
+		encoder.Own(),                         // what a route responds with comes no further down
 		route.NewForward(slotRoute, visitors), // only what the cache does not have is made into a request to send
 		encoder,                               // below the cache: what is compressed once is stored so, and a hit costs nothing
 		e.mirror,                              // sees the request as it is sent, and only what is
@@ -165,7 +166,7 @@ func New(cfg Config) (*Edge, error) {
 	e.front = &front{
 		chain: chain, client: e.client, record: e.recorder,
 		panics: m.Counters("relais_panics_total", "Panics that ended a request.", 1).With(),
-		report: cfg.Logger.Error,
+		report: cfg.Logger.Error, encode: encoder.Page,
 	}
 	e.services = l4.New(l4.Config{
 		Pools: servicePools{e.balance, e.origin}, Record: e.recordConnection, Inherited: cfg.Inherited, Logger: cfg.Logger, Metrics: m,

@@ -27,6 +27,7 @@ type front struct {
 	record recorder
 	panics observe.Counter
 	report func(msg string, args ...any)
+	encode func(*stage.Exchange, *message.Response) // compresses a page
 	tokens challenges
 	turns  sync.Pool
 	base   atomic.Pointer[time.Time]
@@ -101,6 +102,7 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 	if err != nil {
 		x.Failure = stage.AsError(err)
 		resp = page(x, x.Failure)
+		f.encode(x, resp)
 	}
 	t.finish(resp)
 	resp.Ender = t

@@ -39,6 +39,7 @@ func newFront(c client, f chainFunc) (*front, *records) {
 	return &front{
 		chain: f, record: r, client: func(*message.Request) client { return c }, report: func(string, ...any) {},
 		panics: observe.New().Counters("panics", "", 1).With(), tokens: tokens{"abc": "abc.thumb"},
+		encode: func(*stage.Exchange, *message.Response) {},
 	}, r
 }
 

@@ -8,19 +8,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/andybalholm/brotli"
-	"github.com/klauspost/compress/gzip"
-	"github.com/klauspost/compress/zstd"
 )
 
 // everything has every stage at work on each request.
-const everything = `
-apiVersion: relais/v1
-kind: Site
-metadata: {name: shop}
-spec:
-  hostnames: ["*"]
+const everything = siteHead + `
   access: all
   rateLimits: [each]
   waf: core
@@ -52,16 +43,7 @@ apiVersion: relais/v1
 kind: WafPolicy
 metadata: {name: core}
 spec: {mode: enforce}
----
-apiVersion: relais/v1
-kind: VisitorPolicy
-metadata: {name: buyers}
-spec: {basket: [{path: /basket}]}
----
-apiVersion: relais/v1
-kind: CachePolicy
-metadata: {name: pages}
-spec: {}
+` + buyers + pages + `
 ---
 apiVersion: relais/v1
 kind: OriginPool
@@ -162,7 +144,7 @@ func TestAStreamThatIsSharedReachesEachOfItsClientsWithoutDelay(t *testing.T) {
 		}
 		wg.Go(func() {
 			defer resp.Body.Close()
-			r := brotli.NewReader(resp.Body)
+			r := decoded(t, "br", resp.Body)
 			seen <- 0
 			for i := range events {
 				got := make([]byte, len(event(i)))
@@ -227,27 +209,4 @@ func readEvents(t *testing.T, name, coding string, body io.Reader, seen chan<- i
 	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
 		t.Errorf("%s: after the last event %q, %v", name, rest, err)
 	}
-}
-
-// decoded takes a coding off as bytes come.
-func decoded(t *testing.T, coding string, r io.Reader) io.Reader {
-	t.Helper()
-	switch coding {
-	case "gzip":
-		z, err := gzip.NewReader(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return z
-	case "br":
-		return brotli.NewReader(r)
-	case "zstd":
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(z.Close)
-		return z
-	}
-	return r
 }

@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -81,11 +82,19 @@ func (f *Files) State() State {
 	return f.state
 }
 
-// Compile reads documents and compiles them, without putting them in service.
+// Compile reads documents and compiles them, without putting them in service. Documents that would
+// open no port are a problem too: whoever put them in service would serve nothing, and a reload to
+// them would end all that is served.
 func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, []document.Problem) {
 	set, problems := document.Load(paths, env)
 	b, found := set.Compile()
 	problems = append(problems, found...)
+	if len(problems) == 0 && len(b.Listeners)+len(b.Services) == 0 {
+		problems = append(problems, document.Problem{
+			File: strings.Join(paths, ", "), What: "has neither a Listener nor a Service, so that no port would be open and nothing served",
+			Fix: "add a Listener, which may be as short as {apiVersion: relais/v1, kind: Listener, metadata: {name: http}, spec: {address: \":8080\"}}, or name the file that has it too",
+		})
+	}
 	if len(problems) > 0 {
 		return nil, problems
 	}

@@ -20,6 +20,13 @@ metadata: {name: s}
 spec:
   hostnames: [HOST]
   routes: [{respond: {body: hello}}]
+---
+` + listener
+
+const listener = `apiVersion: relais/v1
+kind: Listener
+metadata: {name: http}
+spec: {address: "127.0.0.1:8080"}
 `
 
 type edge struct {
@@ -85,6 +92,10 @@ func TestTheLastGoodDocumentsStayInService(t *testing.T) {
 		if c := step(strings.Replace(good, "HOST", "c.test, bogus: [", 1), nil); len(c.Problems) == 0 || e.serves() != "b.test" || f.State().Problem == "" {
 			t.Errorf("bad: %+v, serves %s", c, e.serves())
 		}
+		silent, _, _ := strings.Cut(strings.Replace(good, "HOST", "x.test", 1), "---")
+		if c := step(silent, nil); len(c.Problems) != 1 || e.serves() != "b.test" || !strings.Contains(f.State().Problem, "neither a Listener nor a Service") {
+			t.Errorf("no listener: %+v, serves %s", c, e.serves())
+		}
 		if c := step(strings.Replace(good, "HOST", "d.test", 1), errors.New("port in use")); c.Err == nil || e.serves() != "b.test" || f.State().Problem != "port in use" {
 			t.Errorf("refused: %+v, serves %s", c, e.serves())
 		}
@@ -104,4 +115,25 @@ func TestTheLastGoodDocumentsStayInService(t *testing.T) {
 		cancel()
 		<-done
 	})
+}
+
+func TestDocumentsThatServeNothingAreRefusedWithAWayToMendThem(t *testing.T) {
+	site, _, _ := strings.Cut(strings.Replace(good, "HOST", "a.test", 1), "---\n")
+	file := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, file, site)
+	b, problems := Compile([]string{file}, os.LookupEnv)
+	if b != nil || len(problems) != 1 || problems[0].File != file {
+		t.Fatalf("%v, %v", b, problems)
+	}
+	// What the problem proposes mends it.
+	_, rest, _ := strings.Cut(problems[0].Fix, "{")
+	i := strings.LastIndexByte(rest, '}')
+	write(t, file, site+"---\n{"+rest[:i+1]+"\n")
+	if b, problems := Compile([]string{file}, os.LookupEnv); b == nil || len(b.Listeners) != 1 {
+		t.Errorf("%v, %v", b, problems)
+	}
+	write(t, file, "not: [a document")
+	if _, problems := Compile([]string{file}, os.LookupEnv); len(problems) != 1 || strings.Contains(problems[0].What, "Listener") {
+		t.Errorf("a listener is missed where nothing could be read: %v", problems)
+	}
 }

@@ -135,6 +135,29 @@ func TestABadDocumentChangesNothingAndSaysWhy(t *testing.T) {
 	}
 }
 
+func TestDocumentsWithoutAListenerAreRefusedAndTheLastGoodOnesStay(t *testing.T) {
+	addr := ports(t, 1)[0]
+	back := origin(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "ok") })
+	dir := t.TempDir()
+	file, silent := filepath.Join(dir, "edge.yaml"), filepath.Join(dir, "silent")
+	good := fmt.Sprintf(plain, addr, "1", back)
+	_, site, _ := strings.Cut(good, "---\n") // the listener comes first
+	write(t, file, good)
+	write(t, silent, site)
+	const says = "neither a Listener nor a Service"
+	for _, args := range [][]string{{"validate", "-f", silent}, {"serve", "-f", silent}} {
+		if code, out := run(t, []string{"RELAIS_DATA=" + filepath.Join(dir, "data")}, args...); code != 2 || !strings.Contains(out, says) || !strings.Contains(out, "kind: Listener") {
+			t.Errorf("%s: %d %s", args[0], code, out)
+		}
+	}
+	_, log := serve(t, addr, file)
+	write(t, file, site)
+	eventually(t, "the problem is logged", func() bool { return logHas(t, log, says) })
+	if resp, body := get(t, "http://"+addr+"/"); resp.StatusCode != 200 || body != "ok" {
+		t.Errorf("%s %s", resp.Status, body)
+	}
+}
+
 func TestWhatCannotStartSaysWhatToDo(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -15,5 +15,9 @@
 // W/"tag~zstd" for the origin's "tag" (RFC 9110 section 8.8.3). In If-None-Match and If-Match
 // the origin gets its own tag back, and a 304 names the tag that the client asked with.
 //
+// Answers of the edge's own are in memory and have no tag. What a route responds with is compressed
+// once for each coding and kept (Own); an error page each time, with the least work, unless it refuses
+// what comes in floods (Page).
+//
 // To visitors with a basket it does what it does to all.
 package encode

@@ -1,13 +1,13 @@
 package encode
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"io"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
 	"github.com/relais-edge/relais/internal/stage"
@@ -63,27 +63,34 @@ type rule struct {
 	min    int64
 	level  level
 	shared bool // answers may be stored, and given to clients with other weights
+	made   made
 }
 
 // part is what the stage makes of a site: a rule for each route that has one.
-type part struct{ routes []*rule }
+type part struct {
+	routes []*rule
+	first  *rule // of them; for the pages of requests that found no route
+}
 
 // Compile implements stage.Compiler.
 func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 	p := &part{routes: make([]*rule, len(site.Routes))}
-	some := false
 	for i := range site.Routes {
 		spec := site.Routes[i].Spec
-		if c := spec.Compression; c != nil && (c.Enabled == nil || *c.Enabled) {
-			p.routes[i] = newRule(c, spec.Cache != "")
-			some = true
+		if enabled(spec.Compression) {
+			p.routes[i] = newRule(spec.Compression, spec.Cache != "")
+			if p.first == nil {
+				p.first = p.routes[i]
+			}
 		}
 	}
-	if !some {
+	if p.first == nil {
 		return nil, nil
 	}
 	return p, nil
 }
+
+func enabled(c *v1.Compression) bool { return c != nil && (c.Enabled == nil || *c.Enabled) }
 
 func newRule(c *v1.Compression, shared bool) *rule {
 	r := &rule{types: compileTypes(c.Types), min: int64(v1.Value(c.MinLength)), level: levelOf(c.Level), shared: shared}
@@ -149,7 +156,7 @@ func (r *rule) fits(resp *message.Response) bool {
 		return false
 	case resp.ContentLength >= 0 && resp.ContentLength < max(r.min, 1):
 		return false
-	case resp.Has(message.ContentRange), encoded(&resp.Fields), noTransform(&resp.Fields):
+	case resp.Has(message.ContentRange), encoded(&resp.Fields), resp.Lists(message.CacheControl, "no-transform"):
 		return false
 	}
 	return r.types.holds(resp.Get(message.ContentType))
@@ -158,38 +165,14 @@ func (r *rule) fits(resp *message.Response) bool {
 // encoded says whether an answer has a coding already.
 func encoded(f *message.Fields) bool {
 	v := f.Get(message.ContentEncoding)
-	return v != nil && !message.EqualFold(bytes.Trim(v, " \t"), "identity")
-}
-
-// noTransform looks for the directive (RFC 9111 section 5.2.2.6).
-func noTransform(f *message.Fields) bool {
-	for i := f.Next(message.CacheControl, 0); i >= 0; i = f.Next(message.CacheControl, i+1) {
-		_, _, v := f.At(i)
-		for len(v) > 0 {
-			var d []byte
-			d, v, _ = bytes.Cut(v, comma)
-			if message.EqualFold(bytes.Trim(d, " \t"), "no-transform") {
-				return true
-			}
-		}
-	}
-	return false
+	return v != nil && !message.EqualFold(syntax.Trim(v), "identity")
 }
 
 // addVary adds Accept-Encoding to Vary (RFC 9110 section 12.5.5).
 func addVary(f *message.Fields) {
-	for i := f.Next(message.Vary, 0); i >= 0; i = f.Next(message.Vary, i+1) {
-		_, _, v := f.At(i)
-		for len(v) > 0 {
-			var name []byte
-			name, v, _ = bytes.Cut(v, comma)
-			name = bytes.Trim(name, " \t")
-			if message.EqualFold(name, "accept-encoding") || len(name) == 1 && name[0] == '*' {
-				return
-			}
-		}
+	if !f.Lists(message.Vary, "accept-encoding") && !f.Lists(message.Vary, "*") {
+		f.AddString(message.Vary, "Accept-Encoding")
 	}
-	f.AddString(message.Vary, "Accept-Encoding")
 }
 
 // encode puts an answer into a coding. An answer to HEAD gets the fields only.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // A marked tag is W/"opaque~coding", and W/"opaque~coding.w" where the origin's own is weak.
@@ -51,7 +52,7 @@ func unmark(opaque []byte) (own []byte, c coding, weak bool) {
 
 // entityTag reads one entity tag (RFC 9110 section 8.8.3).
 func entityTag(v []byte) (opaque []byte, weak, ok bool) {
-	v = bytes.Trim(v, " \t")
+	v = syntax.Trim(v)
 	if len(v) > 1 && v[0] == 'W' && v[1] == '/' {
 		weak, v = true, v[2:]
 	}
@@ -86,7 +87,7 @@ func (l *local) restore(f *message.Fields, id message.ID) {
 	for list := v; len(list) > 0; {
 		var member []byte
 		member, list = nextTag(list)
-		member = bytes.Trim(member, " \t")
+		member = syntax.Trim(member)
 		if len(member) == 0 {
 			continue
 		}
@@ -128,7 +129,7 @@ func (l *local) remark(f, asked *message.Fields) {
 				continue
 			}
 			if own, c, _ := unmark(opaque); c != identity && bytes.Equal(own, tag) {
-				l.buf = append(l.buf[:0], bytes.Trim(member, " \t")...)
+				l.buf = append(l.buf[:0], syntax.Trim(member)...)
 				f.Set(message.ETag, l.buf)
 				return
 			}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // coding is a content coding that this stage makes.
@@ -31,13 +32,13 @@ func weigh(f *message.Fields) (w weights, ok bool) {
 		_, _, v := f.At(i)
 		for len(v) > 0 {
 			var member []byte
-			member, v, _ = bytes.Cut(v, comma)
+			member, v = syntax.NextItem(v)
 			name, params, _ := bytes.Cut(member, semicolon)
 			q := weight(params)
 			if q < 0 {
 				continue // not a weight: as if the coding were not named
 			}
-			switch name = bytes.Trim(name, " \t"); {
+			switch name = syntax.Trim(name); {
 			case message.EqualFold(name, "zstd"):
 				w[zstdCoding] = q
 			case message.EqualFold(name, "br"):
@@ -61,10 +62,7 @@ func weigh(f *message.Fields) (w weights, ok bool) {
 	return w, ok
 }
 
-var (
-	comma     = []byte{','}
-	semicolon = []byte{';'}
-)
+var semicolon = []byte{';'}
 
 // weight reads the parameters of a coding: 1000 when there is no q, -1 when it is none (RFC
 // 9110 section 12.4.2).
@@ -72,7 +70,7 @@ func weight(params []byte) int {
 	for len(params) > 0 {
 		var p []byte
 		p, params, _ = bytes.Cut(params, semicolon)
-		p = bytes.Trim(p, " \t")
+		p = syntax.Trim(p)
 		if len(p) < 2 || p[0]|0x20 != 'q' || p[1] != '=' {
 			continue
 		}

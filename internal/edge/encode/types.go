@@ -3,6 +3,8 @@ package encode
 import (
 	"bytes"
 	"strings"
+
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // defaultTypes are compressed where a document names none: what is text, and the few others
@@ -48,7 +50,7 @@ const maxType = 128
 // compression of their own.
 func (t *types) holds(contentType []byte) bool {
 	name, _, _ := bytes.Cut(contentType, semicolon)
-	name = bytes.Trim(name, " \t")
+	name = syntax.Trim(name)
 	if len(name) == 0 || len(name) > maxType {
 		return false
 	}

@@ -16,6 +16,7 @@ import (
 	"context"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
 	"github.com/relais-edge/relais/internal/stage"
@@ -121,9 +122,9 @@ func personal(f *message.Fields) bool {
 		_, _, v := f.At(i)
 		for len(v) > 0 {
 			var d []byte
-			d, v, _ = bytes.Cut(v, []byte{','})
+			d, v = syntax.NextItem(v)
 			d, _, _ = bytes.Cut(d, []byte{'='})
-			if d = bytes.TrimSpace(d); message.EqualFold(d, "private") || message.EqualFold(d, "no-store") {
+			if d = syntax.Trim(d); message.EqualFold(d, "private") || message.EqualFold(d, "no-store") {
 				return true
 			}
 		}

@@ -269,3 +269,22 @@ func ask(t testing.TB, nc net.Conn, send, want string) {
 }
 
 var loopback = netip.MustParseAddr("127.0.0.1")
+
+// free is an address of tcp or udp at which nobody listens.
+func free(t *testing.T, network string) string {
+	t.Helper()
+	if network == "udp" {
+		pc, err := net.ListenPacket(network, "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pc.Close()
+		return pc.LocalAddr().String()
+	}
+	ln, err := net.Listen(network, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	return ln.Addr().String()
+}

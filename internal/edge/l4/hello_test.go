@@ -179,7 +179,7 @@ func tlsOrigin(t *testing.T, name string) string {
 
 func TestTLSPassthroughChoosesByName(t *testing.T) {
 	b := newBed(t)
-	address := freeAddress(t)
+	address := free(t, "tcp")
 	one, two := tlsOrigin(t, "one"), tlsOrigin(t, "two")
 	b.apply(
 		serviceDoc("one", "tls-passthrough", address, one, hostnames("a.test")),

@@ -170,12 +170,7 @@ func tcpPair(t *testing.T) (a, b *net.TCPConn) {
 
 func TestAnOriginThatCannotBeHadIsWrittenDown(t *testing.T) {
 	b := newBed(t)
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = ln.Close()
-	b.apply(serviceDoc("a", "tcp", "127.0.0.1:0", ln.Addr().String()))
+	b.apply(serviceDoc("a", "tcp", "127.0.0.1:0", free(t, "tcp")))
 	nc := dial(t, "tcp", b.address("tcp"))
 	if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, io.EOF) && !errors.Is(err, syscall.ECONNRESET) {
 		t.Error(err)
@@ -240,7 +235,7 @@ func TestProxyProtocolIn(t *testing.T) {
 func TestAReloadKeepsConnectionsAndARemovalDrainsThem(t *testing.T) {
 	b := newBed(t)
 	one, two := tcpOrigin(t, "tcp", "127.0.0.1:0", echo("one ")), tcpOrigin(t, "tcp", "127.0.0.1:0", echo("two "))
-	address := freeAddress(t)
+	address := free(t, "tcp")
 	drain := v1.Duration(300 * time.Millisecond)
 	b.apply(serviceDoc("a", "tcp", address, one))
 	first := dial(t, "tcp", address)
@@ -292,7 +287,7 @@ func TestABadChangeLeavesAllAsItWas(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer held.Close()
-	good := serviceDoc("a", "tcp", freeAddress(t), tcpOrigin(t, "tcp", "127.0.0.1:0", echo("")))
+	good := serviceDoc("a", "tcp", free(t, "tcp"), tcpOrigin(t, "tcp", "127.0.0.1:0", echo("")))
 	b.apply(good)
 	bad := serviceDoc("b", "tcp", held.Addr().String(), "127.0.0.1:1")
 	err = b.Apply([]bundle.Service{good, bad}, nil)
@@ -304,7 +299,7 @@ func TestABadChangeLeavesAllAsItWas(t *testing.T) {
 
 func TestYieldFreesTheAddressAndApplyTakesItBack(t *testing.T) {
 	b := newBed(t)
-	s := serviceDoc("a", "tcp", freeAddress(t), tcpOrigin(t, "tcp", "127.0.0.1:0", echo("")))
+	s := serviceDoc("a", "tcp", free(t, "tcp"), tcpOrigin(t, "tcp", "127.0.0.1:0", echo("")))
 	b.apply(s)
 	nc := dial(t, "tcp", s.Spec.Address)
 	ask(t, nc, "x", "x")
@@ -317,16 +312,6 @@ func TestYieldFreesTheAddressAndApplyTakesItBack(t *testing.T) {
 	_ = ln.Close()
 	b.apply(s)
 	ask(t, dial(t, "tcp", s.Spec.Address), "z", "z")
-}
-
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 func TestManyConnectionsAtOnceLoseNothing(t *testing.T) {

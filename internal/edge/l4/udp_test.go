@@ -31,7 +31,7 @@ func tell(t *testing.T, nc net.Conn, send string) string {
 
 func TestUDPSessionsKeepTheirOrigin(t *testing.T) {
 	b := newBed(t)
-	s := serviceDoc("dns", "udp", freeUDP(t), udpOrigin(t, "one "))
+	s := serviceDoc("dns", "udp", free(t, "udp"), udpOrigin(t, "one "))
 	b.apply(s)
 	first, second := dial(t, "udp", s.Spec.Address), dial(t, "udp", s.Spec.Address)
 	for _, text := range []string{"a", "", strings.Repeat("b", 60000)} {
@@ -49,16 +49,6 @@ func TestUDPSessionsKeepTheirOrigin(t *testing.T) {
 	if n := b.pools.places(); n != 2 {
 		t.Errorf("%d places, want 2", n)
 	}
-}
-
-func freeUDP(t *testing.T) string {
-	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer pc.Close()
-	return pc.LocalAddr().String()
 }
 
 func TestUDPSessionsEndWhenIdle(t *testing.T) {
@@ -142,7 +132,7 @@ func TestUDPLimitsBySessionsAndAddress(t *testing.T) {
 
 func TestUDPSessionOfAnOriginThatRefusesEnds(t *testing.T) {
 	b := newBed(t)
-	b.apply(serviceDoc("a", "udp", "127.0.0.1:0", freeUDP(t)))
+	b.apply(serviceDoc("a", "udp", "127.0.0.1:0", free(t, "udp")))
 	nc := dial(t, "udp", b.address("udp"))
 	_, _ = io.WriteString(nc, "x")
 	if e := b.last(1); e.Code != "connection_refused" {
@@ -185,7 +175,7 @@ func TestEachDatagramCarriesTheClientWhereThePoolWantsIt(t *testing.T) {
 
 func TestAUDPAddressThatComesBackKeepsItsSocketAndSessions(t *testing.T) {
 	b := newBed(t)
-	s := serviceDoc("a", "udp", freeUDP(t), udpOrigin(t, "one "))
+	s := serviceDoc("a", "udp", free(t, "udp"), udpOrigin(t, "one "))
 	b.apply(s)
 	nc := dial(t, "udp", s.Spec.Address)
 	tell(t, nc, "x")

@@ -255,7 +255,7 @@ func (a *Active) drainOld() {
 	}
 }
 
-// shedders are the servers whose idle connections can go. HTTP/2's keep theirs.
+// shedders are the servers whose idle connections can go.
 func (a *Active) shedders() []shedder {
 	if a.own == nil {
 		return nil

@@ -2,21 +2,16 @@ package listen
 
 import (
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"log/slog"
-	"os"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/keypair"
 )
 
 // Authority issues certificates; the internal CA is one.
@@ -25,9 +20,6 @@ type Authority interface {
 	// at every handshake, so it keeps what it issued.
 	Issue(names []string) (*tls.Certificate, error)
 }
-
-// maxPEM bounds a certificate or key file.
-const maxPEM = 1 << 20
 
 // certificate is a Certificate document in use.
 type certificate struct {
@@ -195,14 +187,14 @@ func (c *certificate) load(ca Authority, log *slog.Logger) error {
 		}
 		c.put(cert)
 	case spec.Files != nil:
-		cert, err := readPair(spec.Files)
+		cert, err := keypair.Read(spec.Files)
 		if err != nil {
 			return err
 		}
-		c.stamp = stampOf(spec.Files)
+		c.stamp = keypair.Stamp(spec.Files)
 		c.put(cert)
 	case spec.Inline != nil:
-		cert, err := pair([]byte(spec.Inline.Certificate), []byte(spec.Inline.Key))
+		cert, err := keypair.Parse([]byte(spec.Inline.Certificate), []byte(spec.Inline.Key))
 		if err != nil {
 			return err
 		}
@@ -242,11 +234,11 @@ func (c *certificate) refresh(ca Authority, log *slog.Logger) bool {
 		c.failed = ""
 		return c.current.Swap(cert) != cert
 	case spec.Files != nil:
-		stamp := stampOf(spec.Files)
+		stamp := keypair.Stamp(spec.Files)
 		if stamp == c.stamp || stamp == c.failed {
 			return false
 		}
-		cert, err := readPair(spec.Files)
+		cert, err := keypair.Read(spec.Files)
 		if err != nil {
 			// Certificate and key are seldom replaced in the same instant; a half new pair is bad
 			// until its other half comes, and then the stamp differs again.
@@ -262,75 +254,6 @@ func (c *certificate) refresh(ca Authority, log *slog.Logger) bool {
 	return false
 }
 
-// stampOf changes when one of the files does.
-func stampOf(f *v1.CertificateFiles) string {
-	s := ""
-	for _, path := range [...]string{f.Certificate, f.Key} {
-		info, err := os.Stat(path)
-		if err != nil {
-			s += " " + err.Error()
-			continue
-		}
-		s += fmt.Sprintf(" %d %d", info.ModTime().UnixNano(), info.Size())
-	}
-	return s
-}
-
-func readPair(f *v1.CertificateFiles) (*tls.Certificate, error) {
-	cert, err := readPEM(f.Certificate)
-	if err != nil {
-		return nil, err
-	}
-	key, err := readPEM(f.Key)
-	if err != nil {
-		return nil, err
-	}
-	p, err := pair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("%s and %s: %w", f.Certificate, f.Key, err)
-	}
-	return p, nil
-}
-
-func readPEM(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, explainFile(err)
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
-	if err != nil {
-		return nil, explainFile(err)
-	}
-	if len(b) > maxPEM {
-		return nil, fmt.Errorf("%s is longer than %d bytes; it is not a certificate or key in PEM", path, maxPEM)
-	}
-	return b, nil
-}
-
-func explainFile(err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w; check the path, which is taken from the directory that the process was started in", err)
-	case errors.Is(err, fs.ErrPermission):
-		return fmt.Errorf("%w; make the file readable for the user that this process runs as (uid %d)", err, os.Getuid())
-	}
-	return err
-}
-
-func pair(cert, key []byte) (*tls.Certificate, error) {
-	p, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, fmt.Errorf("%w; the certificate must be PEM, leaf first, and the key the leaf's, in PEM without a password", err)
-	}
-	if p.Leaf == nil {
-		if p.Leaf, err = x509.ParseCertificate(p.Certificate[0]); err != nil {
-			return nil, err
-		}
-	}
-	return &p, nil
-}
-
 // CheckInline parses the certificates that documents hold, which serving does only at their first
 // use, and yields what is wrong. It reads no file.
 func CheckInline(certs []bundle.Certificate) func(yield func(bundle.Key, error) bool) {
@@ -340,7 +263,7 @@ func CheckInline(certs []bundle.Certificate) func(yield func(bundle.Key, error) 
 			if in == nil {
 				continue
 			}
-			if _, err := pair([]byte(in.Certificate), []byte(in.Key)); err != nil && !yield(certs[i].Key, err) {
+			if _, err := keypair.Parse([]byte(in.Certificate), []byte(in.Key)); err != nil && !yield(certs[i].Key, err) {
 				return
 			}
 		}

@@ -24,6 +24,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/relais-edge/relais/internal/keypair"
 	"github.com/relais-edge/relais/internal/observe"
 )
 
@@ -314,7 +315,7 @@ func (s *stapler) load(e *staple) []byte {
 	if s.dir == "" {
 		return nil
 	}
-	b, err := readPEM(s.file(e))
+	b, err := keypair.ReadPEM(s.file(e))
 	if err != nil {
 		return nil
 	}

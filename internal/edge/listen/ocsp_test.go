@@ -16,6 +16,7 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/keypair"
 )
 
 // responder is an OCSP responder of a test.
@@ -135,7 +136,7 @@ func TestStaplesOutliveTheProcessAndARespondersAbsence(t *testing.T) {
 	in := o.certificate(true)
 	dir := t.TempDir()
 	start := func() *stapler { return newStapler(New(Config{Staples: dir}).cfg) }
-	c, err := pair([]byte(in.Certificate), []byte(in.Key))
+	c, err := keypair.Parse([]byte(in.Certificate), []byte(in.Key))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -170,7 +171,7 @@ func TestStaplesOutliveTheProcessAndARespondersAbsence(t *testing.T) {
 func TestForeignAnswersAreNotStapled(t *testing.T) {
 	o, other := newResponder(t), newResponder(t)
 	in := o.certificate(false)
-	c, err := pair([]byte(in.Certificate), []byte(in.Key))
+	c, err := keypair.Parse([]byte(in.Certificate), []byte(in.Key))
 	if err != nil {
 		t.Fatal(err)
 	}

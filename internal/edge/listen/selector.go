@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // ACME gets certificates from ACME authorities.
@@ -143,7 +144,7 @@ func (s *selector) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 // then at what ACME has, then has the internal CA make one, else takes the first.
 func (s *selector) choose(hello *tls.ClientHelloInfo) *tls.Certificate {
 	t := s.table.Load()
-	name := serverName(hello.ServerName)
+	name := message.ServerName(hello.ServerName)
 	wanted := false
 	if name != "" {
 		if own := s.hosts.Load().find(name); own != nil {
@@ -172,9 +173,6 @@ func (s *selector) choose(hello *tls.ClientHelloInfo) *tls.Certificate {
 	}
 	return supported(t.first, hello)
 }
-
-// serverName is SNI as tables have it.
-func serverName(n string) string { return strings.ToLower(strings.TrimSuffix(n, ".")) }
 
 // ofSite gives the first that the client can use of those that a site names. Waiting says that one
 // of them is still to be got.

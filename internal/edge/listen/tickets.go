@@ -19,6 +19,7 @@ import (
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/keypair"
 )
 
 const (
@@ -108,7 +109,7 @@ func sharedKeys(dir string, now time.Time) ([][32]byte, error) {
 	}
 	d, err := os.Open(dir)
 	if err != nil {
-		return nil, explainFile(err)
+		return nil, keypair.ExplainFile(err)
 	}
 	defer d.Close()
 	names, _ := d.Readdirnames(maxTicketFiles)
@@ -153,7 +154,7 @@ func sharedKeys(dir string, now time.Time) ([][32]byte, error) {
 }
 
 func readTicketKey(path string) (k [32]byte, err error) {
-	b, err := readPEM(path)
+	b, err := keypair.ReadPEM(path)
 	if err != nil {
 		return k, err
 	}

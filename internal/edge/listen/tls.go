@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/http/message"
 )
 
 // acmeProtocol is the ALPN protocol of TLS-ALPN-01 (RFC 8737 section 6.2).
@@ -49,7 +50,7 @@ func (s *selector) challenge(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 	if len(hello.SupportedProtos) != 1 || hello.SupportedProtos[0] != acmeProtocol {
 		return nil, nil
 	}
-	cert := s.m.cfg.ACME.ChallengeCertificate(serverName(hello.ServerName))
+	cert := s.m.cfg.ACME.ChallengeCertificate(message.ServerName(hello.ServerName))
 	if cert == nil {
 		return nil, nil
 	}

@@ -4,13 +4,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
-	"os"
 	"sync"
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/keypair"
 )
 
 // Authority issues certificates; the internal CA is one.
@@ -81,73 +80,30 @@ func (c *clientCertificates) refresh() {
 		case cc.spec.Internal != nil:
 			_ = cc.load(c.authority)
 		case cc.spec.Files != nil:
-			if stamp := stampOf(cc.spec.Files); stamp != cc.stamp {
+			if keypair.Stamp(cc.spec.Files) != cc.stamp {
 				_ = cc.load(c.authority) // half of a new pair is bad until the other half comes
-				cc.stamp = stamp
 			}
 		}
 	}
 }
 
-func (cc *clientCertificate) load(ca Authority) error {
-	var cert tls.Certificate
-	var err error
+func (cc *clientCertificate) load(ca Authority) (err error) {
+	var cert *tls.Certificate
 	switch s := &cc.spec; {
 	case s.Internal != nil && ca == nil:
 		return errors.New("it is of the internal CA, which this process has not; give files instead")
 	case s.Internal != nil:
-		issued, err := ca.Issue(s.Internal.Hostnames)
-		if err != nil {
-			return err
-		}
-		cert = *issued
+		cert, err = ca.Issue(s.Internal.Hostnames)
 	case s.Files != nil:
-		cc.stamp = stampOf(s.Files)
-		var chain, key []byte
-		if chain, err = readPEM(s.Files.Certificate); err != nil {
-			return err
-		}
-		if key, err = readPEM(s.Files.Key); err != nil {
-			return err
-		}
-		cert, err = tls.X509KeyPair(chain, key)
+		cc.stamp = keypair.Stamp(s.Files)
+		cert, err = keypair.Read(s.Files)
 	case s.Inline != nil:
-		cert, err = tls.X509KeyPair([]byte(s.Inline.Certificate), []byte(s.Inline.Key))
+		cert, err = keypair.Parse([]byte(s.Inline.Certificate), []byte(s.Inline.Key))
 	default:
 		return errors.New("it has neither internal, files nor inline; give one of them")
 	}
-	if err != nil {
-		return fmt.Errorf("%w; the certificate must be PEM, leaf first, and the key the leaf's", err)
+	if err == nil {
+		cc.current = cert
 	}
-	cc.current = &cert
-	return nil
-}
-
-// maxPEM bounds a certificate or key file.
-const maxPEM = 1 << 20
-
-func readPEM(path string) ([]byte, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxPEM+1))
-	if err == nil && len(b) > maxPEM {
-		err = fmt.Errorf("%s is longer than %d bytes; it is not a certificate or key in PEM", path, maxPEM)
-	}
-	return b, err
-}
-
-// stampOf changes when one of the files does.
-func stampOf(f *v1.CertificateFiles) string {
-	s := ""
-	for _, path := range [...]string{f.Certificate, f.Key} {
-		if info, err := os.Stat(path); err != nil {
-			s += " " + err.Error()
-		} else {
-			s += fmt.Sprintf(" %d %d", info.ModTime().UnixNano(), info.Size())
-		}
-	}
-	return s
+	return err
 }

@@ -8,6 +8,7 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -37,7 +38,7 @@ func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handl
 	c := &x.Site.Parts[f.slot].(*part).routes[x.Route.Index]
 	switch {
 	case c.respond != nil:
-		return respond(x, c.respond), nil
+		return respond(x, c.respond, c.body), nil
 	case c.redirect != nil:
 		return c.answerRedirect(x), nil
 	}
@@ -57,14 +58,14 @@ func (f *Forward) Serve(ctx context.Context, x *stage.Exchange, next stage.Handl
 	return resp, err
 }
 
-func respond(x *stage.Exchange, r *v1.Respond) *message.Response {
+func respond(x *stage.Exchange, r *v1.Respond, body []byte) *message.Response {
 	resp := &x.Response
 	resp.Reset()
 	resp.Status = r.Status
 	if r.Body != "" {
 		resp.AddString(message.ContentType, r.ContentType)
 	}
-	resp.SetBytes([]byte(r.Body))
+	resp.SetBytes(body)
 	x.Mark("forward", "respond")
 	return resp
 }
@@ -141,8 +142,7 @@ func removeHopByHop(out *message.Request) {
 		_, _, v := out.At(i)
 		for len(v) > 0 {
 			var name []byte
-			name, v, _ = bytes.Cut(v, []byte{','})
-			name = bytes.Trim(name, " \t")
+			name, v = syntax.NextItem(v)
 			switch id := message.KnownID(name); id {
 			case message.Upgrade:
 				upgrade = true

@@ -56,6 +56,7 @@ type compiled struct {
 	weights   uint64 // sum
 	redirect  *redirect
 	respond   *v1.Respond
+	body      []byte // of respond
 }
 
 // Compile implements stage.Compiler.
@@ -76,7 +77,9 @@ func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 			c.matches = append(c.matches, m)
 		}
 		c.response = compileHeaders(spec.Filters.ResponseHeaders)
-		c.respond = spec.Respond
+		if c.respond = spec.Respond; c.respond != nil {
+			c.body = []byte(c.respond.Body)
+		}
 		c.redirect = compileRedirect(spec)
 		if err := compilePools(c, spec); err != nil {
 			return nil, err

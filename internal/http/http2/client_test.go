@@ -141,7 +141,7 @@ func TestAnAnswerComesWithItsFieldsAndBody(t *testing.T) {
 		req.AddString(message.Accept, "*/*")
 		req.AddLine([]byte("X-Own"), []byte("1"))
 		req.AddString(message.Connection, "keep-alive")
-		req.AddString(message.TE, "gzip, trailers;q=1")
+		req.AddString(message.TE, "gzip;q=0.5, trailers")
 		var resp message.Response
 		if err := b.do(req, &resp, http1.Try{}); err != nil {
 			t.Fatal(err)

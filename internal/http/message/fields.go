@@ -1,7 +1,6 @@
 package message
 
 import (
-	"bytes"
 	"strconv"
 
 	"github.com/relais-edge/relais/internal/http/syntax"
@@ -269,17 +268,13 @@ func (f *Fields) remove(drop func(int, *field) bool) {
 	f.list = f.list[:n]
 }
 
-// Lists says whether a line of a known name lists item, in any case and with any parameters:
-// Connection "close", TE "trailers" (RFC 9110 section 5.6.1).
+// Lists says whether a line of a known name lists item, in any case and without parameters:
+// Connection "close", TE "trailers" (RFC 9110 sections 5.6.1, 7.6.1 and 10.1.4).
 func (f *Fields) Lists(id ID, item string) bool {
 	for i := f.Next(id, 0); i >= 0; i = f.Next(id, i+1) {
 		for rest := f.list[i].value.of(f.arena); len(rest) > 0; {
 			var one []byte
-			one, rest = syntax.NextItem(rest)
-			if i := bytes.IndexByte(one, ';'); i >= 0 {
-				one = syntax.Trim(one[:i])
-			}
-			if syntax.EqualFold(one, item) {
+			if one, rest = syntax.NextItem(rest); syntax.EqualFold(one, item) {
 				return true
 			}
 		}

@@ -45,13 +45,17 @@ type TLS struct {
 
 // NewTLS keeps what requests need of a TLS connection's state.
 func NewTLS(state *tls.ConnectionState) *TLS {
-	t := &TLS{Version: state.Version, Cipher: state.CipherSuite, ServerName: strings.ToLower(strings.TrimSuffix(state.ServerName, "."))}
+	t := &TLS{Version: state.Version, Cipher: state.CipherSuite, ServerName: ServerName(state.ServerName)}
 	if len(state.VerifiedChains) > 0 && len(state.PeerCertificates) > 0 {
 		// A byte sequence of RFC 8941 section 3.3.5.
 		t.ClientCert = ":" + base64.StdEncoding.EncodeToString(state.PeerCertificates[0].Raw) + ":"
 	}
 	return t
 }
+
+// ServerName is a name of SNI as tables have it: in lower case, without a last dot (RFC 6066
+// section 3, RFC 4343).
+func ServerName(sni string) string { return strings.ToLower(strings.TrimSuffix(sni, ".")) }
 
 // Control is what a protocol can do for a request besides answering it.
 type Control interface {

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // Set is a set of directives.
@@ -341,17 +342,7 @@ func listHas(list, name []byte) bool {
 	}
 }
 
-func equalFold(a, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if lower(a[i]) != lower(b[i]) {
-			return false
-		}
-	}
-	return true
-}
+func equalFold(a, b []byte) bool { return syntax.EqualFold(a, b) }
 
 func lower(c byte) byte {
 	if 'A' <= c && c <= 'Z' {
@@ -368,25 +359,6 @@ func cut(b []byte, sep byte) (before, after []byte, found bool) {
 	return b, nil, false
 }
 
-func trim(b []byte) []byte {
-	for len(b) > 0 && (b[0] == ' ' || b[0] == '\t') {
-		b = b[1:]
-	}
-	for len(b) > 0 && (b[len(b)-1] == ' ' || b[len(b)-1] == '\t') {
-		b = b[:len(b)-1]
-	}
-	return b
-}
+func trim(b []byte) []byte { return syntax.Trim(b) }
 
-// isToken says whether c is a tchar (RFC 9110 section 5.6.2).
-func isToken(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
-	}
-	switch c {
-	case '!', '#', '$', '%', '&', '\'', '*', '+', '-', '.', '^', '_', '`', '|', '~':
-		return true
-	}
-	return false
-}
+func isToken(c byte) bool { return syntax.Is(c, syntax.Token) }

@@ -144,10 +144,12 @@ func (e *endpoint) leave(cancel, hush context.CancelFunc, handed bool) {
 	limit := time.NewTimer(drain)
 	defer limit.Stop()
 	if e.tcp != nil {
+		grace := stopGrace
 		if handed {
-			e.all((*Active).retire)
-			waitFor(done, e.aborted, min(idleGrace, drain/2))
+			grace = idleGrace
 		}
+		e.all((*Active).retire)
+		waitFor(done, e.aborted, min(grace, drain/2))
 		hush()
 		e.all((*Active).drain)
 	}

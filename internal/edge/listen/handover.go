@@ -80,6 +80,9 @@ func (m *Manager) sorted() []*endpoint {
 // answered and the client told to close, so that none is on its way when a connection ends.
 const idleGrace = 5 * time.Second
 
+// stopGrace is the same when nobody takes over, so that busy clients go first.
+const stopGrace = time.Second
+
 // HandOver says that the next process has taken the sockets: datagrams of connections that
 // are open here come back through relays, which are by network and address. Nothing can be
 // applied any more; Drain comes next.

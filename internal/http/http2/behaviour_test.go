@@ -506,3 +506,21 @@ func TestARefusedExtendedConnectLeavesNothingBehind(t *testing.T) {
 		t.Errorf("%d panics", n)
 	}
 }
+
+// TestABrokenAnswerIsResetAtOnce: the client sends nothing more, so nothing else makes us write.
+func TestABrokenAnswerIsResetAtOnce(t *testing.T) {
+	list := newPieces("first")
+	list.end = errors.New("the origin broke off")
+	_, addr := serve(t, ServerConfig{}, handlerFunc(func(_ context.Context, r *message.Request) *message.Response {
+		r.Control.MayBlock()
+		return &message.Response{Status: 200, ContentLength: -1, Body: list}
+	}), nil)
+	p := dial(t, addr)
+	p.headers(1, true, get("/"))
+	p.send()
+	p.until(typeData)
+	close(list.ch)
+	if id, code := p.reset(); id != 1 || code != InternalError {
+		t.Errorf("stream %d is reset with %v", id, code)
+	}
+}

@@ -272,6 +272,7 @@ func (c *serverConn) stream(s *stream, resp *message.Response) {
 	c.mu.Lock()
 	if err != nil {
 		c.resetStream(s, InternalError, err)
+		c.flush() // nothing else may ever be written here
 	}
 	c.mu.Unlock()
 	c.end(s, err)

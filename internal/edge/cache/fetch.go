@@ -64,7 +64,7 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 		}
 		fl.quit(false)
 		if v := s.store.Get(l.hash, l.key); o != nil && v != nil {
-			o = l.find(v, x)
+			o = s.find(l, v, x)
 		} else {
 			o = nil
 		}
@@ -160,11 +160,11 @@ func (s *Stage) standIn(x *stage.Exchange, l *local, fl *flight) *message.Respon
 	o := fl.obj
 	resp := &x.Response
 	resp.Reset()
-	f := formOf(x.In, o, int64(len(o.body)), l.now)
+	f := formOf(x.In, o, o.length(), l.now)
 	f.start(resp, o)
 	addAge(&resp.Fields, o.Age(l.now))
 	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error"})
-	f.setBody(resp, x.In.Method, o.body)
+	f.setContent(resp, x.In.Method, o)
 	fl.tell(x)
 	s.done(x, resultStale, "stale-if-error")
 	return resp

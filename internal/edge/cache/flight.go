@@ -30,6 +30,7 @@ type flight struct {
 	class              stage.Class
 	prior              *object // the stored answer that is validated
 	epoch              uint32  // of the key, when the flight began
+	born               uint64  // the count of invalidated groups then
 	background         bool    // nobody led it
 
 	mu      sync.Mutex
@@ -160,7 +161,7 @@ func (s *Stage) meanwhile(x *stage.Exchange, l *local) *object {
 	if v == nil {
 		return nil
 	}
-	if o := l.find(v, x); o != nil && o.Use(&l.control, l.now) == semantics.Fresh {
+	if o := s.find(l, v, x); o != nil && o.Use(&l.control, l.now) == semantics.Fresh && (!o.partial() || o.serves(x.In, l.now)) {
 		return o
 	}
 	return nil
@@ -168,12 +169,15 @@ func (s *Stage) meanwhile(x *stage.Exchange, l *local) *object {
 
 // launch starts a flight, or returns nil when no more can be. S.mu is held.
 func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, solo, leader bool) *flight {
+	if o != nil && o.partial() && (o.size > l.rule.maxObject || !semantics.HasStrongValidator(&o.fields, l.now)) {
+		o = nil // what is stored cannot be made whole
+	}
 	if s.closed || len(s.running) >= s.cfg.MaxFills {
 		s.m.tooMany.Inc()
 		return nil
 	}
 	fl := &flight{
-		s: s, rule: l.rule, epoch: s.epoch(l.hash).Load(), key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
+		s: s, rule: l.rule, epoch: s.epoch(l.hash).Load(), born: s.groups.now(), key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
 		route: x.Route.Name, class: x.Visitor.Class, fork: s.forks.Get().(*stage.Exchange),
 		leader: leader, background: !leader,
 	}
@@ -188,6 +192,9 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 	x.ForkInto(fl.fork)
 	fl.fork.In.Control = fl
 	semantics.DropConditions(&fl.fork.In.Fields)
+	if !x.PeerTrusted {
+		l.rule.dropUnkeyed(&fl.fork.In.Fields)
+	}
 	ctx, fl.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.running[fl] = struct{}{}
 	if !solo {

@@ -34,9 +34,10 @@ const (
 	fwdVaryMiss
 	fwdRequest
 	fwdStale
+	fwdPartial
 )
 
-var forwardNames = [...]string{"", "bypass", "method", "uri-miss", "vary-miss", "request", "stale"}
+var forwardNames = [...]string{"", "bypass", "method", "uri-miss", "vary-miss", "request", "stale", "partial"}
 
 type metrics struct {
 	results    [numResults]observe.Counter
@@ -47,6 +48,9 @@ type metrics struct {
 	slow       observe.Counter
 	invalid    observe.Counter
 	background observe.Counter
+	parts      observe.Counter
+	groups     observe.Counter
+	disguised  observe.Counter
 }
 
 func newMetrics(r *observe.Registry, s *Stage) *metrics {
@@ -62,6 +66,9 @@ func newMetrics(r *observe.Registry, s *Stage) *metrics {
 	m.tooMany = events.With("too_many_fills")
 	m.slow = events.With("slow_reader_dropped")
 	m.invalid = events.With("invalidated")
+	m.parts = events.With("part_stored")
+	m.groups = events.With("group_invalidated")
+	m.disguised = events.With("type_mismatch")
 	m.background = events.With("background_refused")
 	r.GaugeFunc("relais_cache_bytes", "Bytes stored, keys and overhead included.", func() float64 { return float64(s.store.Stats().Bytes) })
 	r.GaugeFunc("relais_cache_limit_bytes", "Bytes that may be stored.", func() float64 { return float64(s.store.Stats().Limit) })

@@ -1,0 +1,102 @@
+package cache
+
+import (
+	"time"
+
+	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/edge/cache/store"
+	"github.com/relais-edge/relais/internal/http/message"
+)
+
+// complete makes of a 206 that holds what was missing, and of what is stored, the whole answer (RFC
+// 9111 section 3.4). False says that they do not fit together.
+func (fl *flight) complete(resp *message.Response, came time.Time) bool {
+	o := fl.prior
+	missing := o.missing()
+	span, size, ok := semantics.ContentRange(&resp.Fields)
+	if !ok || resp.Status != 206 || span != missing || size != o.size || !semantics.SameRepresentation(&resp.Fields, &o.fields, came) ||
+		resp.ContentLength >= 0 && resp.ContentLength != span.Len() {
+		return false
+	}
+	var merged, own message.Fields
+	mergeFields(&merged, &own, &o.fields, &resp.Fields)
+	if v := resp.Get(message.Age); v != nil {
+		merged.Add(message.Age, v)
+	}
+	if !resp.Has(message.Date) {
+		merged.Del(message.Date)
+	}
+	for i := range own.Len() {
+		_, name, value := own.At(i)
+		merged.AddLine(name, value)
+	}
+	b := &spliced{inner: resp.Body, left: span.Len()}
+	if resp.Body == nil {
+		b.inner, b.left = &piecewise{[][]byte{resp.Bytes}}, span.Len()
+	}
+	if missing.First > 0 {
+		b.before.rest = o.pieces(nil, semantics.Span{First: 0, Last: missing.First - 1})
+	}
+	if missing.Last < size-1 {
+		b.after.rest = o.pieces(nil, semantics.Span{First: missing.Last + 1, Last: size - 1})
+	}
+	resp.Fields.CopyFrom(&merged)
+	resp.Status, resp.ContentLength, resp.Bytes, resp.Body = 200, size, nil, b
+	return true
+}
+
+// keepPart stores a part: with those of the same representation that are stored, where a strong
+// validator says that they are (RFC 9111 section 3.4), else in the place of what is stored. What is
+// put together is so outside of the store's lock, and anew when somebody else was faster.
+func (s *Stage) keepPart(h store.Hash, key []byte, o *object) {
+	for try := 0; ; try++ {
+		v := s.store.Get(h, key)
+		n := withPart(v, o)
+		if n == nil {
+			return
+		}
+		lost := false
+		s.store.Update(h, key, func(old *variants) (*variants, int64) {
+			if lost = old != v && try < 3; lost {
+				if old == nil {
+					return nil, 0
+				}
+				return old, old.cost
+			}
+			w := old.with(n, maxVariants)
+			return w, w.cost
+		})
+		if !lost {
+			s.m.parts.Inc()
+			return
+		}
+	}
+}
+
+// withPart is what is stored once o, which has one part, is; nil when it adds nothing.
+func withPart(v *variants, o *object) *object {
+	if v == nil {
+		return o
+	}
+	for old := v.newest; old != nil; old = old.older {
+		if old.headOnly || !old.sameRequests(o) {
+			continue
+		}
+		if old.status != 200 || old.length() != o.size || !semantics.SameRepresentation(&old.fields, &o.fields, time.Unix(0, o.Came)) {
+			return o
+		}
+		if !old.partial() {
+			return nil
+		}
+		parts, whole, ok := union(old, o)
+		if !ok {
+			return o
+		}
+		n := o.copy()
+		var own message.Fields
+		mergeFields(&n.fields, &own, &old.fields, &o.fields)
+		n.parts, n.body = parts, whole
+		return n
+	}
+	return o
+}

@@ -135,7 +135,7 @@ func (fl *flight) result(leads bool) result {
 // mayShare says whether a client that did not start the flight may have its answer (RFC 9111
 // section 4). Early says that it waited for the head.
 func (fl *flight) mayShare(l *local, x *stage.Exchange, early bool) bool {
-	if !fl.obj.isFor(l, x) {
+	if fl.moved || !fl.obj.isFor(l, x) {
 		return false
 	}
 	if fl.landed == landShown {
@@ -211,6 +211,17 @@ func (s *Stage) keep(h store.Hash, key []byte, o *object) {
 		v := old.with(o, maxVariants)
 		return v, v.cost
 	})
+}
+
+// settle stores an object where it belongs, and in no other place.
+func (s *Stage) settle(x *stage.Exchange, was store.Hash, key []byte, to *home, o *object) {
+	if to.rule != nil {
+		s.learn(x, to.rule)
+	}
+	s.keep(to.hash, to.key, o)
+	if to.hash != was {
+		s.store.Update(was, key, func(*variants) (*variants, int64) { return nil, 0 })
+	}
 }
 
 // forget removes an object that the origin no longer stands by.

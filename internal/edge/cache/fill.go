@@ -161,6 +161,7 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 	}
 	fl.leave()
 	store = store && fl.current()
+	fl.findHome(&kept)
 	fl.land(func() landing {
 		fl.obj, fl.code, fl.validated, fl.storing, fl.why = o, 304, true, store, why
 		fl.own = own
@@ -168,8 +169,14 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 		return landShared
 	})
 	if store {
-		fl.s.keep(fl.hash, fl.key, o)
+		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, o)
 	}
+}
+
+// findHome finds where the answer is stored.
+func (fl *flight) findHome(kept *message.Fields) {
+	fl.home = fl.s.homeOf(fl.fork, fl.rule, kept, fl.key, fl.hash, !fl.aliased)
+	fl.moved = fl.aliased && fl.home.hash != fl.hash
 }
 
 // object makes what is stored of the flight's answer, without its body.
@@ -195,7 +202,7 @@ func (s *Stage) newObject(life semantics.Life, status int, kept *message.Fields,
 }
 
 // current says that the key was not invalidated since the flight began.
-func (fl *flight) current() bool { return fl.s.epoch(fl.hash).Load() == fl.epoch }
+func (fl *flight) current() bool { return fl.s.epochs.current(fl.hash, fl.epoch) }
 
 // landHead lands an answer with a body of its own, and says whether run is to take it in.
 func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
@@ -237,6 +244,7 @@ func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 }
 
 func (fl *flight) landBody(resp *message.Response, as landing, o *object, own *message.Fields, why string) {
+	fl.findHome(&o.fields)
 	fl.land(func() landing {
 		fl.obj, fl.own, fl.code, fl.why = o, *own, resp.Status, why
 		fl.storing = as == landShared && fl.current()
@@ -314,7 +322,7 @@ func (fl *flight) finish(err error) {
 	fl.mu.Unlock()
 	switch {
 	case store:
-		fl.s.keep(fl.hash, fl.key, fl.obj)
+		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, fl.obj)
 		fl.s.m.stored.Inc()
 	case err != nil && err != errNotWanted:
 		fl.s.m.truncated.Inc()

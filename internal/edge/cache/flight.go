@@ -32,6 +32,7 @@ type flight struct {
 	epoch              uint32  // of the key, when the flight began
 	born               uint64  // the count of invalidated groups then
 	background         bool    // nobody led it
+	aliased            bool    // key is that of a No-Vary-Search rule
 
 	mu      sync.Mutex
 	wake    chan struct{} // closed at the next change; nil when nobody sleeps
@@ -48,6 +49,8 @@ type flight struct {
 	code       int               // of the origin's answer, 0 when there was none
 	validated  bool              // obj is prior, and the origin said that it is still good
 	storing    bool
+	home       home // where obj is stored
+	moved      bool // the answer is not for all who have the flight's key
 	why        string
 	trail      *stage.Trail
 	pool, tier string
@@ -177,9 +180,9 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 		return nil
 	}
 	fl := &flight{
-		s: s, rule: l.rule, epoch: s.epoch(l.hash).Load(), born: s.groups.now(), key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
+		s: s, rule: l.rule, epoch: s.epochs.at(l.hash), born: s.groups.now(), key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
 		route: x.Route.Name, class: x.Visitor.Class, fork: s.forks.Get().(*stage.Exchange),
-		leader: leader, background: !leader,
+		leader: leader, background: !leader, aliased: l.aliased,
 	}
 	if !leader {
 		s.background++

@@ -70,6 +70,8 @@ type variants struct {
 	newest *object
 	n      int
 	cost   int64
+	// search is what is kept under a path in place of objects.
+	search *searchRule
 	// passUntil says that answers under this key could not be stored, so that requests do not
 	// wait for each other; in nanoseconds since 1970.
 	passUntil int64

@@ -33,7 +33,7 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	if x.Shared && !x.PeerTrusted {
 		l.rule.dropUnkeyed(&x.In.Fields)
 	}
-	epoch, born := s.epoch(l.hash).Load(), s.groups.now()
+	epoch, born := s.epochs.at(l.hash), s.groups.now()
 	sent := s.now(x)
 	resp, err := next.Serve(ctx, x)
 	if err != nil {
@@ -84,7 +84,8 @@ func (s *Stage) record(x *stage.Exchange, l *local, resp *message.Response, e *s
 	t := &l.tee
 	*t = tee{
 		s: s, key: l.key, hash: l.hash, epoch: epoch, max: l.rule.maxObject, total: resp.ContentLength,
-		obj: s.newObject(life, status, &kept, l.rule, x, born),
+		obj: s.newObject(life, status, &kept, l.rule, x, born), x: x,
+		home: s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased),
 	}
 	if e.Part {
 		t.total = span.Len()
@@ -113,6 +114,8 @@ type tee struct {
 	epoch      uint32
 	max, total int64
 	buf        []byte
+	home       home
+	x          *stage.Exchange
 }
 
 // Next implements message.Body.
@@ -151,14 +154,17 @@ func (t *tee) record(chunk []byte) {
 }
 
 func (t *tee) commit() {
-	if o := t.obj; o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && t.s.epoch(t.hash).Load() == t.epoch {
+	if o := t.obj; o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && t.s.epochs.current(t.hash, t.epoch) {
 		content := append(make([]byte, 0, len(t.buf)), t.buf...)
 		if o.partial() && int64(len(content)) < o.size {
 			o.parts[0].data = content
-			t.s.keepPart(t.hash, t.key, o)
+			if t.home.rule != nil {
+				t.s.learn(t.x, t.home.rule)
+			}
+			t.s.keepPart(t.home.hash, t.home.key, o)
 		} else {
 			o.parts, o.body = nil, content
-			t.s.keep(t.hash, t.key, o)
+			t.s.settle(t.x, t.hash, t.key, &t.home, o)
 		}
 		t.s.m.stored.Inc()
 	}
@@ -167,7 +173,7 @@ func (t *tee) commit() {
 
 func (t *tee) drop() {
 	t.s.charge(-int64(len(t.buf)))
-	t.obj, t.buf = nil, nil
+	t.obj, t.buf, t.x = nil, nil, nil
 }
 
 // head forwards a HEAD that nothing stored answers. Its answer says whether a stored one is still good
@@ -175,7 +181,7 @@ func (t *tee) drop() {
 func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, why forward) (*message.Response, error) {
 	x.Shared = true
 	sent := s.now(x)
-	epoch := s.epoch(l.hash).Load()
+	epoch := s.epochs.at(l.hash)
 	resp, err := next.Serve(ctx, x)
 	s.done(x, resultPass, "")
 	if err != nil {
@@ -198,14 +204,15 @@ func (s *Stage) keepHead(x *stage.Exchange, l *local, resp *message.Response, e 
 	e.Fields = &resp.Fields
 	c := semantics.ParseResponse(&resp.Fields, l.rule.Targets)
 	life, not := semantics.Judge(e, &c, &l.rule.Policy)
-	if not != semantics.Stored || s.epoch(l.hash).Load() != epoch {
+	if not != semantics.Stored || !s.epochs.current(l.hash, epoch) {
 		return false
 	}
 	var kept, own message.Fields
 	fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
 	n := s.newObject(life, resp.Status, &kept, l.rule, x, born)
 	n.headOnly, n.size = true, resp.ContentLength
-	s.keep(l.hash, l.key, n)
+	to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)
+	s.settle(x, l.hash, l.key, &to, n)
 	return true
 }
 
@@ -233,7 +240,8 @@ func (s *Stage) freshenByHead(x *stage.Exchange, l *local, o *object, resp *mess
 	fieldsOf(&kept, &own, &merged, &c, e.Came)
 	n := s.newObject(life, o.status, &kept, l.rule, x, o.born)
 	n.takeContent(o)
-	if s.epoch(l.hash).Load() == epoch {
-		s.keep(l.hash, l.key, n)
+	if s.epochs.current(l.hash, epoch) {
+		to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)
+		s.settle(x, l.hash, l.key, &to, n)
 	}
 }

@@ -62,10 +62,10 @@ type Stage struct {
 	forks sync.Pool
 	// buffered counts bytes of bodies that are on their way.
 	buffered atomic.Int64
-	// epochs count the invalidations of keys, by a part of their hash. What was asked for
-	// before one is not stored after it.
-	epochs [4096]atomic.Uint32
-	groups groupCounts
+	epochs   epochs
+	// searches says that an answer had a No-Vary-Search.
+	searches atomic.Bool
+	groups   groupCounts
 
 	mu         sync.Mutex
 	flights    map[store.Hash]*flight
@@ -98,8 +98,6 @@ func New(cfg Config) *Stage {
 	s.m = newMetrics(cfg.Metrics, s)
 	return s
 }
-
-func (s *Stage) epoch(h store.Hash) *atomic.Uint32 { return &s.epochs[h.Index(len(s.epochs))] }
 
 // Name implements stage.Stage.
 func (s *Stage) Name() string { return "cache" }
@@ -194,6 +192,9 @@ type local struct {
 	// hint is how answers under the key vary, as far as is known.
 	hint []byte
 	tee  tee
+	// aliased says that key is that of a No-Vary-Search rule, not the request's own.
+	aliased bool
+	scratch []byte
 }
 
 func (s *Stage) local(x *stage.Exchange) *local {
@@ -273,6 +274,10 @@ func notForUs(in *message.Request) string {
 // lookup answers from the store where it may, and asks the origin where it must.
 func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local) (*message.Response, error) {
 	v := s.store.Get(l.hash, l.key)
+	l.aliased = false
+	if v == nil && s.alias(l, x) {
+		v = s.store.Get(l.hash, l.key)
+	}
 	var o *object
 	l.hint = l.rule.selector
 	if v != nil && v.newest != nil {

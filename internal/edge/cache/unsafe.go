@@ -30,7 +30,7 @@ func (s *Stage) unsafe(ctx context.Context, x *stage.Exchange, next stage.Handle
 		l := s.local(x)
 		l.key = r.append(l.key[:0], x)
 		target = s.store.HashOf(l.key)
-		epoch = s.epoch(target).Load()
+		epoch = s.epochs.at(target)
 	}
 	resp, err := next.Serve(ctx, x)
 	if err != nil {
@@ -74,7 +74,7 @@ func (s *Stage) recordPost(x *stage.Exchange, l *local, resp *message.Response, 
 		return false
 	}
 	l.key = l.rule.append(l.key[:0], x)
-	l.hash = s.store.HashOf(l.key)
+	l.hash, l.aliased = s.store.HashOf(l.key), false
 	x.Shared = true // nobody waits for another's POST, and its answer was not asked for as one for all
 	return s.record(x, l, resp, e, epoch, born) == semantics.Stored
 }
@@ -115,15 +115,24 @@ func (s *Stage) invalidate(l *local, x *stage.Exchange, p *part, path, query []b
 	for _, k := range p.keyers {
 		l.key = k.appendTarget(appendOrigin(l.key[:0], x), path, query)
 		moved += s.invalidateKey(l.key, watched)
+		if !s.searches.Load() {
+			continue
+		}
+		var r *searchRule
+		if r, l.key = s.searchOf(l.key, x, path); r != nil {
+			var ok bool
+			if l.key, ok = r.append(l.key[:0], k, x, path, query); ok {
+				moved += s.invalidateKey(l.key, watched)
+			}
+		}
 	}
 	return moved
 }
 
 func (s *Stage) invalidateKey(key []byte, watched store.Hash) (moved uint32) {
 	h := s.store.HashOf(key)
-	e := s.epoch(h)
-	e.Add(1)
-	if e == s.epoch(watched) {
+	s.epochs.move(h)
+	if s.epochs.slot(h) == s.epochs.slot(watched) {
 		moved = 1
 	}
 	s.store.Update(h, key, func(old *variants) (*variants, int64) {

@@ -107,6 +107,14 @@ func (fl *flight) changed() {
 	}
 }
 
+// lessToWaitFor wakes the fetch, which may wait for a client that is now gone. It waits only while the
+// body is not stored; else the others, who may be thousands, need not know. The lock is held.
+func (fl *flight) lessToWaitFor() {
+	if fl.landed != landNone && !fl.body.stored {
+		fl.changed()
+	}
+}
+
 // sleep lends what changed closes. The lock is held.
 func (fl *flight) sleep() <-chan struct{} {
 	if fl.wake == nil {
@@ -282,7 +290,7 @@ func (fl *flight) abandon(leads bool) {
 	if leads {
 		fl.leader = false
 	}
-	fl.changed()
+	fl.lessToWaitFor()
 	fl.mu.Unlock()
 	if ownerless {
 		closeBody(fl.resp)
@@ -297,6 +305,6 @@ func (fl *flight) quit(leads bool) {
 	if leads {
 		fl.leader = false
 	}
-	fl.changed()
+	fl.lessToWaitFor()
 	fl.mu.Unlock()
 }

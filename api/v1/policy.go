@@ -34,6 +34,9 @@ type CachePolicySpec struct {
 	// X-Original-URL, from what is fetched to be stored, and does not store a page under a path that ends
 	// like a picture, script or style sheet.
 	Guard string `json:"guard,omitempty" schema:"enum=on|off,default=on"`
+	// StatusKey puts the key under which an answer was looked up into Cache-Status (RFC 9211 section 2.8),
+	// for who looks for the reason of a miss.
+	StatusKey bool `json:"statusKey,omitempty"`
 	// Key says what tells two objects apart, beside scheme, host and path.
 	Key CacheKey `json:"key,omitempty"`
 }

@@ -20,7 +20,7 @@ func (s *Stage) hit(x *stage.Exchange, l *local, o *object, r result, detail str
 	f.start(resp, o)
 	age := o.Age(l.now)
 	addAge(&resp.Fields, age)
-	s.addStatus(&resp.Fields, &status{ttl: floorSeconds(o.Lifetime - age), detail: detail})
+	s.addStatus(&resp.Fields, &status{ttl: floorSeconds(o.Lifetime - age), detail: detail, key: l.told()})
 	f.setContent(resp, x.In.Method, o)
 	s.done(x, r, detail)
 	return resp
@@ -96,8 +96,13 @@ func (f *form) start(resp *message.Response, o *object) {
 		switch id {
 		case message.ContentRange:
 			continue
-		case message.ContentType, message.ContentEncoding, message.ContentLanguage:
-			if f.status != 206 || id == message.ContentType && f.spans != nil {
+		case message.ContentEncoding:
+			if f.status != 206 {
+				continue
+			}
+		case message.ContentType, message.ContentLanguage:
+			// In a 304 they guide the caches between us and the client (RFC 9110 section 15.4.5).
+			if f.status == 416 || id == message.ContentType && f.spans != nil {
 				continue
 			}
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
-	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -101,7 +100,7 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 	if o.Aged || !leads && !fl.validated {
 		addAge(&resp.Fields, o.Age(l.now))
 	}
-	st := status{fwd: why, stored: storing, collapsed: !leads, detail: fl.why}
+	st := status{fwd: why, stored: storing, collapsed: !leads, detail: fl.why, key: l.told()}
 	if fl.code != resp.Status {
 		st.code = fl.code
 	}
@@ -163,7 +162,7 @@ func (s *Stage) standIn(x *stage.Exchange, l *local, fl *flight) *message.Respon
 	f := formOf(x.In, o, o.length(), l.now)
 	f.start(resp, o)
 	addAge(&resp.Fields, o.Age(l.now))
-	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error"})
+	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error", key: l.told()})
 	f.setContent(resp, x.In.Method, o)
 	fl.tell(x)
 	s.done(x, resultStale, "stale-if-error")
@@ -181,7 +180,7 @@ func (s *Stage) takeOwn(ctx context.Context, x *stage.Exchange, next stage.Handl
 		return s.pass(ctx, x, next, l, resultPass, why)
 	}
 	x.OnEnd(fl)
-	s.addStatus(&fl.resp.Fields, &status{fwd: why, detail: fl.why})
+	s.addStatus(&fl.resp.Fields, &status{fwd: why, detail: fl.why, key: l.told()})
 	s.done(x, fl.result(true), fl.why)
 	return fl.resp, nil
 }
@@ -203,59 +202,4 @@ func (s *Stage) refresh(ctx context.Context, x *stage.Exchange, next stage.Handl
 		return
 	}
 	s.launch(ctx, x, next, l, o, false, false)
-}
-
-// keep stores an object as the newest under its key.
-func (s *Stage) keep(h store.Hash, key []byte, o *object) {
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		v := old.with(o, maxVariants)
-		return v, v.cost
-	})
-}
-
-// settle stores an object where it belongs, and in no other place.
-func (s *Stage) settle(x *stage.Exchange, was store.Hash, key []byte, to *home, o *object) {
-	if to.rule != nil {
-		s.learn(x, to.rule)
-	}
-	s.keep(to.hash, to.key, o)
-	if to.hash != was {
-		s.store.Update(was, key, func(*variants) (*variants, int64) { return nil, 0 })
-	}
-}
-
-// forget removes an object that the origin no longer stands by.
-func (s *Stage) forget(h store.Hash, key []byte, o *object) {
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		v := old.without(o, maxVariants)
-		if v == nil {
-			return nil, 0
-		}
-		return v, v.cost
-	})
-}
-
-// endPass takes markPass back, so that the next request fetches for all.
-func (s *Stage) endPass(h store.Hash, key []byte) {
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		if old == nil || old.newest == nil {
-			return nil, 0
-		}
-		v := *old
-		v.passUntil = 0
-		return &v, v.cost
-	})
-}
-
-// markPass notes that answers under the key cannot be stored.
-func (s *Stage) markPass(h store.Hash, key []byte) {
-	until := s.cfg.Clock().Add(passFor).UnixNano()
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		v := &variants{cost: setCost}
-		if old != nil {
-			*v = *old
-		}
-		v.passUntil = until
-		return v, v.cost
-	})
 }

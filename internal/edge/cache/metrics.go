@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"bytes"
+
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -99,6 +101,7 @@ type status struct {
 	collapsed bool
 	ttl       int64 // with a hit only
 	detail    string
+	key       []byte // nil when it is not told
 }
 
 func (s *Stage) addStatus(f *message.Fields, st *status) {
@@ -121,9 +124,38 @@ func (s *Stage) addStatus(f *message.Fields, st *status) {
 			f.Append("; collapsed")
 		}
 	}
+	if st.key != nil {
+		appendKey(f, st.key)
+	}
 	if st.detail != "" {
 		f.Append("; detail=")
 		f.Append(st.detail)
 	}
 	f.End()
+}
+
+// told is l's key for Cache-Status where the policy wants it, without the site, which is no client's business.
+func (l *local) told() []byte {
+	if !l.rule.tellsKey {
+		return nil
+	}
+	_, key, _ := bytes.Cut(l.key, []byte{' '})
+	return key
+}
+
+// appendKey appends the key as a String (RFC 9211 section 2.8, RFC 9651 section 3.3.3).
+func appendKey(f *message.Fields, key []byte) {
+	f.Append(`; key="`)
+	for i, c := range key {
+		switch {
+		case c == '"' || c == '\\':
+			f.Append("\\")
+			f.AppendBytes(key[i : i+1])
+		case c < 0x20 || c > 0x7e:
+			f.Append("?")
+		default:
+			f.AppendBytes(key[i : i+1])
+		}
+	}
+	f.Append(`"`)
 }

@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
-	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -43,34 +42,6 @@ func (fl *flight) complete(resp *message.Response, came time.Time) bool {
 	resp.Fields.CopyFrom(&merged)
 	resp.Status, resp.ContentLength, resp.Bytes, resp.Body = 200, size, nil, b
 	return true
-}
-
-// keepPart stores a part: with those of the same representation that are stored, where a strong
-// validator says that they are (RFC 9111 section 3.4), else in the place of what is stored. What is
-// put together is so outside of the store's lock, and anew when somebody else was faster.
-func (s *Stage) keepPart(h store.Hash, key []byte, o *object) {
-	for try := 0; ; try++ {
-		v := s.store.Get(h, key)
-		n := withPart(v, o)
-		if n == nil {
-			return
-		}
-		lost := false
-		s.store.Update(h, key, func(old *variants) (*variants, int64) {
-			if lost = old != v && try < 3; lost {
-				if old == nil {
-					return nil, 0
-				}
-				return old, old.cost
-			}
-			w := old.with(n, maxVariants)
-			return w, w.cost
-		})
-		if !lost {
-			s.m.parts.Inc()
-			return
-		}
-	}
 }
 
 // withPart is what is stored once o, which has one part, is; nil when it adds nothing.

@@ -45,7 +45,7 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 		Fields: &resp.Fields, Sent: sent, Came: s.now(x),
 	}
 	not := s.record(x, l, resp, e, epoch, born)
-	s.addStatus(&resp.Fields, &status{fwd: why, stored: not == semantics.Stored, detail: not})
+	s.addStatus(&resp.Fields, &status{fwd: why, stored: not == semantics.Stored, detail: not, key: l.told()})
 	s.done(x, r, not)
 	return resp, nil
 }
@@ -194,7 +194,7 @@ func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	} else {
 		stored = s.keepHead(x, l, resp, e, epoch)
 	}
-	s.addStatus(&resp.Fields, &status{fwd: why, stored: stored})
+	s.addStatus(&resp.Fields, &status{fwd: why, stored: stored, key: l.told()})
 	return resp, nil
 }
 

@@ -266,6 +266,16 @@ func TestRFC9213_2_2_TargetList(t *testing.T) {
 	})
 }
 
+func TestRFC9211_2_8_Key(t *testing.T) {
+	spec := v1.CachePolicySpec{StatusKey: true}
+	run(t, []rfcCase{
+		{name: "RFC9211 2.8 the key where the policy says so", spec: spec, steps: []step{
+			{req: `GET /a?"x\`, reply: ok("Cache-Control: max-age=60"), has: []string{`Cache-Status: relais; fwd=uri-miss; stored; key="http://shop.example/a?\"x\\"`}},
+			{req: `GET /a?"x\`, want: "hit", has: []string{`Cache-Status: relais; hit; ttl=60; key="http://shop.example/a?\"x\\"`}},
+		}},
+	})
+}
+
 func FuzzUnionHoldsWhatEitherHas(f *testing.F) {
 	f.Add([]byte{2, 5, 6, 9, 0, 1})
 	f.Add([]byte{0, 9})

@@ -164,17 +164,3 @@ func (s *Stage) homeOf(x *stage.Exchange, r *rule, kept *message.Fields, key []b
 	k := r.append(nil, x)
 	return home{key: k, hash: s.store.HashOf(k)}
 }
-
-// learn notes the rule of x's path.
-func (s *Stage) learn(x *stage.Exchange, r *searchRule) {
-	key := appendPath(nil, x, x.In.Path())
-	h := s.store.HashOf(key)
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		if old != nil && old.search != nil && old.search.text == r.text {
-			return old, old.cost
-		}
-		v := &variants{search: r, cost: setCost + int64(len(r.text)) + 64*int64(len(r.Names))}
-		return v, v.cost
-	})
-	s.searches.Store(true)
-}

@@ -57,7 +57,7 @@ type Config struct {
 // Stage stores answers and serves them again. It implements stage.Stage and stage.Compiler.
 type Stage struct {
 	cfg   Config
-	store *store.Store[variants]
+	store storage
 	m     *metrics
 	forks sync.Pool
 	// buffered counts bytes of bodies that are on their way.
@@ -117,6 +117,7 @@ type rule struct {
 	*keyer
 	maxObject int64
 	guarded   bool
+	tellsKey  bool // in Cache-Status
 }
 
 // targetsOf is the target list of a policy (RFC 9213 section 2.2).
@@ -167,6 +168,7 @@ func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
 			Targets: targetsOf(spec.TargetedFields),
 		},
 		guarded:   spec.Guard != "off",
+		tellsKey:  spec.StatusKey,
 		keyer:     newKeyer(&spec.Key),
 		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), max(s.store.MaxCost()-maxHead, 0)),
 	}

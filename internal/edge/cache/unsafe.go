@@ -135,12 +135,7 @@ func (s *Stage) invalidateKey(key []byte, watched store.Hash) (moved uint32) {
 	if s.epochs.slot(h) == s.epochs.slot(watched) {
 		moved = 1
 	}
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		if old != nil {
-			s.m.invalid.Inc()
-		}
-		return nil, 0
-	})
+	s.clear(h, key, true)
 	s.mu.Lock()
 	delete(s.flights, h)
 	s.mu.Unlock()

@@ -24,6 +24,14 @@ const maxParts = 64
 // partial says whether only parts of the body are stored.
 func (o *object) partial() bool { return o.parts != nil }
 
+// stored is how many bytes the parts have.
+func (o *object) stored() (n int64) {
+	for i := range o.parts {
+		n += int64(len(o.parts[i].data))
+	}
+	return n
+}
+
 // has says whether the bytes of a span are stored, in one part or in several that touch.
 func (o *object) has(s semantics.Span) bool {
 	at := s.First

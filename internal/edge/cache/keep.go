@@ -87,11 +87,11 @@ func (s *Stage) clear(h store.Hash, key []byte, changed bool) {
 
 // keepPart stores a part: with those of the same representation that are stored, where a strong
 // validator says that they are (RFC 9111 section 3.4), else in the place of what is stored. What is
-// put together is so outside of the store's lock, and anew when somebody else was faster.
-func (s *Stage) keepPart(h store.Hash, key []byte, o *object) {
+// put together, at most limit bytes, is so outside of the store's lock, and anew when somebody else was faster.
+func (s *Stage) keepPart(h store.Hash, key []byte, o *object, limit int64) {
 	for try := 0; ; try++ {
 		v := s.store.Get(h, key)
-		n := withPart(v, o)
+		n := withPart(v, o, limit)
 		if n == nil {
 			return
 		}

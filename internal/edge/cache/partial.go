@@ -45,7 +45,7 @@ func (fl *flight) complete(resp *message.Response, came time.Time) bool {
 }
 
 // withPart is what is stored once o, which has one part, is; nil when it adds nothing.
-func withPart(v *variants, o *object) *object {
+func withPart(v *variants, o *object, limit int64) *object {
 	if v == nil {
 		return o
 	}
@@ -58,6 +58,9 @@ func withPart(v *variants, o *object) *object {
 		}
 		if !old.partial() {
 			return nil
+		}
+		if old.stored()+o.stored() > limit {
+			return o
 		}
 		parts, whole, ok := union(old, o)
 		if !ok {

@@ -161,7 +161,7 @@ func (t *tee) commit() {
 			if t.home.rule != nil {
 				t.s.learn(t.x, t.home.rule)
 			}
-			t.s.keepPart(t.home.hash, t.home.key, o)
+			t.s.keepPart(t.home.hash, t.home.key, o, t.max)
 		} else {
 			o.parts, o.body = nil, content
 			t.s.settle(t.x, t.hash, t.key, &t.home, o)

@@ -45,9 +45,8 @@ type form struct {
 	first, length, size int64
 	// several says that the request asks for several parts, which divide finds; until then the form
 	// is that of the whole.
-	several  bool
-	spans    []semantics.Span
-	boundary string
+	several bool
+	multi   *multipart
 }
 
 // formOf judges the conditions and ranges of a request (RFC 9111 section 4.3.2, RFC 9110
@@ -85,11 +84,7 @@ func (f *form) start(resp *message.Response, o *object) {
 		resp.Fields.CopyFrom(&o.fields)
 		return
 	case 206, 416:
-		if f.spans != nil {
-			defer setMultipart(&resp.Fields, f)
-			break
-		}
-		defer setContentRange(&resp.Fields, f)
+		defer f.setRange(&resp.Fields)
 	}
 	for i := range o.fields.Len() {
 		id, name, value := o.fields.At(i)
@@ -102,12 +97,21 @@ func (f *form) start(resp *message.Response, o *object) {
 			}
 		case message.ContentType, message.ContentLanguage:
 			// In a 304 they guide the caches between us and the client (RFC 9110 section 15.4.5).
-			if f.status == 416 || id == message.ContentType && f.spans != nil {
+			if f.status == 416 || id == message.ContentType && f.multi != nil {
 				continue
 			}
 		}
 		resp.AddLine(name, value)
 	}
+}
+
+// setRange says which part, or parts, an answer has.
+func (f *form) setRange(to *message.Fields) {
+	if f.multi != nil {
+		f.multi.setType(to)
+		return
+	}
+	setContentRange(to, f)
 }
 
 // setContentRange sets Content-Range (RFC 9110 section 14.4).
@@ -130,8 +134,8 @@ func setContentRange(to *message.Fields, f *form) {
 func (f *form) setContent(resp *message.Response, m message.Method, o *object) {
 	switch {
 	case message.NoBody(m, resp.Status) || f.length == 0:
-	case f.spans != nil:
-		b := f.multipart(o)
+	case f.multi != nil:
+		b := f.multi.body(o)
 		resp.Body, resp.ContentLength = b, b.length()
 	case o.partial():
 		resp.Body = &piecewise{o.pieces(nil, semantics.Span{First: f.first, Last: f.first + f.length - 1})}

@@ -20,6 +20,8 @@ type storage interface {
 	Stats() store.Stats
 }
 
+var _ storage = (*store.Store[variants])(nil)
+
 // keep stores an object as the newest under its key.
 func (s *Stage) keep(h store.Hash, key []byte, o *object) {
 	s.store.Update(h, key, func(old *variants) (*variants, int64) {

@@ -85,7 +85,7 @@ func (s *Stage) find(l *local, v *variants, x *stage.Exchange) *object {
 	var selector []byte
 	have := false
 	for o := v.newest; o != nil; o = o.older {
-		if o.route != x.Route.Name || o.headOnly && x.In.Method != message.HEAD || s.dead(o) {
+		if o.route != x.Route.Name || o.headOnly && x.In.Method != message.HEAD || len(o.groups) > 0 && s.dead(o) {
 			continue
 		}
 		if !have || !bytes.Equal(selector, o.selector) {

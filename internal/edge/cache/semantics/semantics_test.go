@@ -341,3 +341,19 @@ func TestNothingAllocates(t *testing.T) {
 }
 
 var cdn = []Target{NewTarget("CDN-Cache-Control")}
+
+func TestTheUsualCodingsAreReadAsAnyOther(t *testing.T) {
+	for _, v := range []string{"gzip, deflate, br, zstd", "gzip, deflate, br", "gzip, deflate", "gzip", "br", "", "*", "identity;q=0"} {
+		req := &message.Fields{}
+		req.AddString(message.AcceptEncoding, v)
+		if a, b := codingsOf(req), readCodings(req); a != b {
+			t.Errorf("%q is %b at once and %b when it is read", v, a, b)
+		}
+	}
+	req := &message.Fields{}
+	req.AddString(message.AcceptEncoding, "gzip")
+	req.AddString(message.AcceptEncoding, "br")
+	if codingsOf(req) != codingAny|codingGzip|codingBrotli {
+		t.Error("the second line is lost")
+	}
+}

@@ -27,7 +27,6 @@ func (s Step) method(m string) Step           { s.Method = m; return s }
 func (s Step) has(fields ...string) Step      { s.Has = fields; return s }
 func (s Step) lacks(names ...string) Step     { s.Lacks = names; return s }
 func (s Step) saw(fields ...string) Step      { s.Saw = fields; return s }
-func (s Step) unseen(names ...string) Step    { s.Unseen = names; return s }
 func (s Step) body(b string) Step             { s.Reply.Body = b; return s }
 func (s Step) target(t string) Step           { s.Target = t; return s }
 func (s Step) want(status int, b string) Step { s.Status, s.Body = status, b; return s }

@@ -95,12 +95,12 @@ func (s *script) serve(w http.ResponseWriter, r *http.Request) {
 		panic(http.ErrAbortHandler)
 	}
 	reply := &step.Reply
-	if len(reply.Early) > 0 {
+	if reply.Interim != 0 {
 		for _, f := range reply.Early {
 			name, value, _ := strings.Cut(f, ": ")
 			w.Header().Set(name, value)
 		}
-		w.WriteHeader(http.StatusEarlyHints)
+		w.WriteHeader(reply.Interim)
 		clear(w.Header())
 	}
 	h := w.Header()

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +51,7 @@ type Step struct {
 	Body    string   // of the answer; the reply's that it stems from when empty
 	Saw     []string // fields that the origin had to see
 	Unseen  []string // and those that it must not
+	Interim int      // the status of the interim answer that must come first; 0 when none must
 }
 
 // Reply is an answer of the origin.
@@ -57,7 +60,9 @@ type Reply struct {
 	Fields []string
 	Body   string // the case's own text when empty
 	Hangup bool   // close the connection in place of an answer
-	Early  []string
+	// Interim is sent before the answer, with the fields of Early.
+	Interim int
+	Early   []string
 }
 
 // Case is one row of the table.
@@ -143,6 +148,10 @@ func (p *player) step(ctx context.Context, s *Step) string {
 		req.Header[http.CanonicalHeaderKey(name)] = append(req.Header[http.CanonicalHeaderKey(name)], p.expand(value, now))
 	}
 	p.script.next(s)
+	interim := 0
+	req = req.WithContext(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { interim = code; return nil },
+	}))
 	resp, err := p.client.RoundTrip(req)
 	if err != nil {
 		return err.Error()
@@ -151,6 +160,9 @@ func (p *player) step(ctx context.Context, s *Step) string {
 	resp.Body.Close()
 	if err != nil && !s.Reply.Hangup {
 		return "the body breaks off: " + err.Error()
+	}
+	if s.Interim != interim {
+		return fmt.Sprintf("an interim answer with status %d came first, want %d", interim, s.Interim)
 	}
 	return p.judge(s, resp, string(body))
 }

@@ -143,7 +143,9 @@ func statuses() []Case {
 		should("status/9111-5.2.2.3/200-must-understand", "must-understand undoes no-store for a status that it knows", get("Cache-Control: max-age=60, no-store, must-understand"), hit),
 		must("status/9110-15.4.5/304-unasked", "a 304 is not stored as an answer", get("Cache-Control: max-age=60").status(304), miss),
 		should("status/9110-15.2/103", "an interim answer goes before the final one, which is stored",
-			Step{From: Origin, Reply: Reply{Early: []string{"Link: </x.css>; rel=preload"}, Fields: []string{"Cache-Control: max-age=60"}}}, hit.lacks("Link")),
+			Step{From: Origin, Interim: 103, Reply: Reply{Interim: 103, Early: []string{"Link: </x.css>; rel=preload"}, Fields: []string{"Cache-Control: max-age=60"}}}, hit.lacks("Link")),
+		should("status/9110-15.2/102", "an interim answer goes before the final one, which is stored",
+			Step{From: Origin, Interim: 102, Reply: Reply{Interim: 102, Fields: []string{"Cache-Control: max-age=60"}}}, hit),
 	)
 }
 

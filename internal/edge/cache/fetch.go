@@ -38,6 +38,10 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			if leads {
 				return s.takeOwn(ctx, x, next, l, fl, why)
 			}
+			if semantics.WantsPart(&x.In.Fields) {
+				fl.quit(false)
+				return s.pass(ctx, x, next, l, resultPass, why)
+			}
 			solo = true
 		case landFailed:
 			// One retry for a visitor whom the edge may treat better than the one who led.

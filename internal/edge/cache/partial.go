@@ -1,10 +1,12 @@
 package cache
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
 )
 
 // complete makes of a 206 that holds what was missing, and of what is stored, the whole answer (RFC
@@ -74,3 +76,28 @@ func withPart(v *variants, o *object, limit int64) *object {
 	}
 	return o
 }
+
+// maxRanging is how many ranges of what is not stored go through at once, for one key. Those who come
+// while so many are under way wait for one fetch of the whole.
+const maxRanging = 4
+
+// ranging counts them, by a part of the key's hash.
+type ranging [1024]atomic.Int32
+
+// enter says whether x's range may go through; then its end is counted too.
+func (r *ranging) enter(l *local, x *stage.Exchange) bool {
+	n := &r[l.hash.Index(len(r))]
+	if n.Add(1) > maxRanging {
+		n.Add(-1)
+		return false
+	}
+	l.ranging.n = n
+	x.OnEnd(&l.ranging)
+	return true
+}
+
+// rangeEnd takes a range that went through off the count. It implements message.Ender.
+type rangeEnd struct{ n *atomic.Int32 }
+
+// End implements message.Ender.
+func (r *rangeEnd) End(message.Outcome) { r.n.Add(-1) }

@@ -275,3 +275,34 @@ func TestTenThousandColdRequestsAreOneFetch(t *testing.T) {
 		}
 	})
 }
+
+// TestAHerdOfRangesIsAFewFetches: ranges of what is not stored go through, but not thousands at once.
+// Of what is too large to store each has to ask for its own.
+func TestAHerdOfRangesIsAFewFetches(t *testing.T) {
+	for name, c := range map[string]struct {
+		length int64
+		most   int
+	}{"whole": {0, maxRanging + 1}, "too large": {1 << 40, 1000 + 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				whole := reply{headers: []string{"Cache-Control: max-age=60"}, body: digits, length: c.length, wait: after(time.Second)}
+				r := newRigWith(t, Config{Clock: time.Now}, v1.CachePolicySpec{}, whole)
+				r.origin.ranges = true
+				for i, g := range r.crowd(1000, "GET /a", "Range: bytes=2-5") {
+					if g.err != nil || g.status != 206 || g.body != "2345" {
+						t.Fatalf("%d: %d %q %v", i, g.status, g.body, g.err)
+					}
+				}
+				synctest.Wait()
+				if n := len(r.origin.asked); n > c.most {
+					t.Errorf("asked %d times", n)
+				}
+				for i := range r.s.ranges {
+					if r.s.ranges[i].Load() != 0 {
+						t.Error("a range is counted that has ended")
+					}
+				}
+			})
+		})
+	}
+}

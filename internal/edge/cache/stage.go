@@ -66,6 +66,7 @@ type Stage struct {
 	// searches says that an answer had a No-Vary-Search.
 	searches atomic.Bool
 	groups   groupCounts
+	ranges   ranging
 
 	mu         sync.Mutex
 	flights    map[store.Hash]*flight
@@ -196,6 +197,7 @@ type local struct {
 	tee  tee
 	// aliased says that key is that of a No-Vary-Search rule, not the request's own.
 	aliased bool
+	ranging rangeEnd
 	scratch []byte
 }
 
@@ -326,7 +328,7 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 		return s.pass(ctx, x, next, l, resultPass, why)
 	}
 	x.Shared = true
-	if (o == nil || o.partial()) && semantics.WantsPart(&x.In.Fields) && !s.flying(l, x) {
+	if (o == nil || o.partial()) && semantics.WantsPart(&x.In.Fields) && !s.flying(l, x) && s.ranges.enter(l, x) {
 		// The whole may be much more than the client wants: the part goes through, and is stored.
 		return s.pass(ctx, x, next, l, resultPass, why)
 	}

@@ -18,12 +18,25 @@ type CachePolicySpec struct {
 	StaleWhileRevalidate Duration `json:"staleWhileRevalidate,omitempty" schema:"default=0s,max=8760h"`
 	// StaleIfError is taken when an answer with a lifetime gives none (RFC 5861).
 	StaleIfError Duration `json:"staleIfError,omitempty" schema:"default=0s,max=8760h"`
+	// StaleDisconnected is how long an answer with a lifetime is used stale while no origin answers at
+	// all, as RFC 9111 section 4.2.4 allows; what the answer forbids it does not undo.
+	StaleDisconnected Duration `json:"staleDisconnected,omitempty" schema:"default=0s,max=8760h"`
 	// SetCookie says when an answer with Set-Cookie is stored: guarded wants a lifetime that is meant for
 	// shared caches (public, s-maxage, or max-age in CDN-Cache-Control), standard any explicit lifetime, as
 	// RFC 9111 section 7.3 allows.
 	SetCookie string `json:"setCookie,omitempty" schema:"enum=guarded|standard,default=guarded"`
 	// MaxObject is the largest body stored.
 	MaxObject Size `json:"maxObject,omitempty" schema:"default=64MiB,min=1,max=16GiB"`
+	// TargetedFields are obeyed in place of Cache-Control and Expires, the first one that an answer has
+	// (RFC 9213 section 2.2). Without the list it is CDN-Cache-Control alone.
+	TargetedFields []string `json:"targetedFields,omitempty" schema:"maxItems=8,format=field-name"`
+	// Guard on keeps request fields that no key holds and that origins build answers from, such as
+	// X-Original-URL, from what is fetched to be stored, and does not store a page under a path that ends
+	// like a picture, script or style sheet.
+	Guard string `json:"guard,omitempty" schema:"enum=on|off,default=on"`
+	// StatusKey puts the key under which an answer was looked up into Cache-Status (RFC 9211 section 2.8),
+	// for who looks for the reason of a miss.
+	StatusKey bool `json:"statusKey,omitempty"`
 	// Key says what tells two objects apart, beside scheme, host and path.
 	Key CacheKey `json:"key,omitempty"`
 }

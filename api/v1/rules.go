@@ -170,6 +170,7 @@ func (c *checker) cachePolicy(s *CachePolicySpec) {
 	if s.MaxTTL > 0 && s.DefaultTTL > s.MaxTTL {
 		c.add("defaultTTL", s.DefaultTTL.String()+" is more than maxTTL, "+s.MaxTTL.String(), "write less, or raise maxTTL")
 	}
+	c.distinct("targetedFields", s.TargetedFields)
 	c.within("key", func() {
 		k := &s.Key
 		chosen := k.Query == "listed" || k.Query == "except"

@@ -20,7 +20,7 @@ const usage = `Usage: go run ./test/conformance [flags]
        go run ./test/conformance smug [flags]    the ambiguous-HTTP battery against a proxy that already runs
 
 Starts the subject as a plain reverse proxy in front of a recording origin, runs
-the suites (smug, h2spec-h2c, h2spec-tls, and testssl when it is named) and prints a table. For relais it
+the suites (smug, h2spec-h2c, h2spec-tls, caching, caching-2-tiers, and testssl when it is named) and prints a table. For relais it
 compares each case with test/conformance/scores.txt and exits 1 when one is worse.
 
 Examples:
@@ -107,7 +107,7 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	all := suites(root)
+	all := suites(root, fromRoot(root, s.relais))
 	if len(s.suites) > 0 {
 		all = append(all, named(fromRoot(root, s.relais))...)
 	}

@@ -36,8 +36,7 @@ type Outcome struct {
 }
 
 // Suite is a set of cases that a subject is held against. A suite that is
-// added later (slow clients, floods, a table of RFC 9111) implements this and
-// is named in suites.
+// added later implements this and is named in suites.
 type Suite interface {
 	// Name is one word; it is the first column of the score file.
 	Name() string
@@ -47,11 +46,13 @@ type Suite interface {
 }
 
 // suites are all suites in the order in which they run.
-func suites(root string) []Suite {
+func suites(root, relais string) []Suite {
 	return []Suite{
 		smugSuite{},
 		h2specSuite{name: "h2spec-h2c", root: root},
 		h2specSuite{name: "h2spec-tls", root: root, tls: true},
+		cachingSuite{root: root, relais: relais, tiers: 1},
+		cachingSuite{root: root, relais: relais, tiers: 2},
 	}
 }
 

@@ -13,12 +13,15 @@ import (
 func (s *Stage) hit(x *stage.Exchange, l *local, o *object, r result, detail string) *message.Response {
 	resp := &x.Response
 	resp.Reset()
-	f := formOf(x.In, o, int64(len(o.body)), l.now)
+	f := formOf(x.In, o, o.length(), l.now)
+	if f.several {
+		f.divide(x.In)
+	}
 	f.start(resp, o)
 	age := o.Age(l.now)
 	addAge(&resp.Fields, age)
-	s.addStatus(&resp.Fields, &status{ttl: floorSeconds(o.Lifetime - age), detail: detail})
-	f.setBody(resp, x.In.Method, o.body)
+	s.addStatus(&resp.Fields, &status{ttl: floorSeconds(o.Lifetime - age), detail: detail, key: l.told()})
+	f.setContent(resp, x.In.Method, o)
 	s.done(x, r, detail)
 	return resp
 }
@@ -40,6 +43,10 @@ func floorSeconds(d time.Duration) int64 {
 type form struct {
 	status              int
 	first, length, size int64
+	// several says that the request asks for several parts, which divide finds; until then the form
+	// is that of the whole.
+	several bool
+	multi   *multipart
 }
 
 // formOf judges the conditions and ranges of a request (RFC 9111 section 4.3.2, RFC 9110
@@ -60,6 +67,8 @@ func formOf(in *message.Request, o *object, size int64, now time.Time) form {
 	switch kind {
 	case semantics.Part:
 		f.status, f.first, f.length = 206, first, last-first+1
+	case semantics.Several:
+		f.several = true
 	case semantics.Unsatisfiable:
 		f.status, f.length = 416, 0
 	}
@@ -75,20 +84,34 @@ func (f *form) start(resp *message.Response, o *object) {
 		resp.Fields.CopyFrom(&o.fields)
 		return
 	case 206, 416:
-		defer setContentRange(&resp.Fields, f)
+		defer f.setRange(&resp.Fields)
 	}
 	for i := range o.fields.Len() {
 		id, name, value := o.fields.At(i)
 		switch id {
 		case message.ContentRange:
 			continue
-		case message.ContentType, message.ContentEncoding, message.ContentLanguage:
+		case message.ContentEncoding:
 			if f.status != 206 {
+				continue
+			}
+		case message.ContentType, message.ContentLanguage:
+			// In a 304 they guide the caches between us and the client (RFC 9110 section 15.4.5).
+			if f.status == 416 || id == message.ContentType && f.multi != nil {
 				continue
 			}
 		}
 		resp.AddLine(name, value)
 	}
+}
+
+// setRange says which part, or parts, an answer has.
+func (f *form) setRange(to *message.Fields) {
+	if f.multi != nil {
+		f.multi.setType(to)
+		return
+	}
+	setContentRange(to, f)
 }
 
 // setContentRange sets Content-Range (RFC 9110 section 14.4).
@@ -105,6 +128,20 @@ func setContentRange(to *message.Fields, f *form) {
 	to.Append("/")
 	to.AppendInt(f.size)
 	to.End()
+}
+
+// setContent gives resp what the form says of a stored answer.
+func (f *form) setContent(resp *message.Response, m message.Method, o *object) {
+	switch {
+	case message.NoBody(m, resp.Status) || f.length == 0:
+	case f.multi != nil:
+		b := f.multi.body(o)
+		resp.Body, resp.ContentLength = b, b.length()
+	case o.partial():
+		resp.Body = &piecewise{o.pieces(nil, semantics.Span{First: f.first, Last: f.first + f.length - 1})}
+	default:
+		f.setBody(resp, m, o.body)
+	}
 }
 
 // setBody gives resp its part of a whole body.

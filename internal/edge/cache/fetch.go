@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
-	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -39,6 +38,10 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			if leads {
 				return s.takeOwn(ctx, x, next, l, fl, why)
 			}
+			if semantics.WantsPart(&x.In.Fields) {
+				fl.quit(false)
+				return s.pass(ctx, x, next, l, resultPass, why)
+			}
 			solo = true
 		case landFailed:
 			// One retry for a visitor whom the edge may treat better than the one who led.
@@ -64,7 +67,7 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 		}
 		fl.quit(false)
 		if v := s.store.Get(l.hash, l.key); o != nil && v != nil {
-			o = l.find(v, x)
+			o = s.find(l, v, x)
 		} else {
 			o = nil
 		}
@@ -101,7 +104,7 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 	if o.Aged || !leads && !fl.validated {
 		addAge(&resp.Fields, o.Age(l.now))
 	}
-	st := status{fwd: why, stored: storing, collapsed: !leads, detail: fl.why}
+	st := status{fwd: why, stored: storing, collapsed: !leads, detail: fl.why, key: l.told()}
 	if fl.code != resp.Status {
 		st.code = fl.code
 	}
@@ -135,7 +138,7 @@ func (fl *flight) result(leads bool) result {
 // mayShare says whether a client that did not start the flight may have its answer (RFC 9111
 // section 4). Early says that it waited for the head.
 func (fl *flight) mayShare(l *local, x *stage.Exchange, early bool) bool {
-	if !fl.obj.isFor(l, x) {
+	if fl.moved || !fl.obj.isFor(l, x) {
 		return false
 	}
 	if fl.landed == landShown {
@@ -160,11 +163,11 @@ func (s *Stage) standIn(x *stage.Exchange, l *local, fl *flight) *message.Respon
 	o := fl.obj
 	resp := &x.Response
 	resp.Reset()
-	f := formOf(x.In, o, int64(len(o.body)), l.now)
+	f := formOf(x.In, o, o.length(), l.now)
 	f.start(resp, o)
 	addAge(&resp.Fields, o.Age(l.now))
-	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error"})
-	f.setBody(resp, x.In.Method, o.body)
+	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error", key: l.told()})
+	f.setContent(resp, x.In.Method, o)
 	fl.tell(x)
 	s.done(x, resultStale, "stale-if-error")
 	return resp
@@ -181,7 +184,7 @@ func (s *Stage) takeOwn(ctx context.Context, x *stage.Exchange, next stage.Handl
 		return s.pass(ctx, x, next, l, resultPass, why)
 	}
 	x.OnEnd(fl)
-	s.addStatus(&fl.resp.Fields, &status{fwd: why, detail: fl.why})
+	s.addStatus(&fl.resp.Fields, &status{fwd: why, detail: fl.why, key: l.told()})
 	s.done(x, fl.result(true), fl.why)
 	return fl.resp, nil
 }
@@ -203,48 +206,4 @@ func (s *Stage) refresh(ctx context.Context, x *stage.Exchange, next stage.Handl
 		return
 	}
 	s.launch(ctx, x, next, l, o, false, false)
-}
-
-// keep stores an object as the newest under its key.
-func (s *Stage) keep(h store.Hash, key []byte, o *object) {
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		v := old.with(o, maxVariants)
-		return v, v.cost
-	})
-}
-
-// forget removes an object that the origin no longer stands by.
-func (s *Stage) forget(h store.Hash, key []byte, o *object) {
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		v := old.without(o, maxVariants)
-		if v == nil {
-			return nil, 0
-		}
-		return v, v.cost
-	})
-}
-
-// endPass takes markPass back, so that the next request fetches for all.
-func (s *Stage) endPass(h store.Hash, key []byte) {
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		if old == nil || old.newest == nil {
-			return nil, 0
-		}
-		v := *old
-		v.passUntil = 0
-		return &v, v.cost
-	})
-}
-
-// markPass notes that answers under the key cannot be stored.
-func (s *Stage) markPass(h store.Hash, key []byte) {
-	until := s.cfg.Clock().Add(passFor).UnixNano()
-	s.store.Update(h, key, func(old *variants) (*variants, int64) {
-		v := &variants{cost: setCost}
-		if old != nil {
-			*v = *old
-		}
-		v.passUntil = until
-		return v, v.cost
-	})
 }

@@ -27,14 +27,20 @@ func (fl *flight) run(ctx context.Context, next stage.Handler) {
 		}
 	}()
 	sent := fl.s.now(fl.fork)
-	conditional := fl.prior != nil && semantics.AddValidators(&fl.fork.In.Fields, &fl.prior.fields)
+	completing := fl.prior != nil && fl.prior.partial()
+	conditional := false
+	if completing {
+		semantics.AskForRest(&fl.fork.In.Fields, &fl.prior.fields, fl.prior.missing())
+	} else if fl.prior != nil {
+		conditional = semantics.AddValidators(&fl.fork.In.Fields, &fl.prior.fields)
+	}
 	resp, err := next.Serve(ctx, fl.fork)
 	came := fl.s.now(fl.fork)
-	if err == nil && conditional && resp.Status == 304 && !semantics.Freshens(&resp.Fields, &fl.prior.fields) {
+	if err == nil && (conditional && resp.Status == 304 && !semantics.Freshens(&resp.Fields, &fl.prior.fields) ||
+		completing && (resp.Status == 206 || resp.Status == 416) && !fl.complete(resp, came)) {
 		// It speaks of an answer that we do not have: ask for the whole.
 		closeBody(resp)
-		fl.fork.In.Del(message.IfNoneMatch)
-		fl.fork.In.Del(message.IfModifiedSince)
+		semantics.DropConditions(&fl.fork.In.Fields)
 		sent, conditional = came, false
 		resp, err = next.Serve(ctx, fl.fork)
 		came = fl.s.now(fl.fork)
@@ -108,9 +114,9 @@ func (fl *flight) land(f func() landing) {
 func (fl *flight) failed(err error, now time.Time) {
 	fl.leave()
 	e := stage.AsError(err)
-	if o := fl.prior; o != nil && e.Side != stage.SideClient && semantics.ErrorStatus(e.Status) {
+	if o := fl.prior; o != nil && !o.partial() && e.Side != stage.SideClient && semantics.ErrorStatus(e.Status) {
 		o.failed(now)
-		if o.UsableOnError(now) {
+		if o.UsableOnError(now) || o.UsableDisconnected(now) {
 			fl.land(func() landing { fl.obj = o; return landStale })
 			return
 		}
@@ -137,7 +143,7 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 		merged.Add(message.Age, v)
 	}
 	closeBody(resp)
-	c := semantics.ParseResponse(&merged)
+	c := semantics.ParseResponse(&merged, fl.rule.Targets)
 	e.Status, e.Fields = fl.prior.status, &merged
 	life, why := semantics.Judge(e, &c, &fl.rule.Policy)
 	var more message.Fields
@@ -146,8 +152,8 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 		_, name, value := more.At(i)
 		own.AddLine(name, value)
 	}
-	o := newObject(life, fl.prior.status, &kept, fl.rule, fl.route, fl.fork.In)
-	o.body = fl.prior.body
+	o := fl.object(life, fl.prior.status, &kept)
+	o.takeContent(fl.prior)
 	store := why == semantics.Stored
 	if !store {
 		o.NoCache = true // for the leader, and nobody else
@@ -155,6 +161,7 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 	}
 	fl.leave()
 	store = store && fl.current()
+	fl.findHome(&kept)
 	fl.land(func() landing {
 		fl.obj, fl.code, fl.validated, fl.storing, fl.why = o, 304, true, store, why
 		fl.own = own
@@ -162,39 +169,58 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 		return landShared
 	})
 	if store {
-		fl.s.keep(fl.hash, fl.key, o)
+		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, o)
 	}
 }
 
-// newObject makes what is stored of an answer, without its body.
-func newObject(life semantics.Life, status int, kept *message.Fields, r *rule, route string, req *message.Request) *object {
-	o := &object{Life: life, status: status, route: route}
+// findHome finds where the answer is stored.
+func (fl *flight) findHome(kept *message.Fields) {
+	fl.home = fl.s.homeOf(fl.fork, fl.rule, kept, fl.key, fl.hash, !fl.aliased)
+	fl.moved = fl.aliased && fl.home.hash != fl.hash
+}
+
+// object makes what is stored of the flight's answer, without its body.
+func (fl *flight) object(life semantics.Life, status int, kept *message.Fields) *object {
+	return fl.s.newObject(life, status, kept, fl.rule, fl.fork, fl.born)
+}
+
+// newObject makes what is stored of an answer to x, without its body. Born is the count of invalidated
+// groups when it was asked for.
+func (s *Stage) newObject(life semantics.Life, status int, kept *message.Fields, r *rule, x *stage.Exchange, born uint64) *object {
+	o := &object{Life: life, status: status, route: x.Route.Name, born: born}
 	o.fields.CopyFrom(kept)
+	if kept.Has(message.CacheGroups) {
+		s.enrol(o, x)
+	}
 	selector, ok := semantics.AppendSelector(slices.Clone(r.selector), kept)
 	if !ok {
 		o.NoCache = true // a Vary without end is for nobody
 	}
 	o.selector = slices.Clip(selector)
-	o.selected = slices.Clip(semantics.AppendSelected(nil, selector, &req.Fields))
+	o.selected = slices.Clip(semantics.AppendSelected(nil, selector, &x.In.Fields))
 	return o
 }
 
 // current says that the key was not invalidated since the flight began.
-func (fl *flight) current() bool { return fl.s.epoch(fl.hash).Load() == fl.epoch }
+func (fl *flight) current() bool { return fl.s.epochs.current(fl.hash, fl.epoch) }
 
 // landHead lands an answer with a body of its own, and says whether run is to take it in.
 func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
-	if semantics.ErrorStatus(resp.Status) && fl.prior != nil {
-		fl.prior.failed(e.Came)
-		if o := fl.prior; o.UsableOnError(e.Came) {
+	if o := fl.prior; semantics.ErrorStatus(resp.Status) && o != nil && !o.partial() {
+		if o.UsableOnError(e.Came) {
+			o.failed(e.Came)
 			closeBody(resp)
 			fl.leave()
 			fl.land(func() landing { fl.obj, fl.code = o, resp.Status; return landStale })
 			return false
 		}
 	}
-	c := semantics.ParseResponse(&resp.Fields)
+	c := semantics.ParseResponse(&resp.Fields, fl.rule.Targets)
 	life, why := semantics.Judge(e, &c, &fl.rule.Policy)
+	if why == semantics.Stored && fl.rule.guarded && disguised(fl.fork.Path, resp) {
+		why = notType
+		fl.s.m.disguised.Inc()
+	}
 	if why == semantics.Stored && resp.ContentLength > fl.rule.maxObject {
 		why = "too-large"
 		fl.s.m.tooLarge.Inc()
@@ -203,7 +229,7 @@ func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 		var kept message.Fields
 		var own message.Fields
 		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
-		fl.landBody(resp, landShared, newObject(life, resp.Status, &kept, fl.rule, fl.route, fl.fork.In), &own, why)
+		fl.landBody(resp, landShared, fl.object(life, resp.Status, &kept), &own, why)
 		return true
 	}
 	if semantics.ErrorStatus(resp.Status) && !e.Authorization && !c.Has(semantics.NoStore|semantics.Private) && !resp.Has(message.SetCookie) {
@@ -211,13 +237,14 @@ func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 		var own message.Fields
 		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
 		fl.leave()
-		fl.landBody(resp, landShown, newObject(life, resp.Status, &kept, fl.rule, fl.route, fl.fork.In), &own, why)
+		fl.landBody(resp, landShown, fl.object(life, resp.Status, &kept), &own, why)
 		return true
 	}
 	return fl.landForLeader(resp, why)
 }
 
 func (fl *flight) landBody(resp *message.Response, as landing, o *object, own *message.Fields, why string) {
+	fl.findHome(&o.fields)
 	fl.land(func() landing {
 		fl.obj, fl.own, fl.code, fl.why = o, *own, resp.Status, why
 		fl.storing = as == landShared && fl.current()
@@ -295,7 +322,7 @@ func (fl *flight) finish(err error) {
 	fl.mu.Unlock()
 	switch {
 	case store:
-		fl.s.keep(fl.hash, fl.key, fl.obj)
+		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, fl.obj)
 		fl.s.m.stored.Inc()
 	case err != nil && err != errNotWanted:
 		fl.s.m.truncated.Inc()

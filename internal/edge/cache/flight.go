@@ -30,7 +30,9 @@ type flight struct {
 	class              stage.Class
 	prior              *object // the stored answer that is validated
 	epoch              uint32  // of the key, when the flight began
+	born               uint64  // the count of invalidated groups then
 	background         bool    // nobody led it
+	aliased            bool    // key is that of a No-Vary-Search rule
 
 	mu      sync.Mutex
 	wake    chan struct{} // closed at the next change; nil when nobody sleeps
@@ -47,6 +49,8 @@ type flight struct {
 	code       int               // of the origin's answer, 0 when there was none
 	validated  bool              // obj is prior, and the origin said that it is still good
 	storing    bool
+	home       home // where obj is stored
+	moved      bool // the answer is not for all who have the flight's key
 	why        string
 	trail      *stage.Trail
 	pool, tier string
@@ -100,6 +104,14 @@ func (fl *flight) changed() {
 	if fl.wake != nil {
 		close(fl.wake)
 		fl.wake = nil
+	}
+}
+
+// lessToWaitFor wakes the fetch, which may wait for a client that is now gone. It waits only while the
+// body is not stored; else the others, who may be thousands, need not know. The lock is held.
+func (fl *flight) lessToWaitFor() {
+	if fl.landed != landNone && !fl.body.stored {
+		fl.changed()
 	}
 }
 
@@ -160,7 +172,7 @@ func (s *Stage) meanwhile(x *stage.Exchange, l *local) *object {
 	if v == nil {
 		return nil
 	}
-	if o := l.find(v, x); o != nil && o.Use(&l.control, l.now) == semantics.Fresh {
+	if o := s.find(l, v, x); o != nil && o.Use(&l.control, l.now) == semantics.Fresh && (!o.partial() || o.serves(x.In, l.now)) {
 		return o
 	}
 	return nil
@@ -168,14 +180,17 @@ func (s *Stage) meanwhile(x *stage.Exchange, l *local) *object {
 
 // launch starts a flight, or returns nil when no more can be. S.mu is held.
 func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, solo, leader bool) *flight {
+	if o != nil && o.partial() && (o.size > l.rule.maxObject || !semantics.HasStrongValidator(&o.fields, l.now)) {
+		o = nil // what is stored cannot be made whole
+	}
 	if s.closed || len(s.running) >= s.cfg.MaxFills {
 		s.m.tooMany.Inc()
 		return nil
 	}
 	fl := &flight{
-		s: s, rule: l.rule, epoch: s.epoch(l.hash).Load(), key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
+		s: s, rule: l.rule, epoch: s.epochs.at(l.hash), born: s.groups.now(), key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
 		route: x.Route.Name, class: x.Visitor.Class, fork: s.forks.Get().(*stage.Exchange),
-		leader: leader, background: !leader,
+		leader: leader, background: !leader, aliased: l.aliased,
 	}
 	if !leader {
 		s.background++
@@ -188,6 +203,9 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 	x.ForkInto(fl.fork)
 	fl.fork.In.Control = fl
 	semantics.DropConditions(&fl.fork.In.Fields)
+	if !x.PeerTrusted {
+		l.rule.dropUnkeyed(&fl.fork.In.Fields)
+	}
 	ctx, fl.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.running[fl] = struct{}{}
 	if !solo {
@@ -272,7 +290,7 @@ func (fl *flight) abandon(leads bool) {
 	if leads {
 		fl.leader = false
 	}
-	fl.changed()
+	fl.lessToWaitFor()
 	fl.mu.Unlock()
 	if ownerless {
 		closeBody(fl.resp)
@@ -287,6 +305,6 @@ func (fl *flight) quit(leads bool) {
 	if leads {
 		fl.leader = false
 	}
-	fl.changed()
+	fl.lessToWaitFor()
 	fl.mu.Unlock()
 }

@@ -40,6 +40,7 @@ type origin struct {
 	replies []reply
 	asked   []string // requests as "METHOD path|Name: value|…"
 	clock   func() time.Time
+	ranges  bool // answer a Range with the digits 2 to 5
 }
 
 func (o *origin) Serve(ctx context.Context, x *stage.Exchange) (*message.Response, error) {
@@ -82,6 +83,12 @@ func (o *origin) Serve(ctx context.Context, x *stage.Exchange) (*message.Respons
 		resp.Status = 200
 	}
 	addLines(&resp.Fields, r.headers, o.clock())
+	if o.ranges && x.In.Has(message.Range) {
+		resp.Status = 206
+		addLines(&resp.Fields, []string{"Content-Range: bytes 2-5/10"}, o.clock())
+		resp.SetBytes([]byte(digits[2:6]))
+		return resp, nil
+	}
 	if x.In.Method == message.HEAD {
 		resp.ContentLength = int64(len(r.body))
 		return resp, nil

@@ -11,6 +11,7 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/snapshot"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -148,8 +149,9 @@ func BenchmarkMemoryPerObject(b *testing.B) {
 		in := &message.Request{}
 		addLines(&in.Fields, browser, time.Now())
 		r := &rule{keyer: &keyer{}}
+		x := &stage.Exchange{In: in, Route: &snapshot.Route{Name: "images"}}
 		for i := range n {
-			o := newObject(semantics.Life{}, 200, &f, r, "images", in)
+			o := s.newObject(semantics.Life{}, 200, &f, r, x, 0)
 			o.body = make([]byte, 1024)
 			key := fmt.Appendf(nil, "acme/shop https://shop.example/img/%d.jpg", i)
 			s.keep(s.store.HashOf(key), key, o)

@@ -18,6 +18,7 @@ type keyer struct {
 	query      string // all, none, listed or except
 	parameters []parameter
 	selector   []byte // the policy's fields and cookies
+	headers    []string
 }
 
 type parameter struct {
@@ -26,7 +27,7 @@ type parameter struct {
 }
 
 func newKeyer(k *v1.CacheKey) *keyer {
-	out := &keyer{query: k.Query}
+	out := &keyer{query: k.Query, headers: k.Headers}
 	for _, p := range k.Parameters {
 		name, prefix := strings.CutSuffix(p, "*")
 		out.parameters = append(out.parameters, parameter{name, prefix})

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"bytes"
+
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -34,9 +36,10 @@ const (
 	fwdVaryMiss
 	fwdRequest
 	fwdStale
+	fwdPartial
 )
 
-var forwardNames = [...]string{"", "bypass", "method", "uri-miss", "vary-miss", "request", "stale"}
+var forwardNames = [...]string{"", "bypass", "method", "uri-miss", "vary-miss", "request", "stale", "partial"}
 
 type metrics struct {
 	results    [numResults]observe.Counter
@@ -47,6 +50,9 @@ type metrics struct {
 	slow       observe.Counter
 	invalid    observe.Counter
 	background observe.Counter
+	parts      observe.Counter
+	groups     observe.Counter
+	disguised  observe.Counter
 }
 
 func newMetrics(r *observe.Registry, s *Stage) *metrics {
@@ -62,6 +68,9 @@ func newMetrics(r *observe.Registry, s *Stage) *metrics {
 	m.tooMany = events.With("too_many_fills")
 	m.slow = events.With("slow_reader_dropped")
 	m.invalid = events.With("invalidated")
+	m.parts = events.With("part_stored")
+	m.groups = events.With("group_invalidated")
+	m.disguised = events.With("type_mismatch")
 	m.background = events.With("background_refused")
 	r.GaugeFunc("relais_cache_bytes", "Bytes stored, keys and overhead included.", func() float64 { return float64(s.store.Stats().Bytes) })
 	r.GaugeFunc("relais_cache_limit_bytes", "Bytes that may be stored.", func() float64 { return float64(s.store.Stats().Limit) })
@@ -92,6 +101,7 @@ type status struct {
 	collapsed bool
 	ttl       int64 // with a hit only
 	detail    string
+	key       []byte // nil when it is not told
 }
 
 func (s *Stage) addStatus(f *message.Fields, st *status) {
@@ -114,9 +124,38 @@ func (s *Stage) addStatus(f *message.Fields, st *status) {
 			f.Append("; collapsed")
 		}
 	}
+	if st.key != nil {
+		appendKey(f, st.key)
+	}
 	if st.detail != "" {
 		f.Append("; detail=")
 		f.Append(st.detail)
 	}
 	f.End()
+}
+
+// told is l's key for Cache-Status where the policy wants it, without the site, which is no client's business.
+func (l *local) told() []byte {
+	if !l.rule.tellsKey {
+		return nil
+	}
+	_, key, _ := bytes.Cut(l.key, []byte{' '})
+	return key
+}
+
+// appendKey appends the key as a String (RFC 9211 section 2.8, RFC 9651 section 3.3.3).
+func appendKey(f *message.Fields, key []byte) {
+	f.Append(`; key="`)
+	for i, c := range key {
+		switch {
+		case c == '"' || c == '\\':
+			f.Append("\\")
+			f.AppendBytes(key[i : i+1])
+		case c < 0x20 || c > 0x7e:
+			f.Append("?")
+		default:
+			f.AppendBytes(key[i : i+1])
+		}
+	}
+	f.Append(`"`)
 }

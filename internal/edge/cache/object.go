@@ -16,6 +16,14 @@ type object struct {
 	fields message.Fields
 	status int
 	body   []byte
+	// parts are what is stored of a partial answer, in order; then size is the length of the whole.
+	parts []piece
+	size  int64 // of the whole, where it is not that of body; -1 when it is not known
+	// headOnly says that it answers HEAD only.
+	headOnly bool
+	// groups are the cache groups it is in, and born is the count of invalidations when it was asked for.
+	groups []uint16
+	born   uint64
 	// route is the name of the route that asked for it: two routes of one site may lead the
 	// same URI to different origins.
 	route string
@@ -27,15 +35,34 @@ type object struct {
 	retryAt atomic.Int64
 }
 
-// objectCost is what an object costs beside fields and body, and fieldCost what a line does.
+// objectCost is what an object costs beside fields and body, fieldCost what a line does, and partCost
+// what a part does beside its bytes.
 const (
-	objectCost = 512
+	objectCost = 640
 	fieldCost  = 20
+	partCost   = 32
 )
 
 // cost is an estimate of the object's memory in bytes, within the rounding of the allocator.
 func (o *object) cost() int64 {
-	return objectCost + int64(o.fields.Size()+fieldCost*o.fields.Len()+cap(o.body)+len(o.selector)+len(o.selected))
+	n := objectCost + int64(o.fields.Size()+fieldCost*o.fields.Len()+cap(o.body)+len(o.selector)+len(o.selected)+2*len(o.groups))
+	for i := range o.parts {
+		n += int64(cap(o.parts[i].data) + partCost)
+	}
+	return n
+}
+
+// length is that of the whole body; -1 when it is not known.
+func (o *object) length() int64 {
+	if o.headOnly || o.partial() {
+		return o.size
+	}
+	return int64(len(o.body))
+}
+
+// takeContent makes the stored bytes of p those of o.
+func (o *object) takeContent(p *object) {
+	o.body, o.parts, o.size, o.headOnly = p.body, p.parts, p.size, p.headOnly
 }
 
 // variants is what is stored under one key. It does not change.
@@ -43,6 +70,8 @@ type variants struct {
 	newest *object
 	n      int
 	cost   int64
+	// search is what is kept under a path in place of objects.
+	search *searchRule
 	// passUntil says that answers under this key could not be stored, so that requests do not
 	// wait for each other; in nanoseconds since 1970.
 	passUntil int64
@@ -52,11 +81,11 @@ type variants struct {
 const setCost = 32
 
 // find returns the newest object that is for x (RFC 9111 section 4.1), or nil.
-func (l *local) find(v *variants, x *stage.Exchange) *object {
+func (s *Stage) find(l *local, v *variants, x *stage.Exchange) *object {
 	var selector []byte
 	have := false
 	for o := v.newest; o != nil; o = o.older {
-		if o.route != x.Route.Name {
+		if o.route != x.Route.Name || o.headOnly && x.In.Method != message.HEAD || len(o.groups) > 0 && s.dead(o) {
 			continue
 		}
 		if !have || !bytes.Equal(selector, o.selector) {
@@ -110,7 +139,7 @@ func (v *variants) keep(first, o *object, limit int) {
 		tail = &(*tail).older
 	}
 	for ; first != nil && v.n < limit; first = first.older {
-		if first == o || first.route == o.route && bytes.Equal(first.selector, o.selector) && bytes.Equal(first.selected, o.selected) {
+		if first == o || first.sameRequests(o) {
 			continue
 		}
 		c := first.copy()
@@ -120,11 +149,17 @@ func (v *variants) keep(first, o *object, limit int) {
 	}
 }
 
+// sameRequests says whether both objects are for the same requests.
+func (o *object) sameRequests(p *object) bool {
+	return o.route == p.route && bytes.Equal(o.selector, p.selector) && bytes.Equal(o.selected, p.selected)
+}
+
 func (o *object) copy() *object {
 	c := &object{
-		Life: o.Life, fields: o.fields, status: o.status, body: o.body,
-		route: o.route, selector: o.selector, selected: o.selected,
+		Life: o.Life, fields: o.fields, status: o.status,
+		route: o.route, selector: o.selector, selected: o.selected, groups: o.groups, born: o.born,
 	}
+	c.takeContent(o)
 	c.retryAt.Store(o.retryAt.Load())
 	return c
 }

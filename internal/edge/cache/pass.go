@@ -3,8 +3,6 @@ package cache
 import (
 	"context"
 	"io"
-	"net/url"
-	"strings"
 
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/edge/cache/store"
@@ -32,7 +30,10 @@ func (s *Stage) bypass(ctx context.Context, x *stage.Exchange, next stage.Handle
 // stored on its way through if it may be. Else it was not asked for with the care for that, and the
 // next request will be.
 func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, r result, why forward) (*message.Response, error) {
-	epoch := s.epoch(l.hash).Load()
+	if x.Shared && !x.PeerTrusted {
+		l.rule.dropUnkeyed(&x.In.Fields)
+	}
+	epoch, born := s.epochs.at(l.hash), s.groups.now()
 	sent := s.now(x)
 	resp, err := next.Serve(ctx, x)
 	if err != nil {
@@ -43,8 +44,26 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 		Authorization: x.In.Has(message.Authorization), Status: resp.Status,
 		Fields: &resp.Fields, Sent: sent, Came: s.now(x),
 	}
-	c := semantics.ParseResponse(&resp.Fields)
+	not := s.record(x, l, resp, e, epoch, born)
+	s.addStatus(&resp.Fields, &status{fwd: why, stored: not == semantics.Stored, detail: not, key: l.told()})
+	s.done(x, r, not)
+	return resp, nil
+}
+
+// record stores an answer as its client reads it, if it may be; else it says why not.
+func (s *Stage) record(x *stage.Exchange, l *local, resp *message.Response, e *semantics.Exchange, epoch uint32, born uint64) string {
+	var span semantics.Span
+	var size int64
+	if resp.Status == 206 {
+		span, size, e.Part = semantics.ContentRange(&resp.Fields)
+		e.Part = e.Part && (resp.ContentLength < 0 || resp.ContentLength == span.Len())
+	}
+	c := semantics.ParseResponse(&resp.Fields, l.rule.Targets)
 	life, not := semantics.Judge(e, &c, &l.rule.Policy)
+	if not == semantics.Stored && l.rule.guarded && disguised(x.Path, resp) {
+		s.m.disguised.Inc()
+		not = notType
+	}
 	if not == semantics.Stored && resp.ContentLength > l.rule.maxObject {
 		not = "too-large"
 	}
@@ -52,26 +71,37 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 		not = "pass"
 		s.endPass(l.hash, l.key)
 	}
-	if not == semantics.Stored {
-		var kept, own message.Fields
-		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
-		t := &l.tee
-		*t = tee{
-			s: s, key: l.key, hash: l.hash, epoch: epoch, max: l.rule.maxObject, total: resp.ContentLength,
-			obj: newObject(life, resp.Status, &kept, l.rule, x.Route.Name, x.In),
-		}
-		if resp.Body != nil {
-			t.inner = resp.Body
-			resp.Body = t
-		} else {
-			t.total = -1
-			t.record(resp.Bytes)
-			t.commit()
-		}
+	if not != semantics.Stored {
+		return not
 	}
-	s.addStatus(&resp.Fields, &status{fwd: why, stored: not == semantics.Stored, detail: not})
-	s.done(x, r, not)
-	return resp, nil
+	var kept, own message.Fields
+	fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
+	status := resp.Status
+	if e.Part {
+		kept.Del(message.ContentRange)
+		status = 200
+	}
+	t := &l.tee
+	*t = tee{
+		s: s, key: l.key, hash: l.hash, epoch: epoch, max: l.rule.maxObject, total: resp.ContentLength,
+		obj: s.newObject(life, status, &kept, l.rule, x, born), x: x,
+		home: s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased),
+	}
+	if e.Part {
+		t.total = span.Len()
+		t.obj.parts, t.obj.size = []piece{{first: span.First}}, size
+	}
+	if resp.Body != nil {
+		t.inner = resp.Body
+		resp.Body = t
+		return not
+	}
+	if !e.Part {
+		t.total = -1
+	}
+	t.record(resp.Bytes)
+	t.commit()
+	return not
 }
 
 // tee is a body that is stored as its client reads it. It implements message.Body.
@@ -84,6 +114,8 @@ type tee struct {
 	epoch      uint32
 	max, total int64
 	buf        []byte
+	home       home
+	x          *stage.Exchange
 }
 
 // Next implements message.Body.
@@ -122,9 +154,18 @@ func (t *tee) record(chunk []byte) {
 }
 
 func (t *tee) commit() {
-	if o := t.obj; o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && t.s.epoch(t.hash).Load() == t.epoch {
-		o.body = append(make([]byte, 0, len(t.buf)), t.buf...)
-		t.s.keep(t.hash, t.key, o)
+	if o := t.obj; o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && t.s.epochs.current(t.hash, t.epoch) {
+		content := append(make([]byte, 0, len(t.buf)), t.buf...)
+		if o.partial() && int64(len(content)) < o.size {
+			o.parts[0].data = content
+			if t.home.rule != nil {
+				t.s.learn(t.x, t.home.rule)
+			}
+			t.s.keepPart(t.home.hash, t.home.key, o, t.max)
+		} else {
+			o.parts, o.body = nil, content
+			t.s.settle(t.x, t.hash, t.key, &t.home, o)
+		}
 		t.s.m.stored.Inc()
 	}
 	t.drop()
@@ -132,29 +173,51 @@ func (t *tee) commit() {
 
 func (t *tee) drop() {
 	t.s.charge(-int64(len(t.buf)))
-	t.obj, t.buf = nil, nil
+	t.obj, t.buf, t.x = nil, nil, nil
 }
 
-// head forwards a HEAD that nothing stored answers. Its answer is not stored, but says whether
-// a stored one is still good (RFC 9111 section 4.3.5).
+// head forwards a HEAD that nothing stored answers. Its answer says whether a stored one is still good
+// (RFC 9111 section 4.3.5), and else is stored for other HEADs.
 func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, why forward) (*message.Response, error) {
 	x.Shared = true
 	sent := s.now(x)
-	epoch := s.epoch(l.hash).Load()
+	epoch := s.epochs.at(l.hash)
 	resp, err := next.Serve(ctx, x)
 	s.done(x, resultPass, "")
 	if err != nil {
 		return resp, err
 	}
-	if o != nil && resp.Status == 200 && o.status == 200 {
-		s.freshenByHead(x, l, o, resp, &semantics.Exchange{Status: 200, Authorization: x.In.Has(message.Authorization), Sent: sent, Came: s.now(x)}, epoch)
+	e := &semantics.Exchange{Status: resp.Status, Authorization: x.In.Has(message.Authorization), Sent: sent, Came: s.now(x)}
+	stored := false
+	if o != nil && !o.headOnly && resp.Status == 200 && o.status == 200 {
+		s.freshenByHead(x, l, o, resp, e, epoch)
+	} else {
+		stored = s.keepHead(x, l, resp, e, epoch)
 	}
-	s.addStatus(&resp.Fields, &status{fwd: why})
+	s.addStatus(&resp.Fields, &status{fwd: why, stored: stored, key: l.told()})
 	return resp, nil
 }
 
+// keepHead stores the answer to a HEAD for later ones, if it may be.
+func (s *Stage) keepHead(x *stage.Exchange, l *local, resp *message.Response, e *semantics.Exchange, epoch uint32) bool {
+	born := s.groups.now()
+	e.Fields = &resp.Fields
+	c := semantics.ParseResponse(&resp.Fields, l.rule.Targets)
+	life, not := semantics.Judge(e, &c, &l.rule.Policy)
+	if not != semantics.Stored || !s.epochs.current(l.hash, epoch) {
+		return false
+	}
+	var kept, own message.Fields
+	fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
+	n := s.newObject(life, resp.Status, &kept, l.rule, x, born)
+	n.headOnly, n.size = true, resp.ContentLength
+	to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)
+	s.settle(x, l.hash, l.key, &to, n)
+	return true
+}
+
 func (s *Stage) freshenByHead(x *stage.Exchange, l *local, o *object, resp *message.Response, e *semantics.Exchange, epoch uint32) {
-	if !semantics.HeadFreshens(&resp.Fields, &o.fields, resp.ContentLength, int64(len(o.body))) {
+	if !semantics.HeadFreshens(&resp.Fields, &o.fields, resp.ContentLength, o.length()) {
 		s.forget(l.hash, l.key, o)
 		return
 	}
@@ -167,7 +230,7 @@ func (s *Stage) freshenByHead(x *stage.Exchange, l *local, o *object, resp *mess
 	if v := resp.Get(message.Age); v != nil {
 		merged.Add(message.Age, v)
 	}
-	c := semantics.ParseResponse(&merged)
+	c := semantics.ParseResponse(&merged, l.rule.Targets)
 	e.Fields = &merged
 	life, not := semantics.Judge(e, &c, &l.rule.Policy)
 	if not != semantics.Stored {
@@ -175,81 +238,10 @@ func (s *Stage) freshenByHead(x *stage.Exchange, l *local, o *object, resp *mess
 		return
 	}
 	fieldsOf(&kept, &own, &merged, &c, e.Came)
-	n := newObject(life, o.status, &kept, l.rule, x.Route.Name, x.In)
-	n.body = o.body
-	if s.epoch(l.hash).Load() == epoch {
-		s.keep(l.hash, l.key, n)
-	}
-}
-
-// unsafe forwards a request that may change things. Its success invalidates what is stored of
-// its target, and of what Location and Content-Location name on the same host (RFC 9111 section 4.4).
-func (s *Stage) unsafe(ctx context.Context, x *stage.Exchange, next stage.Handler, p *part) (*message.Response, error) {
-	s.done(x, resultBypass, "method")
-	resp, err := next.Serve(ctx, x)
-	if err != nil {
-		return resp, err
-	}
-	if resp.Status >= 200 && resp.Status < 400 && x.In.Method != message.CONNECT {
-		l := s.local(x)
-		s.invalidate(l, x, p, x.In.Path(), x.In.Query())
-		for _, id := range [...]message.ID{message.Location, message.ContentLocation} {
-			if v := resp.Get(id); v != nil {
-				s.invalidateReference(l, x, p, string(v))
-			}
-		}
-	}
-	if x.Route != nil && x.Route.Index < len(p.routes) && p.routes[x.Route.Index] != nil {
-		s.addStatus(&resp.Fields, &status{fwd: fwdMethod})
-	}
-	return resp, nil
-}
-
-// invalidateReference invalidates what a URI reference names, when its origin is x's.
-func (s *Stage) invalidateReference(l *local, x *stage.Exchange, p *part, ref string) {
-	u, err := url.Parse(ref)
-	if err != nil {
-		return
-	}
-	scheme := "http"
-	if x.In.Secure {
-		scheme = "https"
-	}
-	own := string(x.Host)
-	if strings.IndexByte(own, ':') >= 0 {
-		own = "[" + own + "]"
-	}
-	base := &url.URL{Scheme: scheme, Host: own + string(port(x.In.Authority(), x.In.Secure)), Path: "/"}
-	if b, err := base.Parse(string(x.In.Path())); err == nil {
-		base = b
-	}
-	u = base.ResolveReference(u)
-	host := u.Hostname() + string(port([]byte(u.Host), x.In.Secure))
-	if u.Scheme != scheme || !message.EqualFold([]byte(host), string(x.Host)+string(port(x.In.Authority(), x.In.Secure))) {
-		return
-	}
-	path := u.EscapedPath()
-	if path == "" {
-		path = "/"
-	}
-	s.invalidate(l, x, p, []byte(path), []byte(u.RawQuery))
-}
-
-// invalidate forgets what is stored under a target, and keeps what is on its way from being
-// stored or joined.
-func (s *Stage) invalidate(l *local, x *stage.Exchange, p *part, path, query []byte) {
-	for _, k := range p.keyers {
-		l.key = k.appendTarget(appendOrigin(l.key[:0], x), path, query)
-		h := s.store.HashOf(l.key)
-		s.epoch(h).Add(1)
-		s.store.Update(h, l.key, func(old *variants) (*variants, int64) {
-			if old != nil {
-				s.m.invalid.Inc()
-			}
-			return nil, 0
-		})
-		s.mu.Lock()
-		delete(s.flights, h)
-		s.mu.Unlock()
+	n := s.newObject(life, o.status, &kept, l.rule, x, o.born)
+	n.takeContent(o)
+	if s.epochs.current(l.hash, epoch) {
+		to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)
+		s.settle(x, l.hash, l.key, &to, n)
 	}
 }

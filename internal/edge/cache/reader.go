@@ -98,7 +98,7 @@ func (r *reader) Close(error) {
 	}
 	r.shut = true
 	fl.drop(r)
-	fl.changed()
+	fl.lessToWaitFor()
 }
 
 func (fl *flight) drop(r *reader) {

@@ -57,14 +57,16 @@ type Config struct {
 // Stage stores answers and serves them again. It implements stage.Stage and stage.Compiler.
 type Stage struct {
 	cfg   Config
-	store *store.Store[variants]
+	store *store.Store[variants] // called as it is, so that a hit pays for no table of methods
 	m     *metrics
 	forks sync.Pool
 	// buffered counts bytes of bodies that are on their way.
 	buffered atomic.Int64
-	// epochs count the invalidations of keys, by a part of their hash. What was asked for
-	// before one is not stored after it.
-	epochs [4096]atomic.Uint32
+	epochs   epochs
+	// searches says that an answer had a No-Vary-Search.
+	searches atomic.Bool
+	groups   groupCounts
+	ranges   ranging
 
 	mu         sync.Mutex
 	flights    map[store.Hash]*flight
@@ -98,8 +100,6 @@ func New(cfg Config) *Stage {
 	return s
 }
 
-func (s *Stage) epoch(h store.Hash) *atomic.Uint32 { return &s.epochs[h.Index(len(s.epochs))] }
-
 // Name implements stage.Stage.
 func (s *Stage) Name() string { return "cache" }
 
@@ -117,6 +117,20 @@ type rule struct {
 	semantics.Policy
 	*keyer
 	maxObject int64
+	guarded   bool
+	tellsKey  bool // in Cache-Status
+}
+
+// targetsOf is the target list of a policy (RFC 9213 section 2.2).
+func targetsOf(names []string) []semantics.Target {
+	if len(names) == 0 {
+		return []semantics.Target{semantics.NewTarget("CDN-Cache-Control")}
+	}
+	list := make([]semantics.Target, 0, len(names))
+	for _, n := range names {
+		list = append(list, semantics.NewTarget(n))
+	}
+	return list
 }
 
 // Compile implements stage.Compiler. What is stored is the stage's own and outlives sites.
@@ -151,8 +165,11 @@ func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
 		Policy: semantics.Policy{
 			DefaultTTL: spec.DefaultTTL.Std(), MaxTTL: spec.MaxTTL.Std(),
 			WhileRevalidate: spec.StaleWhileRevalidate.Std(), IfError: spec.StaleIfError.Std(),
-			CookiesByAnyLifetime: spec.SetCookie == "standard",
+			CookiesByAnyLifetime: spec.SetCookie == "standard", Disconnected: spec.StaleDisconnected.Std(),
+			Targets: targetsOf(spec.TargetedFields),
 		},
+		guarded:   spec.Guard != "off",
+		tellsKey:  spec.StatusKey,
 		keyer:     newKeyer(&spec.Key),
 		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), max(s.store.MaxCost()-maxHead, 0)),
 	}
@@ -178,6 +195,10 @@ type local struct {
 	// hint is how answers under the key vary, as far as is known.
 	hint []byte
 	tee  tee
+	// aliased says that key is that of a No-Vary-Search rule, not the request's own.
+	aliased bool
+	ranging rangeEnd
+	scratch []byte
 }
 
 func (s *Stage) local(x *stage.Exchange) *local {
@@ -257,30 +278,40 @@ func notForUs(in *message.Request) string {
 // lookup answers from the store where it may, and asks the origin where it must.
 func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local) (*message.Response, error) {
 	v := s.store.Get(l.hash, l.key)
+	l.aliased = false
+	if v == nil && s.alias(l, x) {
+		v = s.store.Get(l.hash, l.key)
+	}
 	var o *object
 	l.hint = l.rule.selector
 	if v != nil && v.newest != nil {
-		o = l.find(v, x)
+		o = s.find(l, v, x)
 		l.hint = v.newest.selector
 	}
 	why := missed(v)
 	if o != nil {
 		use := o.Use(&l.control, l.now)
-		switch use {
-		case semantics.Fresh:
+		// Of a partial answer what is asked for may be missing, and nothing validates a part.
+		lacks := o.partial() && (use == semantics.Background || !o.serves(x.In, l.now))
+		switch {
+		case lacks && use == semantics.Fresh:
+			why = fwdPartial
+		case lacks:
+			why = fwdStale
+		case use == semantics.Fresh:
 			return s.hit(x, l, o, resultHit, ""), nil
-		case semantics.Stale:
+		case use == semantics.Stale:
 			return s.hit(x, l, o, resultStale, "max-stale"), nil
-		case semantics.Background:
+		case use == semantics.Background:
 			if !o.resting(l.now) {
 				s.refresh(ctx, x, next, l, o)
 			}
 			return s.hit(x, l, o, resultStale, "stale-while-revalidate"), nil
-		case semantics.Refresh:
+		case use == semantics.Refresh:
 			why = fwdRequest
 		default:
 			why = fwdStale
-			if o.resting(l.now) && o.UsableOnError(l.now) {
+			if o.resting(l.now) && (o.UsableOnError(l.now) || o.UsableDisconnected(l.now)) {
 				return s.hit(x, l, o, resultStale, "stale-if-error"), nil
 			}
 		}
@@ -297,7 +328,23 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 		return s.pass(ctx, x, next, l, resultPass, why)
 	}
 	x.Shared = true
+	if (o == nil || o.partial()) && semantics.WantsPart(&x.In.Fields) && !s.flying(l, x) && s.ranges.enter(l, x) {
+		// The whole may be much more than the client wants: the part goes through, and is stored.
+		return s.pass(ctx, x, next, l, resultPass, why)
+	}
 	return s.fetch(ctx, x, next, l, o, why)
+}
+
+// flying says whether a fetch runs whose answer x may have a part of.
+func (s *Stage) flying(l *local, x *stage.Exchange) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for fl := s.flights[l.hash]; fl != nil; fl = fl.next {
+		if fl.fits(l, x) {
+			return true
+		}
+	}
+	return false
 }
 
 // errNotCached answers only-if-cached (RFC 9111 section 5.2.1.7).

@@ -27,6 +27,7 @@ const (
 	ProxyRevalidate
 	MustUnderstand
 	OnlyIfCached
+	Immutable
 	// FieldLists says that no-cache or private names fields; Restricted finds them.
 	FieldLists
 )
@@ -42,8 +43,9 @@ const AnyStale = math.MaxInt64
 type Control struct {
 	Set                                             Set
 	MaxAge, SMaxAge, MinFresh, MaxStale, While, Err int64
-	// Targeted says that the directives are those of CDN-Cache-Control.
+	// Targeted says that the directives are those of target, not of Cache-Control.
 	Targeted bool
+	from     Target
 }
 
 // Has says whether any of the directives is there.
@@ -68,13 +70,15 @@ func ParseRequest(req *message.Request) Control {
 	return c
 }
 
-// ParseResponse reads the directives of an answer: those of CDN-Cache-Control when that is
+// ParseResponse reads the directives of an answer: those of the first of the targets that is
 // there, valid and not empty (RFC 9213 section 2.2), else those of Cache-Control (RFC 9111
 // section 5.2.2).
-func ParseResponse(f *message.Fields) Control {
-	if f.Has(message.CDNCacheControl) {
-		if c, ok := parseTargeted(f, message.CDNCacheControl); ok {
-			return c
+func ParseResponse(f *message.Fields, targets []Target) Control {
+	for _, t := range targets {
+		if t.in(f) {
+			if c, ok := parseTargeted(f, t); ok {
+				return c
+			}
 		}
 	}
 	var c Control
@@ -201,6 +205,8 @@ func (c *Control) addResponse(d *directive) {
 		c.Set |= ProxyRevalidate
 	case d.is("must-understand"):
 		c.Set |= MustUnderstand
+	case d.is("immutable"):
+		c.Set |= Immutable // RFC 8246 section 2: an argument changes nothing
 	}
 }
 
@@ -311,7 +317,7 @@ func nextName(b []byte) (name, rest []byte, ok bool) {
 // kept. It is to be asked only when c has FieldLists.
 func (c *Control) Restricted(f *message.Fields, name []byte) bool {
 	if c.Targeted {
-		return targetedNames(f, message.CDNCacheControl, name)
+		return targetedNames(f, c.from, name)
 	}
 	for i := f.Next(message.CacheControl, 0); i >= 0; i = f.Next(message.CacheControl, i+1) {
 		_, _, line := f.At(i)

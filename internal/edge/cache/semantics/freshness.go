@@ -11,7 +11,9 @@ type Policy struct {
 	DefaultTTL, MaxTTL   time.Duration // 0: none
 	WhileRevalidate      time.Duration // where the answer gives no stale-while-revalidate
 	IfError              time.Duration // where the answer gives no stale-if-error
+	Disconnected         time.Duration // how long an answer may be used stale while no origin answers
 	CookiesByAnyLifetime bool          // store an answer with Set-Cookie by any explicit lifetime
+	Targets              []Target      // RFC 9213 section 2.2
 }
 
 // Exchange is a request and the answer to it, as they are judged.
@@ -20,6 +22,10 @@ type Exchange struct {
 	Status        int
 	Fields        *message.Fields
 	Sent, Came    time.Time // when the request was sent, and when the head of the answer came
+	// Part says that a 206 has one part that can be stored (PartOf).
+	Part bool
+	// Post says that the request was a POST (RFC 9110 section 9.3.3).
+	Post bool
 }
 
 // Life says how long an answer lives.
@@ -27,9 +33,12 @@ type Life struct {
 	Lifetime   time.Duration // freshness lifetime, RFC 9111 section 4.2.1
 	InitialAge time.Duration // corrected_initial_age, section 4.2.3
 	While, Err time.Duration // how long it may be used stale (RFC 5861), 0 where it may not
-	Came       int64         // response_time in nanoseconds since 1970
-	NoCache    bool          // never used without validation, section 5.2.2.4
-	NoStale    bool          // never used stale, section 4.2.4
+	// Disconnected is how long it may be used stale while no origin answers (section 4.2.4).
+	Disconnected time.Duration
+	Came         int64 // response_time in nanoseconds since 1970
+	NoCache      bool  // never used without validation, section 5.2.2.4
+	NoStale      bool  // never used stale, section 4.2.4
+	Immutable    bool  // not validated while fresh for a mere reload, RFC 8246 section 2
 	// Aged says that the answer came with an Age: it was in another cache.
 	Aged bool
 }
@@ -49,14 +58,15 @@ const (
 	NotCookie     = "set-cookie"      // Set-Cookie without a lifetime meant for shared caches
 	NotVary       = "vary"            // Vary: *
 	NotUseful     = "no-lifetime"     // neither lifetime nor validator: it could never be used
+	NotMethod     = "method"          // the answer to a POST without an explicit lifetime
 	NotUnderstood = "must-understand" // must-understand with a status we do not know
 )
 
-// Judge says whether a shared cache may store the answer to a GET (RFC 9111 section 3), and
-// how long it lives. Why is Stored, or the first reason against.
+// Judge says whether a shared cache may store the answer to a GET, HEAD or POST (RFC 9111 section 3),
+// and how long it lives. Why is Stored, or the first reason against.
 func Judge(e *Exchange, c *Control, p *Policy) (life Life, why string) {
 	f := e.Fields
-	if e.Status < 200 || e.Status == 206 || e.Status == 304 || e.Status > 599 {
+	if e.Status < 200 || e.Status == 206 && !e.Part || e.Status == 304 || e.Status > 599 {
 		return life, NotStatus
 	}
 	if c.Has(MustUnderstand) {
@@ -78,6 +88,9 @@ func Judge(e *Exchange, c *Control, p *Policy) (life Life, why string) {
 	}
 	if HasVaryStar(f) {
 		return life, NotVary
+	}
+	if e.Post && (!explicit || e.Status != 200) {
+		return life, NotMethod
 	}
 	if !explicit && !c.Has(Public) && !heuristic(e.Status) {
 		return life, NotStatus
@@ -103,16 +116,20 @@ func lifeOf(e *Exchange, c *Control, p *Policy, explicit bool) Life {
 		date = d
 	}
 	life := Life{
-		Lifetime: lifetime(e, c, p, date, explicit),
-		Came:     e.Came.UnixNano(),
-		NoCache:  c.Has(NoCache),
-		NoStale:  c.Has(NoCache | MustRevalidate | ProxyRevalidate | SMaxAge),
+		Lifetime:  lifetime(e, c, p, date, explicit),
+		Came:      e.Came.UnixNano(),
+		NoCache:   c.Has(NoCache),
+		NoStale:   c.Has(NoCache | MustRevalidate | ProxyRevalidate | SMaxAge),
+		Immutable: c.Has(Immutable),
 	}
 	if p.MaxTTL > 0 {
 		life.Lifetime = min(life.Lifetime, p.MaxTTL)
 	}
 	life.InitialAge, life.Aged = initialAge(e, date)
 	life.While, life.Err = staleWindows(c, p, life.NoStale || life.Lifetime == 0)
+	if !life.NoStale && life.Lifetime > 0 {
+		life.Disconnected = p.Disconnected
+	}
 	return life
 }
 
@@ -235,10 +252,13 @@ func (l *Life) Use(c *Control, now time.Time) Use {
 	}
 	if c.Has(NoCache) || c.Has(MaxAge) && age > seconds(c.MaxAge) {
 		// A client that also takes stale answers does not by that take older ones.
-		if left > 0 {
-			return Refresh
+		switch {
+		case left <= 0:
+			return Validate
+		case l.Immutable && !c.Has(NoCache):
+			return Fresh // a reload needs no validation (RFC 8246 section 2.1)
 		}
-		return Validate
+		return Refresh
 	}
 	if left > 0 {
 		if c.Has(MinFresh) && left < seconds(min(c.MinFresh, MaxDelta)) {
@@ -263,10 +283,16 @@ func (l *Life) UsableOnError(now time.Time) bool {
 	return l.Err > 0 && l.Age(now)-l.Lifetime < l.Err
 }
 
+// UsableDisconnected says whether the answer may be used stale because no origin answered at all (RFC
+// 9111 section 4.2.4).
+func (l *Life) UsableDisconnected(now time.Time) bool {
+	return l.Disconnected > 0 && l.Age(now)-l.Lifetime < l.Disconnected
+}
+
 // heuristic says whether a lifetime may be guessed for the status (RFC 9110 section 15.1).
 func heuristic(status int) bool {
 	switch status {
-	case 200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501:
+	case 200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501:
 		return true
 	}
 	return false
@@ -275,7 +301,7 @@ func heuristic(status int) bool {
 // defaultable says whether the owner's default lifetime holds for the status.
 func defaultable(status int) bool {
 	switch status {
-	case 200, 203, 301, 404, 410:
+	case 200, 203, 206, 301, 404, 410:
 		return true
 	}
 	return false
@@ -284,7 +310,7 @@ func defaultable(status int) bool {
 // understood says whether the rules for the status are known here (RFC 9111 section 5.2.2.3).
 func understood(status int) bool {
 	switch status {
-	case 200, 201, 202, 203, 204, 205, 300, 301, 302, 303, 307, 308,
+	case 200, 201, 202, 203, 204, 205, 206, 300, 301, 302, 303, 307, 308,
 		400, 401, 402, 403, 404, 405, 406, 407, 408, 409, 410, 411, 413, 414, 415, 417, 421, 422, 425, 426, 428, 429, 431, 451,
 		500, 501, 502, 503, 504, 505, 511:
 		return true

@@ -174,7 +174,7 @@ func FuzzCacheControl(f *testing.F) {
 		want, forbidden := oracle(s)
 		fields := response("Cache-Control: x", "ETag: \"1\"")
 		fields.Set(message.CacheControl, []byte(s))
-		c := ParseResponse(fields)
+		c := ParseResponse(fields, cdn)
 		life, why := Judge(&Exchange{Status: 200, Fields: fields, Sent: now, Came: now}, &c, &Policy{})
 		if why == Stored && forbidden {
 			t.Fatalf("%q: stored", s)
@@ -204,7 +204,7 @@ func FuzzTargeted(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string) {
 		fields := new(message.Fields)
 		fields.Add(message.CDNCacheControl, []byte(s))
-		c, ok := parseTargeted(fields, message.CDNCacheControl)
+		c, ok := parseTargeted(fields, cdn[0])
 		if ok && !c.Targeted {
 			t.Fatalf("%q: not marked", s)
 		}
@@ -260,7 +260,7 @@ func TestRFC9213_Types(t *testing.T) {
 		`a="x`: -1, `a="\x", max-age=60`: -1, "a=1., max-age=60": -1, "a=1.2345, max-age=60": -1, "a=1234567890123.1, max-age=60": -1, "a=-, max-age=60": -1, "a=?2, max-age=60": -1,
 		"1a, max-age=60": -1, "max-age=60;;a": -1, "max-age=60 a": -1, "": -1, "\tmax-age=60": -1, "max-age=60, no-store=1": -1, "max-age=60, private=1": -1, "a=, max-age=60": -1, "max-age=(60)": -1,
 	} {
-		c, ok := parseTargeted(response("CDN-Cache-Control: "+in), message.CDNCacheControl)
+		c, ok := parseTargeted(response("CDN-Cache-Control: "+in), cdn[0])
 		if ok != (want >= 0) || ok && c.MaxAge != want {
 			t.Errorf("%q: %v, max-age %d; want %d", in, ok, c.MaxAge, want)
 		}
@@ -329,7 +329,7 @@ func TestNothingAllocates(t *testing.T) {
 	p := &Policy{}
 	if n := testing.AllocsPerRun(100, func() {
 		ParseRequest(req)
-		c := ParseResponse(res)
+		c := ParseResponse(res, cdn)
 		Judge(&Exchange{Status: 200, Fields: res, Sent: now, Came: now}, &c, p)
 		sel, _ := AppendSelector(buf[:0], res)
 		AppendSelected(sel, sel, &req.Fields)
@@ -337,5 +337,23 @@ func TestNothingAllocates(t *testing.T) {
 		Range(&req.Fields, res, 10, now)
 	}); n != 0 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+var cdn = []Target{NewTarget("CDN-Cache-Control")}
+
+func TestTheUsualCodingsAreReadAsAnyOther(t *testing.T) {
+	for _, v := range []string{"gzip, deflate, br, zstd", "gzip, deflate, br", "gzip, deflate", "gzip", "br", "", "*", "identity;q=0"} {
+		req := &message.Fields{}
+		req.AddString(message.AcceptEncoding, v)
+		if a, b := codingsOf(req), readCodings(req); a != b {
+			t.Errorf("%q is %b at once and %b when it is read", v, a, b)
+		}
+	}
+	req := &message.Fields{}
+	req.AddString(message.AcceptEncoding, "gzip")
+	req.AddString(message.AcceptEncoding, "br")
+	if codingsOf(req) != codingAny|codingGzip|codingBrotli {
+		t.Error("the second line is lost")
 	}
 }

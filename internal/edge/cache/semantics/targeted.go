@@ -4,33 +4,37 @@ import (
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
-// kind is the type of a structured value (RFC 9651 section 3).
-type kind uint8
-
-const (
-	kindOther kind = iota // a type that no directive has: decimal, byte sequence, date, display string
-	kindBool
-	kindInteger
-	kindString
-	kindToken
-	kindList
-)
-
-// member is a member of a structured Dictionary.
-type member struct {
-	key  []byte
-	kind kind
-	num  int64
-	yes  bool
-	text []byte // of a string (escapes kept) or token
+// Target is a targeted field that a cache obeys; an ID of message.Other means that it is found by
+// its name. A cache's target list is a slice of them, the most specific first (RFC 9213 section 2.2).
+type Target struct {
+	ID   message.ID
+	Name string
 }
+
+// NewTarget returns the target for a field name.
+func NewTarget(name string) Target { return Target{message.KnownID([]byte(name)), name} }
+
+// next is the index of the first line of the field from i on, or -1.
+func (t *Target) next(f *message.Fields, i int) int {
+	if t.ID != message.Other {
+		return f.Next(t.ID, i)
+	}
+	for ; i < f.Len(); i++ {
+		if id, name, _ := f.At(i); id == message.Other && message.EqualFold(name, t.Name) {
+			return i
+		}
+	}
+	return -1
+}
+
+func (t *Target) in(f *message.Fields) bool { return t.next(f, 0) >= 0 }
 
 // parseTargeted reads a targeted field (RFC 9213 section 2.1): a structured Dictionary. A field
 // that is empty, that does not parse, or in which a known directive has a wrong type is as if
 // it were not there. Of a key given twice the last counts (RFC 9651 section 3.2).
-func parseTargeted(f *message.Fields, id message.ID) (c Control, ok bool) {
+func parseTargeted(f *message.Fields, t Target) (c Control, ok bool) {
 	members := 0
-	for i := f.Next(id, 0); i >= 0; i = f.Next(id, i+1) {
+	for i := t.next(f, 0); i >= 0; i = t.next(f, i+1) {
 		_, _, line := f.At(i)
 		p := sfParser{b: line}
 		var m member
@@ -44,7 +48,7 @@ func parseTargeted(f *message.Fields, id message.ID) (c Control, ok bool) {
 			return Control{}, false
 		}
 	}
-	c.Targeted = true
+	c.Targeted, c.from = true, t
 	return c, members > 0
 }
 
@@ -69,6 +73,8 @@ func (c *Control) target(m *member) bool {
 		return c.flag(m, ProxyRevalidate)
 	case "must-understand":
 		return c.flag(m, MustUnderstand)
+	case "immutable":
+		return c.flag(m, Immutable)
 	case "no-cache":
 		return c.listed(m, NoCache)
 	case "private":
@@ -110,8 +116,8 @@ func (c *Control) listed(m *member, s Set) bool {
 }
 
 // targetedNames says whether a no-cache or private of the targeted field names the field.
-func targetedNames(f *message.Fields, id message.ID, name []byte) bool {
-	for i := f.Next(id, 0); i >= 0; i = f.Next(id, i+1) {
+func targetedNames(f *message.Fields, t Target, name []byte) bool {
+	for i := t.next(f, 0); i >= 0; i = t.next(f, i+1) {
 		_, _, line := f.At(i)
 		p := sfParser{b: line}
 		var m member
@@ -122,242 +128,4 @@ func targetedNames(f *message.Fields, id message.ID, name []byte) bool {
 		}
 	}
 	return false
-}
-
-// sfParser reads RFC 9651 section 4.2.
-type sfParser struct {
-	b   []byte
-	i   int
-	n   int  // members read
-	bad bool // the field is not well-formed
-}
-
-func (p *sfParser) peek() byte {
-	if p.i < len(p.b) {
-		return p.b[p.i]
-	}
-	return 0
-}
-
-func (p *sfParser) take(c byte) bool {
-	if p.i < len(p.b) && p.b[p.i] == c {
-		p.i++
-		return true
-	}
-	return false
-}
-
-func (p *sfParser) skip(also byte) {
-	for p.i < len(p.b) && (p.b[p.i] == ' ' || p.b[p.i] == also) {
-		p.i++
-	}
-}
-
-// next reads the next member of a Dictionary; false at the end, or with bad set.
-func (p *sfParser) next(m *member) bool {
-	if p.n == 0 {
-		p.skip(' ')
-		if p.i == len(p.b) {
-			return false
-		}
-	} else {
-		p.skip('\t')
-		if p.i == len(p.b) {
-			return false
-		}
-		if !p.take(',') {
-			p.bad = true
-			return false
-		}
-		p.skip('\t')
-	}
-	p.n++
-	*m = member{key: p.key(), kind: kindBool, yes: true}
-	p.bad = m.key == nil || p.take('=') && !p.item(m, true) || !p.parameters()
-	return !p.bad
-}
-
-// key reads a key, or returns nil.
-func (p *sfParser) key() []byte {
-	start := p.i
-	if c := p.peek(); (c < 'a' || c > 'z') && c != '*' {
-		return nil
-	}
-	for p.i < len(p.b) {
-		c := p.b[p.i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '_' && c != '-' && c != '.' && c != '*' {
-			break
-		}
-		p.i++
-	}
-	return p.b[start:p.i]
-}
-
-func (p *sfParser) parameters() bool {
-	for p.take(';') {
-		p.skip(' ')
-		if p.key() == nil {
-			return false
-		}
-		var m member
-		if p.take('=') && !p.item(&m, false) {
-			return false
-		}
-	}
-	return true
-}
-
-// item reads a bare item, or an inner list where that may stand.
-func (p *sfParser) item(m *member, list bool) bool {
-	c := p.peek()
-	switch {
-	case c == '(' && list:
-		return p.innerList(m)
-	case c == '-' || '0' <= c && c <= '9':
-		return p.number(m)
-	case c == '"':
-		return p.str(m)
-	case c == '?':
-		p.i++
-		m.kind, m.yes = kindBool, p.peek() == '1'
-		return p.take('0') || p.take('1')
-	case c == ':':
-		return p.bytes()
-	case c == '@':
-		p.i++
-		return p.number(m) && m.kind == kindInteger && m.as(kindOther)
-	case c == '%':
-		p.i++
-		return p.displayString()
-	case c == '*' || 'a' <= lower(c) && lower(c) <= 'z':
-		start := p.i
-		for p.i < len(p.b) && (isToken(p.b[p.i]) || p.b[p.i] == ':' || p.b[p.i] == '/') {
-			p.i++
-		}
-		m.kind, m.text = kindToken, p.b[start:p.i]
-		return true
-	}
-	return false
-}
-
-func (m *member) as(k kind) bool { m.kind = k; return true }
-
-func (p *sfParser) innerList(m *member) bool {
-	p.i++
-	for {
-		p.skip(' ')
-		if p.take(')') {
-			m.kind = kindList
-			return true
-		}
-		var inner member
-		if !p.item(&inner, false) || !p.parameters() {
-			return false
-		}
-		if c := p.peek(); c != ' ' && c != ')' {
-			return false
-		}
-	}
-}
-
-// number reads an integer of 15 digits at most, or a decimal.
-func (p *sfParser) number(m *member) bool {
-	neg := p.take('-')
-	digits, fraction, decimal := 0, 0, false
-	for p.i < len(p.b) {
-		c := p.b[p.i]
-		if c == '.' && !decimal && digits > 0 {
-			if digits > 12 {
-				return false
-			}
-			decimal = true
-		} else if '0' <= c && c <= '9' {
-			if decimal {
-				fraction++
-			} else {
-				digits++
-				m.num = m.num*10 + int64(c-'0')
-			}
-		} else {
-			break
-		}
-		if digits > 15 || fraction > 3 {
-			return false
-		}
-		p.i++
-	}
-	if digits == 0 || decimal && fraction == 0 {
-		return false
-	}
-	if neg {
-		m.num = -m.num
-	}
-	m.kind = kindInteger
-	if decimal {
-		m.kind = kindOther
-	}
-	return true
-}
-
-func (p *sfParser) str(m *member) bool {
-	p.i++
-	start := p.i
-	for p.i < len(p.b) {
-		c := p.b[p.i]
-		p.i++
-		switch {
-		case c == '"':
-			m.kind, m.text = kindString, p.b[start:p.i-1]
-			return true
-		case c == '\\':
-			if !p.take('"') && !p.take('\\') {
-				return false
-			}
-		case c < 0x20 || c > 0x7e:
-			return false
-		}
-	}
-	return false
-}
-
-func (p *sfParser) bytes() bool {
-	p.i++
-	for p.i < len(p.b) {
-		c := p.b[p.i]
-		p.i++
-		if c == ':' {
-			return true
-		}
-		if l := lower(c); (l < 'a' || l > 'z') && (c < '0' || c > '9') && c != '+' && c != '/' && c != '=' {
-			return false
-		}
-	}
-	return false
-}
-
-func (p *sfParser) displayString() bool {
-	if !p.take('"') {
-		return false
-	}
-	for p.i < len(p.b) {
-		c := p.b[p.i]
-		p.i++
-		switch {
-		case c == '"':
-			return true
-		case c == '%':
-			if !p.hexDigit() || !p.hexDigit() {
-				return false
-			}
-		case c < 0x20 || c > 0x7e:
-			return false
-		}
-	}
-	return false
-}
-
-func (p *sfParser) hexDigit() bool {
-	c := p.peek()
-	p.i++
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f'
 }

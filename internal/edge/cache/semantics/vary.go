@@ -234,9 +234,26 @@ const (
 // codingsOf says which of the usual codings a request accepts (RFC 9110 section 12.5.3). Their
 // order and weights are left out: any of them is acceptable.
 func codingsOf(req *message.Fields) byte {
-	if !req.Has(message.AcceptEncoding) {
+	i := req.Next(message.AcceptEncoding, 0)
+	if i < 0 {
 		return codingAbsent
 	}
+	if _, _, v := req.At(i); req.Next(message.AcceptEncoding, i+1) < 0 {
+		// What nearly all clients send.
+		switch string(v) {
+		case "gzip, deflate, br, zstd":
+			return codingAny | codingGzip | codingBrotli | codingZstd
+		case "gzip, deflate, br":
+			return codingAny | codingGzip | codingBrotli
+		case "gzip, deflate", "gzip":
+			return codingAny | codingGzip
+		}
+	}
+	return readCodings(req)
+}
+
+// readCodings reads the field as it is.
+func readCodings(req *message.Fields) byte {
 	set, named, star := byte(codingAny), byte(0), byte(0)
 	for i := req.Next(message.AcceptEncoding, 0); i >= 0; i = req.Next(message.AcceptEncoding, i+1) {
 		_, _, v := req.At(i)

@@ -19,6 +19,9 @@ type Hash struct{ hi, lo uint64 }
 // Index is a number below n, the same for the same hash.
 func (h Hash) Index(n int) int { return int(h.lo % uint64(n)) }
 
+// Tag is a part of the hash that Index does not use.
+func (h Hash) Tag() uint32 { return uint32(h.hi) }
+
 const (
 	shardBits = 6
 	numShards = 1 << shardBits

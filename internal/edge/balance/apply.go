@@ -80,7 +80,9 @@ func (p *Pool) apply(spec *v1.OriginPoolSpec, checks *checks) error {
 		}
 		o.opened.Store(&t)
 	}
-	p.spec = spec
+	if p.spec = spec; rejoin {
+		p.kind = checkKind(p)
+	}
 	renamed := p.makePlan(seats)
 	for address, o := range p.byAddr {
 		if !o.marked {

@@ -65,13 +65,18 @@ type bed struct {
 
 func newBed(t testing.TB, spec *v1.OriginPoolSpec) *bed {
 	b := &bed{}
+	b.build(t, spec, Where{})
+	return b
+}
+
+func (b *bed) build(t testing.TB, spec *v1.OriginPoolSpec, where Where) {
 	b.now.Store(int64(time.Hour))
 	m := newMetrics(observe.New())
 	b.checks = newChecks(&b.origins, m.checks)
 	b.Pool = newPool("org/pool", b.now.Load, &b.origins, m)
 	b.Pool.counters = m.pool("org/pool")
+	b.Pool.where, b.Pool.names = where, newNames(&b.origins, b.checks, m.lookups)
 	b.apply(t, spec)
-	return b
 }
 
 func (b *bed) apply(t testing.TB, spec *v1.OriginPoolSpec) {

@@ -3,6 +3,7 @@ package balance
 import (
 	"math"
 	"math/rand/v2"
+	"sync/atomic"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 )
@@ -94,18 +95,18 @@ func (m *member) usable(tried *Tried) bool {
 
 func (c *chooser) choose(t *tierView, v *Visitor, tried *Tried) *member {
 	if len(c.near.members) > 0 && (c.stay == math.MaxUint32 || rand.Uint32() < c.stay) {
-		if m := c.among(&c.near, t, v, tried); m != nil && t.hasRoom(m) {
+		if m := c.among(&c.near, &t.state.near, t, v, tried); m != nil && t.hasRoom(m) {
 			return m
 		}
 	}
-	return c.among(&c.group, t, v, tried)
+	return c.among(&c.group, &t.state.turns, t, v, tried)
 }
 
 // among chooses in one group.
-func (c *chooser) among(g *group, t *tierView, v *Visitor, tried *Tried) *member {
+func (c *chooser) among(g *group, turns *atomic.Uint64, t *tierView, v *Visitor, tried *Tried) *member {
 	switch c.algorithm {
 	case v1.RoundRobin:
-		return g.inTurn(t.state.turns.Add(1), tried)
+		return g.inTurn(turns.Add(1), tried)
 	case v1.Random:
 		return g.random(tried)
 	case v1.First:
@@ -215,8 +216,8 @@ func (c *chooser) byHash(t *tierView, v *Visitor, tried *Tried) *member {
 		i := c.table.member(at)
 		if c.up[i] {
 			m := &c.all[i]
-			bound := busy*5*m.weight/(4*c.sum) + hashSlack
-			if m.o.inFlight.Load() < bound && m.usable(tried) {
+			// Below five quarters of its share of what is busy, and the slack.
+			if (m.o.inFlight.Load()-hashSlack)*4*c.sum < busy*5*m.weight && m.usable(tried) {
 				return m
 			}
 		}

@@ -37,7 +37,7 @@ func (e *ewma) observe(latency, now int64) {
 	if old != 0 && l < was {
 		// The weight of the past is that of the time since; 4 ms at least, so that a burst of fast
 		// answers does not wash a slow one away.
-		w := decay(max(ms-at, 4))
+		w := decay(max(elapsed(at, ms), 4))
 		l = was*w + l*(1-w)
 	}
 	e.word.CompareAndSwap(old, uint64(math.Float32bits(float32(l)))<<32|uint64(ms))
@@ -50,12 +50,11 @@ func (e *ewma) read(now int64) float64 {
 		return 0
 	}
 	l, at := ewmaSplit(w)
-	since := uint32(now/1e6) - at
-	if since > 1<<31 { // another one was quicker with a later clock
-		since = 0
-	}
-	return l * decay(since)
+	return l * decay(elapsed(at, uint32(now/1e6)))
 }
+
+// elapsed is the time between two readings of the clock, in milliseconds; 0 when the first was later.
+func elapsed(from, to uint32) uint32 { return uint32(max(int32(to-from), 0)) }
 
 // unknownCost is what a request in flight at an origin counts of which nothing is known: it gets one, and
 // more only when that was answered.

@@ -74,15 +74,19 @@ func checkHost(address string) string {
 	return address
 }
 
-func checkKey(p *Pool, o *origin) string {
+// checkKey is what an origin is asked, of checkKind, and where.
+func checkKey(p *Pool, o *origin) string { return o.address + " " + o.host + " " + p.kind }
+
+// checkKind is what all checks of a pool have in common.
+func checkKind(p *Pool) string {
 	organization, _ := p.key.Split()
 	spec := p.spec.Health
 	spec.Passive = v1.PassiveHealth{}
 	b, _ := json.Marshal(struct {
-		O, A, N string
-		H       v1.HealthSpec
-		C       *v1.ConnectionSpec
-	}{organization, o.address, o.host, spec, &p.spec.Connection}) // plain data: it cannot fail
+		O string
+		H v1.HealthSpec
+		C *v1.ConnectionSpec
+	}{organization, spec, &p.spec.Connection}) // plain data: it cannot fail
 	return string(b)
 }
 

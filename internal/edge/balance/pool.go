@@ -34,6 +34,7 @@ type Pool struct {
 	mu      sync.Mutex // guards what follows, and the making of views
 	spec    *v1.OriginPoolSpec
 	plan    []plannedTier
+	kind    string // of its active checks
 	tiers   map[string]*tier
 	byAddr  map[string]*origin
 	weighAt int64 // clock of the next look for outliers

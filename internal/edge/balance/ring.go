@@ -31,7 +31,8 @@ func (t *hashTable) next(at uint64, i int) uint64 {
 
 func (t *hashTable) member(at uint64) int {
 	if t.ring == nil {
-		return int(t.maglev.places[at%uint64(len(t.maglev.places))])
+		place, _ := bits.Mul64(at, uint64(len(t.maglev.places)))
+		return int(t.maglev.places[place])
 	}
 	return int(t.ring.points[at].member)
 }

@@ -17,10 +17,11 @@ type tier struct {
 	_        [64]byte
 	inFlight atomic.Int64
 	turns    atomic.Uint64 // round-robin
+	near     atomic.Uint64 // the same, within the edge's own zone
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
 	ramp atomic.Uint64
-	_    [40]byte
+	_    [32]byte
 }
 
 const rampTimeBits = 40

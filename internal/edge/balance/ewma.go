@@ -79,8 +79,8 @@ func (s *Slot) answered(now int64) {
 		s.origin.latency.observe(took, now)
 	}
 	if s.counts {
-		s.origin.took.Add(took)
-		s.origin.answers.Add(1)
+		s.origin.headTime.Add(took)
+		s.origin.heads.Add(1)
 	}
 	if s.hedged {
 		s.pool.times.add(took)

@@ -86,7 +86,7 @@ func (t *plannedTier) samples(enough int) []sample {
 	list := make([]sample, 0, len(t.members))
 	for _, m := range t.members {
 		good, bad := int(m.o.good.Swap(0)), int(m.o.bad.Swap(0))
-		answers, took := int(m.o.answers.Swap(0)), m.o.took.Swap(0)
+		answers, took := int(m.o.heads.Swap(0)), m.o.headTime.Swap(0)
 		s := sample{o: m.o, n: good + bad, countable: good+bad >= enough, timed: answers >= enough}
 		if s.n > 0 {
 			s.rate = float64(good) / float64(s.n)

@@ -50,9 +50,9 @@ type origin struct {
 	fails    atomic.Int32 // in a row
 	ejecting atomic.Bool  // it is being ejected beside the requests
 	// Of this interval, where the pool looks for outliers:
-	good, bad, answers atomic.Uint32
-	took               atomic.Int64 // until the heads of answers, together
-	_                  [64]byte     // keeps the counters of two origins on two cache lines
+	good, bad, heads atomic.Uint32
+	headTime         atomic.Int64 // until the heads of answers, together
+	_                [64]byte     // keeps the counters of two origins on two cache lines
 
 	check *check // nil without active checks; guarded by Pool.mu, like what follows
 	host  string // for checks, when its name is not its address

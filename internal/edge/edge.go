@@ -402,6 +402,9 @@ func (e *Edge) Explain(id stage.RequestID) (any, bool) { return e.ring.Find(id) 
 // Recent implements admin.Explainer.
 func (e *Edge) Recent(n int) any { return e.ring.Last(n) }
 
+// Pools are how the pools in use are: which origins are well, and why others are not.
+func (e *Edge) Pools() []balance.PoolStatus { return e.balance.Status() }
+
 // Totals are counts since the start.
 type Totals struct{ Requests, Hits, Spilled, Blocked, Errors uint64 }
 

@@ -51,6 +51,9 @@ func (p *Pool) update(spec *v1.OriginPoolSpec, checks *checks) error {
 func (p *Pool) found(checks *checks) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return nil
+	}
 	return p.apply(p.spec, checks)
 }
 

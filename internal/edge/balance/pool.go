@@ -37,6 +37,7 @@ type Pool struct {
 	kind    string // of its active checks
 	tiers   map[string]*tier
 	byAddr  map[string]*origin
+	closed  bool
 	weighAt int64 // clock of the next look for outliers
 	unused  int64 // clock when a sweep first found the pool unused; 0 when it is used
 }
@@ -187,6 +188,7 @@ func (p *Pool) mayEject(t *tier, now int64) bool {
 func (p *Pool) close(checks *checks) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
 	p.names.leave(p, nil)
 	for _, o := range p.byAddr {
 		checks.leave(o.check, p)

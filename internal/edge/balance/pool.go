@@ -28,6 +28,8 @@ type Pool struct {
 	times   histogram   // until the heads of answers, for hedging
 	remade  atomic.Bool // a view is being made beside the requests
 
+	unused atomic.Int64 // clock when a sweep first found the pool unused; 0 when it is used
+
 	where Where  // set before the first update
 	names *names // set before the first update; nil when no origin is found by DNS
 
@@ -39,7 +41,6 @@ type Pool struct {
 	byAddr  map[string]*origin
 	closed  bool
 	weighAt int64 // clock of the next look for outliers
-	unused  int64 // clock when a sweep first found the pool unused; 0 when it is used
 }
 
 // origin is the state of one server. Its counters outlive a change of the spec.
@@ -182,6 +183,13 @@ func (p *Pool) mayEject(t *tier, now int64) bool {
 		return out < max(1, int(share*float64(len(p.plan[i].members))))
 	}
 	return false
+}
+
+// blank says whether the pool never had a spec.
+func (p *Pool) blank() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spec == nil
 }
 
 // close gives everything back. Requests under way end by themselves.

@@ -209,3 +209,46 @@ func TestARequestSentAgainForAStaleConnectionIsTwoTriesInTheRecord(t *testing.T)
 	})
 	_ = l.Close()
 }
+
+func TestAnAnswerThatBreaksInTheMiddleIsNeverPassedOffAsWhole(t *testing.T) {
+	for _, framing := range []string{"Content-Length: 100000", "Transfer-Encoding: chunked"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			for {
+				nc, err := l.Accept()
+				if err != nil {
+					return
+				}
+				_, _ = nc.Read(make([]byte, 4096))
+				body := strings.Repeat("x", 5000)
+				if strings.HasPrefix(framing, "T") {
+					body = "1388\r\n" + body + "\r\n"
+				}
+				_, _ = io.WriteString(nc, "HTTP/1.1 200 OK\r\n"+framing+"\r\n\r\n"+body)
+				_ = nc.Close()
+			}
+		})
+		for _, spec := range []string{`{}`, `{hedge: {}}`} {
+			c := &crew{addresses: []string{l.Addr().String()}}
+			b := newBed(t, nil, c.poolOf("", `{retries: `+spec+`, tiers: [{origins: [{address: A0}]}]}`))
+			for _, proto := range []string{"http1", "h2", "h3", "std"} {
+				req, _ := http.NewRequestWithContext(t.Context(), "GET", b.base(proto)+"/", nil)
+				resp, err := clientOf(t, proto).Do(req)
+				if err != nil {
+					continue // broken off before its head
+				}
+				got, err := io.ReadAll(resp.Body)
+				_ = resp.Body.Close()
+				if err == nil && resp.StatusCode == 200 {
+					t.Errorf("%s, %s, retries %s: %d bytes passed for a whole answer", framing, proto, spec, len(got))
+				}
+			}
+		}
+		_ = l.Close()
+		wg.Wait()
+	}
+}

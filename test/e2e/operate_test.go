@@ -265,7 +265,7 @@ func TestExamplesAnswerAnyHostOnEveryProtocol(t *testing.T) {
 		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			a := ports(t, 4)
-			serve(t, a[0], file, "LISTEN="+a[0], "LISTEN_TLS="+a[1], "LISTEN_TCP="+a[2], "LISTEN_UDP="+a[3], "ORIGIN="+back, "ORIGIN_OVERFLOW="+back)
+			serve(t, a[0], file, "LISTEN="+a[0], "LISTEN_TLS="+a[1], "LISTEN_TCP="+a[2], "LISTEN_UDP="+a[3], "ORIGIN="+back, "ORIGIN_OVERFLOW="+ports(t, 1)[0])
 			for name, c := range clients() {
 				scheme, addr := "http", a[0]
 				if strings.HasPrefix(name, "tls") {

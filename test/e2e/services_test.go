@@ -509,7 +509,7 @@ func TestAPortMovesBetweenServiceAndListener(t *testing.T) {
 	back := tcpServer(t, "tcp", "127.0.0.1:0", greeter("raw", false))
 	web := origin(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "web") })
 	file := filepath.Join(t.TempDir(), "edge.yaml")
-	write(t, file, fmt.Sprintf(tcpDocs, addr, back, back))
+	write(t, file, fmt.Sprintf(tcpDocs, addr, back, ports(t, 1)[0]))
 	serve(t, addr, file)
 	held, got := line(t, addr)
 	if got != "raw" {
@@ -530,7 +530,7 @@ func TestAPortMovesBetweenServiceAndListener(t *testing.T) {
 	if s, err := bufio.NewReader(held).ReadString('\n'); s != "x\n" {
 		t.Errorf("the service's connection: %q %v", s, err)
 	}
-	write(t, file, fmt.Sprintf(tcpDocs, addr, back, back))
+	write(t, file, fmt.Sprintf(tcpDocs, addr, back, ports(t, 1)[0]))
 	eventually(t, "the service has it back", func() bool {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()

@@ -231,7 +231,7 @@ func wsEdge(t *testing.T, o *wsOrigin, change func(string) string) (p *proc.Proc
 	addr, dir := ports(t, 2), t.TempDir()
 	file, log := filepath.Join(dir, "full.yaml"), filepath.Join(dir, "access.json")
 	write(t, file, change(string(doc)))
-	p, _ = start(t, addr[1], []string{"LISTEN=" + addr[0], "LISTEN_TLS=" + addr[1], "ORIGIN=" + o.addr, "ORIGIN_OVERFLOW=" + o.addr},
+	p, _ = start(t, addr[1], []string{"LISTEN=" + addr[0], "LISTEN_TLS=" + addr[1], "ORIGIN=" + o.addr, "ORIGIN_OVERFLOW=" + ports(t, 1)[0]},
 		"serve", "-f", file, "--access-log", log)
 	return p, wsProtocols(addr[0], addr[1]), log
 }

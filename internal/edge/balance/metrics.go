@@ -12,7 +12,7 @@ const maxSeries = 10_000
 type metrics struct {
 	tries, spills, refused, retries, denied, ejections *observe.Family[observe.Counter]
 	inFlight, well                                     *observe.Family[observe.Gauge]
-	checks                                             *observe.Family[observe.Counter]
+	checks, lookups, hedges                            *observe.Family[observe.Counter]
 	unreplayable                                       observe.Counter
 }
 
@@ -27,6 +27,8 @@ func newMetrics(r *observe.Registry) *metrics {
 		inFlight:  r.Gauges("relais_balance_in_flight", "Requests in flight, looked at each second.", maxSeries, "pool", "tier"),
 		well:      r.Gauges("relais_balance_origins_available", "Origins of a tier that may be chosen.", maxSeries, "pool", "tier"),
 		checks:    r.Counters("relais_balance_checks_total", "Active health checks.", 2, "result"),
+		lookups:   r.Counters("relais_balance_lookups_total", "Looks at the names of origins with expand or srv.", 3, "result"),
+		hedges:    r.Counters("relais_balance_hedges_total", "Second tries beside a slow one.", 3*maxSeries, "pool", "result"),
 		unreplayable: r.Counters("relais_balance_bodies_not_kept_total",
 			"Request bodies that could not be kept for a retry, because all memory for it was in use.", 1).With(),
 	}
@@ -76,15 +78,20 @@ func (m *metrics) forgetTier(pool bundle.Key, t *tier) {
 }
 
 // poolCounters are the metrics of a pool.
-type poolCounters struct{ refused, retries, denied observe.Counter }
+type poolCounters struct{ refused, retries, denied, hedgeWon, hedgeLost, hedgeDenied observe.Counter }
 
 func (m *metrics) pool(pool bundle.Key) poolCounters {
 	p := string(pool)
-	return poolCounters{m.refused.With(p), m.retries.With(p), m.denied.With(p)}
+	return poolCounters{
+		m.refused.With(p), m.retries.With(p), m.denied.With(p), m.hedges.With(p, "won"), m.hedges.With(p, "lost"), m.hedges.With(p, "denied"),
+	}
 }
 
 func (m *metrics) forgetPool(pool bundle.Key) {
 	for _, f := range []*observe.Family[observe.Counter]{m.refused, m.retries, m.denied} {
 		f.Forget(string(pool))
+	}
+	for _, r := range []string{"won", "lost", "denied"} {
+		m.hedges.Forget(string(pool), r)
 	}
 }

@@ -3,7 +3,6 @@ package balance
 import (
 	"errors"
 
-	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -86,6 +85,10 @@ type Slot struct {
 	// skipped says why the tiers before this one, or the one with the basket, were not chosen.
 	skipped [maxTiers]Reason
 	at      int // index of the tier
+	began   int64
+	timed   bool // the pool wants to know how long answers take
+	counts  bool // and looks for outliers
+	hedged  bool
 }
 
 // Tier is the name of the tier.
@@ -112,33 +115,14 @@ func (s *Slot) Release(o Outcome) {
 	s.pool.judge(s.tier, s.origin, o)
 }
 
-// judge counts failures in a row and ejects an origin that has too many.
-func (p *Pool) judge(t *tier, o *origin, out Outcome) {
-	switch out {
-	case Succeeded:
-		if o.fails.Load() != 0 {
-			o.fails.Store(0)
-		}
-	case Failed:
-		n := int64(o.fails.Add(1))
-		limit := int64(v1.Value(p.view.Load().spec.Health.Passive.ConsecutiveFailures))
-		// Beyond the limit the count goes on, so that an origin that comes back from an
-		// ejection and fails at once is ejected again at once.
-		if limit > 0 && n >= limit {
-			p.eject(t, o)
-		}
-	case Abandoned:
-	}
-}
-
 // Pick chooses a tier and an origin for one try and takes a place at both. It neither blocks
 // nor allocates. The error is ErrFull, ErrTried or ErrNone.
 func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	w := p.view.Load()
 	if v.Now >= w.changeAt {
-		w = p.refresh(v.Now)
+		w = p.remake(w, v.Now)
 	}
-	s := Slot{pool: p, Panicked: w.panicked}
+	s := Slot{pool: p, Panicked: w.panicked, began: v.Now, timed: w.timed, counts: w.counts, hedged: w.hedged}
 	basket := -1
 	if w.sticky && v.Tier != "" {
 		basket = w.find(v.Tier)
@@ -262,8 +246,12 @@ func (s *Slot) enter(w *view, i int, bound int64, v *Visitor, tried *Tried) bool
 		s.skipped[i] = ReasonHard
 		return false
 	}
-	o := t.choose(t, v.Hash, tried)
-	o.inFlight.Add(1)
+	o := t.take(t, v, tried)
+	if o == nil { // the origins that are left are at limits of their own
+		t.state.inFlight.Add(-1)
+		s.skipped[i] = ReasonHard
+		return false
+	}
 	s.tier, s.origin, s.at = t.state, o, i
 	s.skipped[i] = ReasonNone
 	if taken >= t.general {

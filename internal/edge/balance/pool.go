@@ -2,8 +2,6 @@ package balance
 
 import (
 	"math"
-	"reflect"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -27,13 +25,22 @@ type Pool struct {
 	view    atomic.Pointer[view]
 	mem     atomic.Pointer[residents]
 	retries budget
+	times   histogram   // until the heads of answers, for hedging
+	remade  atomic.Bool // a view is being made beside the requests
 
-	mu     sync.Mutex // guards what follows, and the making of views
-	spec   *v1.OriginPoolSpec
-	plan   []plannedTier
-	tiers  map[string]*tier
-	byAddr map[string]*origin
-	unused int64 // clock when a sweep first found the pool unused; 0 when it is used
+	unused atomic.Int64 // clock when a sweep first found the pool unused; 0 when it is used
+
+	where Where  // set before the first update
+	names *names // set before the first update; nil when no origin is found by DNS
+
+	mu      sync.Mutex // guards what follows, and the making of views
+	spec    *v1.OriginPoolSpec
+	plan    []plannedTier
+	kind    string // of its active checks
+	tiers   map[string]*tier
+	byAddr  map[string]*origin
+	closed  bool
+	weighAt int64 // clock of the next look for outliers
 }
 
 // origin is the state of one server. Its counters outlive a change of the spec.
@@ -41,12 +48,22 @@ type origin struct {
 	address  string
 	opened   atomic.Pointer[stage.Target] // a change of the pool's connection opens another one, while requests are served
 	inFlight atomic.Int64
+	latency  ewma         // with peak-ewma only
 	fails    atomic.Int32 // in a row
-	_        [48]byte     // keeps the counters of two origins on two cache lines
-	check    *check       // nil without active checks; guarded by Pool.mu, like what follows
+	ejecting atomic.Bool  // it is being ejected beside the requests
+	// Of this interval, where the pool looks for outliers:
+	good, bad, heads atomic.Uint32
+	headTime         atomic.Int64 // until the heads of answers, together
+	_                [64]byte     // keeps the counters of two origins on two cache lines
+
+	check *check // nil without active checks; guarded by Pool.mu, like what follows
+	host  string // for checks, when its name is not its address
+	zone  string
 
 	ejectedUntil int64
 	ejections    int64 // lately, for the growing time
+	since        int64 // clock when it came, or came back
+	was          bool  // it was well when the last view was made
 	marked       bool  // used by the spec that is being applied
 }
 
@@ -62,138 +79,35 @@ func (o *origin) well(now int64) bool {
 type plannedTier struct {
 	state    *tier
 	capacity v1.Capacity
-	members  []member // of weight above 0
-	weight   int64    // of all members
-	table    *maglev  // only for consistent-hash
+	members  []member  // of weight above 0
+	table    hashTable // only for consistent-hash
 }
 
 // member is an origin and its weight in a tier.
 type member struct {
 	o      *origin
 	weight int64
+	limit  int64 // requests in flight; 0 is no limit
 }
 
 // view is a pool at one moment: the spec and who is well. It does not change.
 type view struct {
 	spec     *v1.OriginPoolSpec
 	tiers    []tierView
-	changeAt int64 // clock of the first end of an ejection
+	changeAt int64 // clock of the first end of an ejection, or of the next step of a slow start
 	sticky   bool
 	remember bool // some tier but the last has a limit
 	panicked bool // nobody is well, so all are used
+	large    bool // too large to be made anew while a request waits
+	timed    bool // the algorithm wants to know how long answers take
+	counts   bool // outliers are looked for
+	hedged   bool
 }
 
 func newPool(key bundle.Key, clock func() int64, origins Origins, m *metrics) *Pool {
 	p := &Pool{key: key, clock: clock, origins: origins, metrics: m, tiers: map[string]*tier{}, byAddr: map[string]*origin{}}
 	p.view.Store(&view{changeAt: math.MaxInt64})
 	return p
-}
-
-// update makes spec what the pool does. Origins and tiers that stay keep their state, those
-// that go finish what they have. An error leaves the pool as it was.
-func (p *Pool) update(spec *v1.OriginPoolSpec, checks *checks) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.unused = 0
-	if p.spec == spec || p.spec != nil && reflect.DeepEqual(p.spec, spec) {
-		return nil
-	}
-	opened, err := p.openNew(spec)
-	if err != nil {
-		return err
-	}
-	reopen := p.spec != nil && !reflect.DeepEqual(p.spec.Connection, spec.Connection)
-	for _, o := range p.byAddr {
-		o.marked = false
-	}
-	for address, t := range opened {
-		o := p.byAddr[address]
-		if o == nil {
-			o = &origin{address: address}
-			p.byAddr[address] = o
-		} else if reopen {
-			p.origins.Close(o.target())
-		}
-		o.opened.Store(&t)
-	}
-	p.spec = spec
-	p.makePlan()
-	for address, o := range p.byAddr {
-		if !o.marked {
-			checks.leave(o.check, p)
-			p.origins.Close(o.target())
-			delete(p.byAddr, address)
-			continue
-		}
-		old := o.check
-		o.check = checks.join(p, o.address)
-		checks.leave(old, p)
-	}
-	p.look(p.clock())
-	return nil
-}
-
-// openNew opens targets for the origins of spec that have none, or for all when the way to
-// speak to them changed.
-func (p *Pool) openNew(spec *v1.OriginPoolSpec) (map[string]stage.Target, error) {
-	all := p.spec == nil || !reflect.DeepEqual(p.spec.Connection, spec.Connection)
-	opened := map[string]stage.Target{}
-	for i := range spec.Tiers {
-		for _, so := range spec.Tiers[i].Origins {
-			if opened[so.Address] != nil || !all && p.byAddr[so.Address] != nil {
-				continue
-			}
-			t, err := p.origins.Open(p.key, so.Address, &spec.Connection)
-			if err != nil {
-				for _, t := range opened {
-					p.origins.Close(t)
-				}
-				return nil, err
-			}
-			opened[so.Address] = t
-		}
-	}
-	return opened, nil
-}
-
-// makePlan builds the plan from the spec and marks the origins in use.
-func (p *Pool) makePlan() {
-	used := map[string]*tier{}
-	p.plan = make([]plannedTier, 0, len(p.spec.Tiers))
-	for i := range p.spec.Tiers {
-		if i == maxTiers {
-			break
-		}
-		st := &p.spec.Tiers[i]
-		name := st.Name
-		if name == "" {
-			name = "tier-" + strconv.Itoa(i)
-		}
-		t := p.tiers[name]
-		if t == nil || used[name] != nil {
-			t = &tier{name: name, counters: p.metrics.tier(p.key, name)}
-		}
-		used[name] = t
-		pt := plannedTier{state: t, capacity: st.Capacity}
-		for _, so := range st.Origins {
-			o := p.byAddr[so.Address]
-			o.marked = true
-			if w := int64(v1.Value(so.Weight)); w > 0 {
-				pt.members = append(pt.members, member{o, w})
-				pt.weight += w
-			}
-		}
-		if p.spec.Algorithm == v1.ConsistentHash {
-			pt.table = newMaglev(pt.members)
-		}
-		p.plan = append(p.plan, pt)
-	}
-	for name, t := range p.tiers {
-		if used[name] != t {
-			p.metrics.forgetTier(p.key, t)
-		}
-	}
-	p.tiers = used
 }
 
 // refresh makes a new view, because somebody's health changed or an ejection is over.
@@ -205,23 +119,17 @@ func (p *Pool) refresh(now int64) *view {
 
 // look makes the view of now. The lock is held.
 func (p *Pool) look(now int64) *view {
-	v := &view{spec: p.spec, changeAt: math.MaxInt64, sticky: p.spec.Stickiness.On != "none"}
-	for _, o := range p.byAddr {
-		if o.ejectedUntil > now {
-			v.changeAt = min(v.changeAt, o.ejectedUntil)
-		}
+	passive := &p.spec.Health.Passive
+	v := &view{
+		spec: p.spec, changeAt: math.MaxInt64, sticky: p.spec.Stickiness.On != "none", timed: p.spec.Algorithm == v1.PeakEWMA,
+		counts: passive.SuccessRate > 0 || passive.LatencyFactor > 0, hedged: p.spec.Retries.Hedge != nil,
 	}
-	v.panicked = true
-	for i := range p.plan {
-		if p.plan[i].anyWell(now) {
-			v.panicked = false
-			break
-		}
-	}
+	v.panicked = p.census(v, now)
 	v.tiers = make([]tierView, len(p.plan))
 	for i := range p.plan {
 		t := &p.plan[i]
-		v.tiers[i] = t.view(p.spec.Algorithm, now, v.panicked)
+		v.tiers[i] = t.view(p.spec, p.where.Zone, now, v.panicked)
+		v.large = v.large || len(t.members) > largeTier || len(v.tiers[i].schedule) > largeSchedule
 		v.remember = v.remember || i < len(p.plan)-1 && t.capacity.InFlight > 0
 		t.state.turn(len(v.tiers[i].members) > 0 && !v.panicked, now, v.tiers[i].limit)
 	}
@@ -229,32 +137,29 @@ func (p *Pool) look(now int64) *view {
 	return v
 }
 
-func (t *plannedTier) anyWell(now int64) bool {
-	for _, m := range t.members {
-		if m.o.well(now) {
-			return true
-		}
-	}
-	return false
-}
-
 // eject takes o out for a while, unless too many of its tier are out already.
 func (p *Pool) eject(t *tier, o *origin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock()
-	spec := p.spec.Health.Passive
-	if now < o.ejectedUntil || !p.mayEject(t, now) {
-		return
+	if p.takeOut(t, o, now) {
+		p.look(now)
 	}
-	base := int64(spec.Ejection)
+}
+
+// takeOut notes that o is ejected, and says whether it is from now on. The lock is held.
+func (p *Pool) takeOut(t *tier, o *origin, now int64) bool {
+	if now < o.ejectedUntil || !p.mayEject(t, now) {
+		return false
+	}
+	base := int64(p.spec.Health.Passive.Ejection)
 	if now-o.ejectedUntil > 10*base {
 		o.ejections = 0
 	}
 	o.ejections = min(o.ejections+1, 10)
 	o.ejectedUntil = now + base*o.ejections
 	t.counters.ejections.Inc()
-	p.look(now)
+	return true
 }
 
 // mayEject says whether one more origin of t may be out. One always may, unless the share is
@@ -280,10 +185,19 @@ func (p *Pool) mayEject(t *tier, now int64) bool {
 	return false
 }
 
+// blank says whether the pool never had a spec.
+func (p *Pool) blank() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spec == nil
+}
+
 // close gives everything back. Requests under way end by themselves.
 func (p *Pool) close(checks *checks) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
+	p.names.leave(p, nil)
 	for _, o := range p.byAddr {
 		checks.leave(o.check, p)
 		o.check = nil

@@ -6,14 +6,26 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 )
 
 // PoolStatus is how a pool is, for a person.
 type PoolStatus struct {
-	Key      bundle.Key   `json:"key"`
-	Panicked bool         `json:"panicked,omitempty"` // nobody is well, so all are used
-	Tiers    []TierStatus `json:"tiers"`
+	Key      bundle.Key `json:"key"`
+	Panicked bool       `json:"panicked,omitempty"` // nobody is well, so all are used
+	// Names are those of origins that are found by DNS.
+	Names []NameStatus `json:"names,omitempty"`
+	Tiers []TierStatus `json:"tiers"`
+}
+
+// NameStatus is what DNS says of an origin with expand or srv.
+type NameStatus struct {
+	Name string `json:"name"`
+	// Found is the number of origins that are used: of the last look that found some.
+	Found int `json:"found"`
+	// Error of the last look; empty when it found some.
+	Error string `json:"error,omitempty"`
 }
 
 // TierStatus is how a tier is.
@@ -29,16 +41,20 @@ type TierStatus struct {
 type OriginStatus struct {
 	Address  string `json:"address"`
 	InFlight int64  `json:"inFlight"`
-	// State is well, ejected (by what requests showed) or down (by its checks).
+	// State is well, starting (slowStart), ejected (by what requests showed) or down (by its checks).
 	State string `json:"state"`
+	// Why the last active check failed; empty when it did not.
+	Why  string `json:"why,omitempty"`
+	Zone string `json:"zone,omitempty"`
+	// LatencyMS is the time that peak-ewma expects an answer to take, in milliseconds.
+	LatencyMS float64 `json:"latencyMS,omitempty"`
 }
 
 // Status lists the pools that run, by key.
 func (s *Stage) Status() []PoolStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]PoolStatus, 0, len(s.pools))
-	for _, p := range s.pools {
+	pools := s.all()
+	list := make([]PoolStatus, 0, len(pools))
+	for _, p := range pools {
 		list = append(list, p.status())
 	}
 	slices.SortFunc(list, func(a, b PoolStatus) int { return strings.Compare(string(a.Key), string(b.Key)) })
@@ -48,21 +64,29 @@ func (s *Stage) Status() []PoolStatus {
 func (p *Pool) status() PoolStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.spec == nil { // it is being made for the first time
+		return PoolStatus{Key: p.key}
+	}
 	now := p.clock()
 	v := p.look(now)
-	st := PoolStatus{Key: p.key, Panicked: v.panicked}
+	st := PoolStatus{Key: p.key, Panicked: v.panicked, Names: p.names.status(p)}
 	for i, pt := range p.plan {
 		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: v.tiers[i].limit}
 		if t.Limit == math.MaxInt64 {
 			t.Limit = 0
 		}
 		for _, m := range pt.members {
-			o := OriginStatus{Address: m.o.address, InFlight: m.o.inFlight.Load(), State: "well"}
+			o := OriginStatus{Address: m.o.address, InFlight: m.o.inFlight.Load(), State: "well", Zone: m.o.zone, LatencyMS: m.o.latency.read(now) / 1e6}
+			if m.o.check != nil {
+				o.Why = v1.Value(m.o.check.why.Load())
+			}
 			switch {
 			case m.o.check != nil && !m.o.check.up.Load():
 				o.State = "down"
 			case now < m.o.ejectedUntil:
 				o.State = "ejected"
+			case now-m.o.since < int64(p.spec.SlowStart):
+				o.State = "starting"
 			}
 			t.Origins = append(t.Origins, o)
 		}
@@ -89,19 +113,12 @@ func (p *Pool) show() {
 }
 
 // leaveUnused notes that a sweep did not find the pool.
-func (p *Pool) leaveUnused(now int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.unused == 0 {
-		p.unused = now
-	}
-}
+func (p *Pool) leaveUnused(now int64) { p.unused.CompareAndSwap(0, now) }
 
 func (p *Pool) unusedFor(now int64) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.unused == 0 {
+	since := p.unused.Load()
+	if since == 0 {
 		return 0
 	}
-	return time.Duration(now - p.unused)
+	return time.Duration(now - since)
 }

@@ -17,10 +17,11 @@ type tier struct {
 	_        [64]byte
 	inFlight atomic.Int64
 	turns    atomic.Uint64 // round-robin
+	near     atomic.Uint64 // the same, within the edge's own zone
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
 	ramp atomic.Uint64
-	_    [40]byte
+	_    [32]byte
 }
 
 const rampTimeBits = 40
@@ -44,25 +45,18 @@ func (t *tier) startRamp(old uint64, base, now int64) {
 // Bounds are for the origins that are well: a tier with half of its weight out takes half.
 type tierView struct {
 	state   *tier
-	members []member
 	limit   int64 // for visitors with a basket
 	general int64 // for the others: limit less the reserve
 	soft    int64 // for new anonymous visitors, as long as another tier has room
 	chooser
 }
 
-func (t *plannedTier) view(algorithm v1.Algorithm, now int64, panicked bool) tierView {
+func (t *plannedTier) view(spec *v1.OriginPoolSpec, zone string, now int64, panicked bool) tierView {
 	v := tierView{state: t.state}
-	var weight int64
-	v.members = make([]member, 0, len(t.members))
-	for _, m := range t.members {
-		if panicked || m.o.well(now) {
-			v.members = append(v.members, m)
-			weight += m.weight
-		}
-	}
-	v.limit, v.general, v.soft = bounds(t.capacity, weight, t.weight)
-	v.chooser = newChooser(algorithm, v.members, t, panicked, now)
+	members, part, all := t.inUse(spec, now, panicked)
+	v.limit, v.general, v.soft = bounds(t.limited(members), part, all)
+	v.chooser = newChooser(spec, members, t, panicked, now)
+	v.prefer(spec, zone, t)
 	return v
 }
 

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"strconv"
+	"time"
 
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
@@ -55,6 +56,22 @@ func grpcStatus(e *stage.Error) int {
 		return grpcInternal
 	}
 	return grpcUnknown
+}
+
+// deadlineSlack is how much earlier than here a call's deadline may come at the origin, which is
+// told what is left of it in whole units.
+const deadlineSlack = time.Millisecond
+
+// late is e, or the end of the deadline when that of a gRPC call has passed: the origin keeps the
+// same one, and a stream that it has reset for that is no fault of anybody.
+func late(x *stage.Exchange, e *stage.Error) *stage.Error {
+	if e.Status != 502 && e.Status != 503 || x.In == nil || !message.IsGRPC(&x.In.Fields) {
+		return e
+	}
+	if d, ok := message.GRPCTimeout(&x.In.Fields); !ok || x.Lap()+deadlineSlack < d {
+		return e
+	}
+	return &stage.Error{Code: "http_response_timeout", Side: e.Side, Status: 504, Err: e}
 }
 
 // grpcMessage percent-encodes what is not printable ASCII, as Grpc-Message asks.

@@ -17,7 +17,7 @@ import (
 func page(x *stage.Exchange, e *stage.Error) *message.Response {
 	resp := &x.Response
 	resp.Reset()
-	fill(resp, x.In, e, x.ID)
+	fill(resp, x.In, late(x, e), x.ID)
 	if own := mannersFor(x).page(e); own != nil {
 		own.put(resp, x, e)
 	}

@@ -2,6 +2,7 @@ package edge
 
 import (
 	"testing"
+	"time"
 
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
@@ -51,5 +52,20 @@ func TestAnErrorForGRPCIsTrailersOnly(t *testing.T) {
 	var resp message.Response
 	if fill(&resp, in, &stage.Error{Status: 503}, stage.RequestID{}); resp.Status != 503 {
 		t.Error("HTTP/1.1 has no gRPC")
+	}
+}
+
+func TestAGRPCCallWhoseDeadlineIsOverIsNotUnavailable(t *testing.T) {
+	for timeout, want := range map[string]string{"1m": "4", "1H": "14", "": "14"} {
+		in := &message.Request{Proto: message.HTTP2}
+		in.AddString(message.ContentType, "application/grpc")
+		if timeout != "" {
+			in.AddLine([]byte("grpc-timeout"), []byte(timeout))
+		}
+		x := &stage.Exchange{In: in, Start: time.Now().Add(-time.Second)}
+		resp := page(x, &stage.Error{Code: "http_protocol_error", Side: stage.SideOrigin, Status: 502})
+		if got := string(resp.Lookup("grpc-status")); got != want {
+			t.Errorf("a timeout of %q: grpc-status %s, want %s", timeout, got, want)
+		}
 	}
 }

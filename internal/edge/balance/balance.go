@@ -53,6 +53,7 @@ type Stage struct {
 	bodies  bodyMemory
 	full    [fullErrors]*stage.Error
 	turn    atomic.Uint32 // of full
+	stirred chan *Pool    // begin to be watched
 
 	mu    sync.Mutex
 	pools map[bundle.Key]*Pool
@@ -66,7 +67,7 @@ func New(cfg Config, origins Origins, reg *observe.Registry) *Stage {
 	if cfg.Grace <= 0 {
 		cfg.Grace = time.Minute
 	}
-	s := &Stage{cfg: cfg, origins: origins, epoch: time.Now(), metrics: newMetrics(reg), pools: map[bundle.Key]*Pool{}}
+	s := &Stage{cfg: cfg, origins: origins, epoch: time.Now(), metrics: newMetrics(reg), pools: map[bundle.Key]*Pool{}, stirred: make(chan *Pool, 256)}
 	s.checks = newChecks(origins, s.metrics.checks)
 	s.bodies.limit, s.bodies.refused = cfg.ReplayMemory, s.metrics.unreplayable
 	for i := range s.full {
@@ -140,6 +141,7 @@ func (s *Stage) pool(key bundle.Key, spec *v1.OriginPoolSpec) (*Pool, error) {
 	p := s.pools[key]
 	if p == nil {
 		p = newPool(key, s.clock, s.origins, s.metrics)
+		p.stir = s.stir
 		if err := p.update(spec, s.checks); err != nil {
 			return nil, err
 		}
@@ -197,6 +199,7 @@ func (s *Stage) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.checks.run(ctx) })
+	wg.Go(func() { s.watch(ctx) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {

@@ -28,12 +28,20 @@ type Pool struct {
 	mem     atomic.Pointer[residents]
 	retries budget
 
+	awake atomic.Bool
+	stir  func(*Pool) // has the pool watched; nil in tests that watch themselves
+
 	mu     sync.Mutex // guards what follows, and the making of views
 	spec   *v1.OriginPoolSpec
 	plan   []plannedTier
 	tiers  map[string]*tier
 	byAddr map[string]*origin
 	unused int64 // clock when a sweep first found the pool unused; 0 when it is used
+
+	ticks    uint64 // of observe
+	lastUse  int64
+	lastSent [maxTiers]uint64
+	scratch  [2 * peersLooked]float64
 }
 
 // origin is the state of one server. Its counters outlive a change of the spec.
@@ -41,9 +49,14 @@ type origin struct {
 	address  string
 	opened   atomic.Pointer[stage.Target] // a change of the pool's connection opens another one, while requests are served
 	inFlight atomic.Int64
-	fails    atomic.Int32 // in a row
-	_        [48]byte     // keeps the counters of two origins on two cache lines
-	check    *check       // nil without active checks; guarded by Pool.mu, like what follows
+	most     atomic.Int64 // bounds inFlight when the origin is slower than its peers
+	answers  atomic.Uint64
+	took     atomic.Uint64 // ns, all answers
+	fails    atomic.Int32  // in a row
+	slow     atomic.Bool   // much slower than its peers
+	_        [24]byte      // keeps the counters of two origins on two cache lines
+	check    *check        // nil without active checks; guarded by Pool.mu, like what follows
+	pace     pace
 
 	ejectedUntil int64
 	ejections    int64 // lately, for the growing time
@@ -64,6 +77,7 @@ type plannedTier struct {
 	capacity v1.Capacity
 	members  []member // of weight above 0
 	weight   int64    // of all members
+	adaptive bool     // the tier's limit is found
 	table    *maglev  // only for consistent-hash
 }
 
@@ -110,6 +124,7 @@ func (p *Pool) update(spec *v1.OriginPoolSpec, checks *checks) error {
 		o := p.byAddr[address]
 		if o == nil {
 			o = &origin{address: address}
+			o.most.Store(math.MaxInt64)
 			p.byAddr[address] = o
 		} else if reopen {
 			p.origins.Close(o.target())
@@ -171,10 +186,10 @@ func (p *Pool) makePlan() {
 		}
 		t := p.tiers[name]
 		if t == nil || used[name] != nil {
-			t = &tier{name: name, counters: p.metrics.tier(p.key, name)}
+			t = newTier(name, p.metrics.tier(p.key, name))
 		}
 		used[name] = t
-		pt := plannedTier{state: t, capacity: st.Capacity}
+		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: i < len(p.spec.Tiers)-1}
 		for _, so := range st.Origins {
 			o := p.byAddr[so.Address]
 			o.marked = true
@@ -222,8 +237,8 @@ func (p *Pool) look(now int64) *view {
 	for i := range p.plan {
 		t := &p.plan[i]
 		v.tiers[i] = t.view(p.spec.Algorithm, now, v.panicked)
-		v.remember = v.remember || i < len(p.plan)-1 && t.capacity.InFlight > 0
-		t.state.turn(len(v.tiers[i].members) > 0 && !v.panicked, now, v.tiers[i].limit)
+		v.remember = v.remember || i < len(p.plan)-1 && (t.adaptive || t.capacity.InFlight > 0)
+		t.state.turn(len(v.tiers[i].members) > 0 && !v.panicked, now)
 	}
 	p.view.Store(v)
 	return v

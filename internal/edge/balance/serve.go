@@ -101,6 +101,7 @@ func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler
 		resp, err := next.Serve(ctx, x)
 		a.endRetry()
 		if err == nil {
+			a.slot.Answered(a.stage.now(x))
 			if resp = a.consider(ctx, x, &v, resp); resp != nil {
 				return resp, nil
 			}

@@ -51,8 +51,8 @@ func (p *Pool) status() PoolStatus {
 	now := p.clock()
 	v := p.look(now)
 	st := PoolStatus{Key: p.key, Panicked: v.panicked}
-	for i, pt := range p.plan {
-		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: v.tiers[i].limit}
+	for _, pt := range p.plan {
+		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: pt.state.marks.Load().limit}
 		if t.Limit == math.MaxInt64 {
 			t.Limit = 0
 		}

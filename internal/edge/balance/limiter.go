@@ -1,0 +1,209 @@
+package balance
+
+import (
+	"math"
+	"time"
+)
+
+// limiter finds how many requests a tier takes at once when nobody tells it, from how long the
+// tier's answers take. DESIGN.md says why it is made so; the law in short:
+//
+//   - wait is how much longer the quicker four fifths of the answers took than they do when the
+//     tier is at ease; the own share of the queue is the wait times the own rate (Little's law).
+//   - As long as the wait is below its bound there is no limit at all. Beyond it the limit is
+//     what was in flight less the own share of the queue that is too much.
+//   - The bound of the wait is larger for an edge that must send more of its visitors away, so
+//     that edges that know nothing of each other come to share a tier by need.
+//   - A cut that does not make answers quicker shows that it was no queue. The limit then takes
+//     the time as the tier's own.
+//
+// All methods but those of hist are called with the pool's lock held.
+type limiter struct {
+	hist histogram
+	last [buckets]uint32 // of hist, when the window began
+
+	began          int64 // the window, by the pool's clock; 0 is before the first
+	resume         int64 // no window before this
+	sent, refused  uint64
+	inFlight       int64
+	size           float64 // the limit; +Inf is none
+	base           float64 // ns: the quicker answers at ease
+	smooth         float64 // ns: the same lately
+	tail           float64 // the 95th percentile over base
+	occupied       float64 // ns: a place at ease
+	hunger         float64 // asked for over admitted, lately
+	cutLow, cutBig float64 // the first cut of a row: what answers took, and what was in flight
+	cutSize        float64
+}
+
+// The constants of the law. DESIGN.md shows what others do.
+const (
+	tick        = 25 * time.Millisecond // between two looks
+	leastWindow = 2 * tick
+	enough      = 48              // answers make a window
+	few         = 10              // answers make a window that has been open for long
+	longWindow  = 2 * time.Second // is the longest window
+	reach       = 1000            // answers that the average of answers at ease reaches back
+	// costShare is the wait that a limit aims at, as a share of the 95th percentile at ease.
+	costShare = 0.12
+	// maxHunger bounds how much longer a wait an edge bears for those that it sends away.
+	maxHunger   = 2.0
+	leastSize   = 4.0
+	gain        = 0.5  // of what is too much in the queue is cut
+	growth      = 0.15 // the most that a limit grows in a window
+	unusedRate  = 0.10 // a limit that nobody meets grows by so much a second
+	openAt      = 4.0  // times what is in flight, where it ends
+	riseSeconds = 20.0 // in which base follows answers that grew slower at ease
+)
+
+func newLimiter() limiter { return limiter{size: math.Inf(1), hunger: 1} }
+
+// open says that no limit is known to be needed.
+func (l *limiter) open() bool { return math.IsInf(l.size, 1) }
+
+// scale follows a change of the tier: part of its origins went or came.
+func (l *limiter) scale(by float64) {
+	if !l.open() {
+		l.size = max(leastSize, l.size*by)
+	}
+}
+
+// load is what a tier counted since ever, and what it has in flight.
+type load struct {
+	sent, refused uint64
+	inFlight      int64
+}
+
+// step looks at what came since the last window and sets size. It says whether it changed.
+func (l *limiter) step(now int64, c load) bool {
+	if now < l.resume {
+		return false
+	}
+	if l.began == 0 {
+		l.restart(now, c)
+		return false
+	}
+	if now-l.began < int64(leastWindow) {
+		return false
+	}
+	w := l.hist.since(&l.last)
+	if w.n < enough && now-l.began < int64(longWindow) || w.n < few {
+		if now-l.began > 4*int64(longWindow) {
+			return l.idle(now, c)
+		}
+		return false
+	}
+	took := float64(now - l.began)
+	sent, refused := float64(c.sent-l.sent), float64(c.refused-l.refused)
+	done := max(0, sent-float64(c.inFlight-l.inFlight))
+	rate := done / took // a ns
+	if l.base == 0 {
+		l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
+		l.occupied = w.low
+	}
+	keep := math.Exp(-took / float64(time.Second))
+	l.hunger = keep*l.hunger + (1-keep)*min((sent+refused)/max(sent, 1), 100)
+
+	aim := l.aim()
+	wait := max(0, w.low-l.base)
+	doubt := w.spread / math.Sqrt(w.n)
+	before := l.size
+	switch {
+	case wait-2*doubt > aim:
+		l.cut(now, &w, rate, wait-aim-doubt, c.inFlight)
+	case refused > 0:
+		if wait < aim {
+			l.cutLow = 0
+		}
+		if wait < aim && !l.open() {
+			l.size += max(1, min(gain*rate*(aim-wait), growth*l.size))
+		}
+	default:
+		l.ease(&w, took, rate, c.inFlight)
+	}
+	if now >= l.resume {
+		l.restart(now, c)
+	}
+	return l.size != before
+}
+
+// aim is the wait that is borne, in ns.
+func (l *limiter) aim() float64 {
+	a := min(max(costShare*l.tail, 0.1), 1) * l.base
+	return a * min(math.Sqrt(max(1, l.hunger)), maxHunger)
+}
+
+// cut takes what is too much of the queue away, or finds that there is none.
+func (l *limiter) cut(now int64, w *window, rate, excess float64, inFlight int64) {
+	n := float64(inFlight)
+	if l.cutLow > 0 && l.size <= 0.7*l.cutBig {
+		// Fewer were in flight, and a queue would have become shorter by what they waited.
+		hoped := min(l.cutLow-l.base-l.aim(), (l.cutBig-l.size)/max(rate, 1e-12))
+		if l.cutLow-w.low < 0.3*hoped {
+			l.occupied *= w.low / l.base
+			l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
+			l.size = max(leastSize, min(l.cutBig, 2*l.size))
+			l.cutLow = 0
+			l.pause(now, w.low)
+			return
+		}
+		l.cutLow = 0
+	}
+	if l.open() {
+		l.size = max(leastSize, rate*(l.occupied+l.aim()))
+		l.cutLow, l.cutBig = w.low, max(n, l.size)
+		l.pause(now, w.low)
+		return
+	}
+	if l.cutLow == 0 {
+		l.cutLow, l.cutBig = w.low, max(l.size, 1)
+	}
+	l.size = max(leastSize, l.size-min(gain*rate*excess, l.size/2))
+	l.pause(now, w.low)
+}
+
+// pause has the next window begin when answers of requests sent from now on come as they do
+// in a steady state: the first ones are the quick ones.
+func (l *limiter) pause(now int64, low float64) {
+	l.began, l.resume = 0, now+int64(2*low)
+	l.hist.from.Store(now)
+}
+
+// ease learns what the tier is like when it has room for all, and lets go of a limit that
+// nobody meets.
+func (l *limiter) ease(w *window, took, rate float64, inFlight int64) {
+	l.cutLow = 0
+	a := w.n / (w.n + reach)
+	l.smooth += a * (w.low - l.smooth)
+	if l.smooth < l.base {
+		l.base = l.smooth
+	} else {
+		l.base += (l.smooth - l.base) * min(1, took/(riseSeconds*1e9))
+	}
+	l.tail += a * (w.tail/w.low - l.tail)
+	if rate > 0 {
+		l.occupied += a * (float64(inFlight)/rate - l.occupied)
+	}
+	if !l.open() {
+		l.size *= 1 + unusedRate*took/1e9
+		if l.size > openAt*float64(inFlight+8) {
+			l.size = math.Inf(1)
+		}
+	}
+}
+
+// idle is for a tier that next to nobody asks.
+func (l *limiter) idle(now int64, c load) bool {
+	was := l.open()
+	if c.inFlight < int64(leastSize) {
+		l.size = math.Inf(1)
+	}
+	l.restart(now, c)
+	return was != l.open()
+}
+
+// restart begins a window.
+func (l *limiter) restart(now int64, c load) {
+	l.began, l.sent, l.refused, l.inFlight = now, c.sent, c.refused, c.inFlight
+	l.hist.copy(&l.last)
+}

@@ -1,0 +1,167 @@
+package balance
+
+import (
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var allScenes = flag.Bool("scenes", false, "run every scene at full length and print the table")
+
+// outcome is what a run came to.
+type figures struct {
+	answered                float64 // of the requests in the trouble, percent
+	orders, lost            int
+	baskets, refused, moved int
+	p50, p99, calm99        float64 // ms; calm99 before the trouble
+	used, healthyUsed       float64 // home, percent
+	waste, early, after     float64 // percent
+}
+
+func (w *world) figures() (f figures) {
+	var calm, hot []int64
+	n, ok := 0, 0
+	for _, s := range w.samples {
+		switch {
+		case s.at >= w.warm && s.at < w.from:
+			calm = append(calm, s.took)
+		case s.at >= w.from && s.at < w.to:
+			n++
+			if s.ok {
+				ok++
+			}
+			if s.at >= w.from+3*second {
+				hot = append(hot, s.took)
+			}
+		}
+	}
+	slices.Sort(calm)
+	slices.Sort(hot)
+	at := func(l []int64, p float64) float64 {
+		if len(l) == 0 {
+			return 0
+		}
+		return float64(l[int(p*float64(len(l)-1))]) / 1e6
+	}
+	per := func(a, b int64) float64 { return 100 * float64(a) / float64(max(1, b)) }
+	f.answered = per(int64(ok), int64(n+w.refusedAll))
+	f.p50, f.p99, f.calm99 = at(hot, .5), at(hot, .99), at(calm, .99)
+	f.used, f.healthyUsed = per(w.busy[0], w.live[0]), per(w.healthy, w.hSlots)
+	f.waste, f.early = per(int64(w.wasted), int64(w.sentOn)), per(int64(w.spilledEarly), int64(w.early))
+	f.after = per(int64(w.afterOn), int64(w.after))
+	f.orders, f.lost, f.baskets, f.refused, f.moved = w.orders, w.lost, w.baskets, w.refusedBaskets, w.basketMoved
+	return f
+}
+
+const figuresHead = "| scene | answered % | orders | lost | basket requests | refused | moved | p50 ms | p99 ms | calm p99 | home used % | healthy % | waste % | early % | after % |\n"
+
+func (f *figures) row(name string) string {
+	return fmt.Sprintf("| %s | %.2f | %d | %d | %d | %d | %d | %.0f | %.0f | %.0f | %.1f | %.1f | %.2f | %.3f | %.1f |\n", name, f.answered, f.orders, f.lost, f.baskets,
+		f.refused, f.moved, f.p50, f.p99, f.calm99, f.used, f.healthyUsed, f.waste, f.early, f.after)
+}
+
+func exponential(r *rand.Rand) float64 { return r.ExpFloat64() * 20 * float64(ms) }
+
+// homeAndOverflow: 10 servers of 20 slots and 20 ms are 10,000 requests a second; overflow has twice that.
+func homeAndOverflow() []simTier {
+	return []simTier{{"home", 10, 20, 5 * ms}, {"overflow", 20, 20, 30 * ms}}
+}
+
+const homeRate = 10_000
+
+func step(base, high float64, from, to int64) func(int64) float64 {
+	return func(t int64) float64 {
+		if t >= from && t < to {
+			return high * homeRate
+		}
+		return base * homeRate
+	}
+}
+
+// scenes are the trials; scale shortens them.
+func scenes(long bool) []scene {
+	from, to, end := 8*second, 16*second, 24*second
+	if long {
+		from, to, end = 20*second, 60*second, 90*second
+	}
+	third := from + (to-from)/4
+	back := from + (to-from)*5/8
+	base := scene{tiers: homeAndOverflow(), service: exponential, seed: 11, warm: 3 * second, from: from, to: to, end: end, peak: 15_000, rate: step(.6, 1.5, from, to)}
+	with := func(name string, change func(*scene)) scene {
+		s := base
+		s.name = name
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	calm := func(s *scene) { s.rate, s.peak = step(.6, .6, 0, 0), 6000 }
+	return []scene{
+		with("spike 1.5", nil),
+		with("spike 2.5", func(s *scene) { s.rate, s.peak = step(.6, 2.5, from, to), 25_000 }),
+		with("stays at 2", func(s *scene) {
+			s.to = end
+			s.rate, s.peak = step(.6, 2, from, end+second), 20_000
+		}),
+		with("spike, a third of home lost and back", func(s *scene) {
+			s.events = []simEvent{{third, func(w *world) { w.kill(0, 0, 3) }}, {back, func(w *world) { w.revive(0, 0, 3) }}}
+		}),
+		with("brown-out of half of home", func(s *scene) {
+			calm(s)
+			s.events = []simEvent{{from, func(w *world) { w.slow(0, 0, 5, 10) }}, {to, func(w *world) { w.slow(0, 0, 5, 1) }}}
+		}),
+		with("all of home 3 x slower", func(s *scene) {
+			calm(s)
+			s.events = []simEvent{{from, func(w *world) { w.slow(0, 0, 10, 3) }}, {to, func(w *world) { w.slow(0, 0, 10, 1) }}}
+		}),
+		with("all of home 10 x slower", func(s *scene) {
+			calm(s)
+			s.events = []simEvent{{from, func(w *world) { w.slow(0, 0, 10, 10) }}, {to, func(w *world) { w.slow(0, 0, 10, 1) }}}
+		}),
+		with("home lost and back", func(s *scene) {
+			calm(s)
+			s.events = []simEvent{{from, func(w *world) { w.kill(0, 0, 10) }}, {from + (to-from)/2, func(w *world) { w.revive(0, 0, 10) }}}
+		}),
+		with("an edge lost and back in the spike", func(s *scene) {
+			s.events = []simEvent{{third, func(w *world) { w.edges[1].alive = false }}, {back, func(w *world) { w.restart(1) }}}
+		}),
+		with("reload in the spike", func(s *scene) {
+			for i := range int64(8) {
+				s.events = append(s.events, simEvent{from + (to-from)*(i+1)/9, func(w *world) {
+					for _, e := range w.edges {
+						spec := w.spec()
+						spec.Retries.Attempts = new(int(3 + i))
+						if err := e.update(spec, e.checks); err != nil {
+							panic(err)
+						}
+					}
+				}})
+			}
+		}),
+	}
+}
+
+// restart gives an edge that was gone an empty memory.
+func (w *world) restart(i int) {
+	old := w.edges[i]
+	w.addEdge()
+	e := w.edges[len(w.edges)-1]
+	w.edges = w.edges[:len(w.edges)-1]
+	e.idle = old.idle
+	w.edges[i] = e
+}
+
+func TestScenes(t *testing.T) {
+	var b strings.Builder
+	b.WriteString("\n" + figuresHead)
+	for _, s := range scenes(*allScenes) {
+		w := newWorld(s)
+		w.run()
+		f := w.figures()
+		b.WriteString(f.row(s.name))
+	}
+	t.Log(b.String())
+}

@@ -22,18 +22,23 @@ type limiter struct {
 	hist histogram
 	last [buckets]uint32 // of hist, when the window began
 
-	began          int64 // the window, by the pool's clock; 0 is before the first
-	resume         int64 // no window before this
-	sent, refused  uint64
-	inFlight       int64
-	size           float64 // the limit; +Inf is none
-	base           float64 // ns: the quicker answers at ease
-	smooth         float64 // ns: the same lately
-	tail           float64 // the 95th percentile over base
-	occupied       float64 // ns: a place at ease
-	hunger         float64 // asked for over admitted, lately
-	cutLow, cutBig float64 // the first cut of a row: what answers took, and what was in flight
-	cutSize        float64
+	began         int64 // the window, by the pool's clock; 0 is before the first
+	resume        int64 // no window before this
+	sent, refused uint64
+	inFlight      int64
+	size          float64 // the limit; +Inf is none
+	base          float64 // ns: the quicker answers at ease
+	smooth        float64 // ns: the same lately
+	tail          float64 // the 95th percentile over base
+	occupied      float64 // ns: a place at ease
+	hunger        float64 // asked for over admitted, lately
+	rate, wait    float64 // of the last window: answers a ns, and ns
+
+	row     int64   // when the cuts began that go on, 0 when none does
+	rowLow  float64 // the most that answers took since
+	rowSize float64 // what was in flight before
+
+	ebb float64 // the limit while edges ebb together; 0 is no ebb
 }
 
 // The constants of the law. DESIGN.md shows what others do.
@@ -49,11 +54,17 @@ const (
 	// maxHunger bounds how much longer a wait an edge bears for those that it sends away.
 	maxHunger   = 2.0
 	leastSize   = 4.0
-	gain        = 0.5  // of what is too much in the queue is cut
-	growth      = 0.15 // the most that a limit grows in a window
-	unusedRate  = 0.10 // a limit that nobody meets grows by so much a second
-	openAt      = 4.0  // times what is in flight, where it ends
-	riseSeconds = 20.0 // in which base follows answers that grew slower at ease
+	gain        = 0.5         // of what is too much in the queue is cut
+	growth      = 0.15        // the most that a limit grows in a window
+	unusedRate  = 0.10        // a limit that nobody meets grows by so much a second
+	openAt      = 4.0         // times what is in flight, where it ends
+	riseSeconds = 20.0        // in which base follows answers that grew slower at ease
+	rowTime     = time.Second // of cuts, after which they must have helped
+	rowLeast    = 0.4         // of what was in flight is kept until then
+	// Edges ebb together, by the clock on the wall, for ebbTime in each ebbEvery: all let their part of
+	// the queue drain, so that what a tier at ease is like can be seen while it never is.
+	ebbEvery = 8 * time.Second
+	ebbTime  = 200 * time.Millisecond
 )
 
 func newLimiter() limiter { return limiter{size: math.Inf(1), hunger: 1} }
@@ -74,57 +85,101 @@ type load struct {
 	inFlight      int64
 }
 
-// step looks at what came since the last window and sets size. It says whether it changed.
-func (l *limiter) step(now int64, c load) bool {
-	if now < l.resume {
+// step looks at what came since the last window and sets size. Wall is the time of day in ns, which
+// edges share. It says whether what limit returns changed.
+func (l *limiter) step(now, wall int64, c load) bool {
+	before := l.limit()
+	ebbing := wall%int64(ebbEvery) < int64(ebbTime)
+	switch {
+	case ebbing && l.ebb == 0 && !l.open() && l.rate > 0:
+		l.begin(now, c)
+		return true
+	case !ebbing && l.ebb > 0:
+		if w := l.hist.since(&l.last); w.n >= enough/2 && l.began > 0 {
+			l.learn(&w)
+		}
+		l.ebb = 0
+		l.restart(now, c)
+		return true
+	case now < l.resume:
 		return false
-	}
-	if l.began == 0 {
+	case l.began == 0:
 		l.restart(now, c)
 		return false
-	}
-	if now-l.began < int64(leastWindow) {
+	case l.ebb > 0 || now-l.began < int64(leastWindow):
 		return false
 	}
 	w := l.hist.since(&l.last)
 	if w.n < enough && now-l.began < int64(longWindow) || w.n < few {
 		if now-l.began > 4*int64(longWindow) {
-			return l.idle(now, c)
+			l.idle(now, c)
 		}
-		return false
+		return l.limit() != before
 	}
+	l.decide(now, &w, c)
+	if now >= l.resume {
+		l.restart(now, c)
+	}
+	return l.limit() != before
+}
+
+// decide is the law, once a window.
+func (l *limiter) decide(now int64, w *window, c load) {
 	took := float64(now - l.began)
 	sent, refused := float64(c.sent-l.sent), float64(c.refused-l.refused)
-	done := max(0, sent-float64(c.inFlight-l.inFlight))
-	rate := done / took // a ns
+	l.rate = max(0, sent-float64(c.inFlight-l.inFlight)) / took
 	if l.base == 0 {
 		l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
 		l.occupied = w.low
 	}
 	keep := math.Exp(-took / float64(time.Second))
 	l.hunger = keep*l.hunger + (1-keep)*min((sent+refused)/max(sent, 1), 100)
-
 	aim := l.aim()
-	wait := max(0, w.low-l.base)
 	doubt := w.spread / math.Sqrt(w.n)
-	before := l.size
+	if w.low+2*doubt < l.base {
+		l.base += w.n / (w.n + reach) * (w.low - l.base)
+	}
+	l.wait = max(0, w.low-l.base)
 	switch {
-	case wait-2*doubt > aim:
-		l.cut(now, &w, rate, wait-aim-doubt, c.inFlight)
+	case l.wait-2*doubt > aim:
+		l.cut(now, w, l.wait-aim-doubt, c.inFlight)
 	case refused > 0:
-		if wait < aim {
-			l.cutLow = 0
+		if l.wait < aim {
+			l.row = 0
 		}
-		if wait < aim && !l.open() {
-			l.size += max(1, min(gain*rate*(aim-wait), growth*l.size))
+		if l.wait < aim && !l.open() {
+			l.size += max(1, min(gain*l.rate*(aim-l.wait), growth*l.size))
 		}
 	default:
-		l.ease(&w, took, rate, c.inFlight)
+		l.ease(w, took, c.inFlight)
 	}
-	if now >= l.resume {
-		l.restart(now, c)
+}
+
+// limit is how many the tier takes; +Inf is any number.
+func (l *limiter) limit() float64 {
+	if l.ebb > 0 {
+		return l.ebb
 	}
-	return l.size != before
+	return l.size
+}
+
+// begin begins an ebb: the own part of the queue is let drain.
+func (l *limiter) begin(now int64, c load) {
+	n := float64(c.inFlight)
+	l.ebb = max(leastSize, min(0.9*n, max(0.6*n, n-l.rate*l.wait)))
+	l.pause(now, l.base+l.wait)
+	l.sent, l.refused, l.inFlight = c.sent, c.refused, c.inFlight
+}
+
+// learn takes what an ebb showed for the tier at ease. It is believed at once when it is quicker, and
+// in part when it is slower: others may not have ebbed.
+func (l *limiter) learn(w *window) {
+	if w.low < l.base {
+		l.base += 0.7 * (w.low - l.base)
+	} else {
+		l.base += 0.2 * (w.low - l.base)
+	}
+	l.smooth = l.base
 }
 
 // aim is the wait that is borne, in ns.
@@ -134,32 +189,31 @@ func (l *limiter) aim() float64 {
 }
 
 // cut takes what is too much of the queue away, or finds that there is none.
-func (l *limiter) cut(now int64, w *window, rate, excess float64, inFlight int64) {
-	n := float64(inFlight)
-	if l.cutLow > 0 && l.size <= 0.7*l.cutBig {
-		// Fewer were in flight, and a queue would have become shorter by what they waited.
-		hoped := min(l.cutLow-l.base-l.aim(), (l.cutBig-l.size)/max(rate, 1e-12))
-		if l.cutLow-w.low < 0.3*hoped {
-			l.occupied *= w.low / l.base
-			l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
-			l.size = max(leastSize, min(l.cutBig, 2*l.size))
-			l.cutLow = 0
-			l.pause(now, w.low)
-			return
+func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
+	if l.row == 0 {
+		l.row, l.rowLow, l.rowSize = now, w.low, max(float64(inFlight), leastSize)
+		if !l.open() {
+			l.rowSize = max(leastSize, min(l.size, l.rowSize))
 		}
-		l.cutLow = 0
 	}
+	l.rowLow = max(l.rowLow, w.low)
 	if l.open() {
-		l.size = max(leastSize, rate*(l.occupied+l.aim()))
-		l.cutLow, l.cutBig = w.low, max(n, l.size)
-		l.pause(now, w.low)
+		l.size = max(l.rate*(l.occupied+l.aim()), rowLeast*l.rowSize)
+	} else {
+		l.size -= min(gain*l.rate*excess, l.size/2)
+	}
+	l.size = max(l.size, rowLeast*l.rowSize, leastSize)
+	l.pause(now, w.low)
+	if now-l.row < int64(rowTime) {
 		return
 	}
-	if l.cutLow == 0 {
-		l.cutLow, l.cutBig = w.low, max(l.size, 1)
+	// Far fewer were in flight for a while. A queue would have become shorter by that.
+	if hoped := l.rowLow - l.base - l.aim(); l.size <= 0.6*l.rowSize && l.rowLow-w.low < 0.3*hoped {
+		l.occupied *= w.low / l.base
+		l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
+		l.size = l.rowSize
 	}
-	l.size = max(leastSize, l.size-min(gain*rate*excess, l.size/2))
-	l.pause(now, w.low)
+	l.row = 0
 }
 
 // pause has the next window begin when answers of requests sent from now on come as they do
@@ -171,8 +225,8 @@ func (l *limiter) pause(now int64, low float64) {
 
 // ease learns what the tier is like when it has room for all, and lets go of a limit that
 // nobody meets.
-func (l *limiter) ease(w *window, took, rate float64, inFlight int64) {
-	l.cutLow = 0
+func (l *limiter) ease(w *window, took float64, inFlight int64) {
+	l.row = 0
 	a := w.n / (w.n + reach)
 	l.smooth += a * (w.low - l.smooth)
 	if l.smooth < l.base {
@@ -181,8 +235,8 @@ func (l *limiter) ease(w *window, took, rate float64, inFlight int64) {
 		l.base += (l.smooth - l.base) * min(1, took/(riseSeconds*1e9))
 	}
 	l.tail += a * (w.tail/w.low - l.tail)
-	if rate > 0 {
-		l.occupied += a * (float64(inFlight)/rate - l.occupied)
+	if l.rate > 0 {
+		l.occupied += a * (float64(inFlight)/l.rate - l.occupied)
 	}
 	if !l.open() {
 		l.size *= 1 + unusedRate*took/1e9
@@ -193,13 +247,11 @@ func (l *limiter) ease(w *window, took, rate float64, inFlight int64) {
 }
 
 // idle is for a tier that next to nobody asks.
-func (l *limiter) idle(now int64, c load) bool {
-	was := l.open()
+func (l *limiter) idle(now int64, c load) {
 	if c.inFlight < int64(leastSize) {
 		l.size = math.Inf(1)
 	}
 	l.restart(now, c)
-	return was != l.open()
 }
 
 // restart begins a window.

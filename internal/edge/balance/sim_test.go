@@ -2,7 +2,6 @@ package balance
 
 import (
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"time"
 
@@ -36,7 +35,8 @@ type scene struct {
 	mend     func(*v1.OriginPoolSpec) // changes the pool
 	rule     rule                     // nil is the product's own
 	patience int64
-	seldom   bool // less than half of the tiers' servers is measured as home
+	clocks   int64 // between the clocks of edges
+	seldom   bool  // less than half of the tiers' servers is measured as home
 }
 
 type simTier struct {
@@ -296,7 +296,7 @@ func (w *world) run() {
 				if w.rule != nil {
 					w.rule.tick(w, i, w.now)
 				} else {
-					e.observe(w.now)
+					e.observe(w.now, w.now+w.skew(i))
 				}
 			}
 			if w.trace != nil {
@@ -309,6 +309,9 @@ func (w *world) run() {
 		}
 	}
 }
+
+// skew is how wrong an edge's clock is.
+func (w *world) skew(edge int) int64 { return w.clocks * int64(edge) }
 
 func (w *world) account(at int64) {
 	a, b := max(w.lastAt, w.from), min(at-second, w.to)
@@ -673,7 +676,7 @@ func (w *world) check() {
 		changed := false
 		for a, o := range e.byAddr {
 			s := &w.servers[w.byAddress[a]]
-			if !s.up && o.ejectedUntil < w.now+math.MaxInt32 {
+			if !s.up && o.ejectedUntil < w.now+100*second {
 				o.ejectedUntil = w.now + 1000*second
 				changed = true
 			}

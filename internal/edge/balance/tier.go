@@ -104,7 +104,7 @@ func (t *tier) found(p *plannedTier) float64 {
 	if !p.adaptive {
 		return math.Inf(1)
 	}
-	return t.limiter.size
+	return t.limiter.limit()
 }
 
 // bounds turns a capacity into numbers of requests: of what is told for the whole tier, the
@@ -134,7 +134,10 @@ func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
 	if limit == math.MaxInt64 {
 		return marks{limit, limit, limit, limit}
 	}
-	kept := max(ceil(float64(limit)*c.Reserve.Fraction()), min(ceil(reserve), limit/2))
+	kept := ceil(float64(limit) * c.Reserve.Fraction())
+	if basket == limit {
+		kept = max(kept, min(ceil(reserve), limit/2))
+	}
 	general := limit - kept
 	if general == 0 && c.Reserve < 100 {
 		general = 1

@@ -17,7 +17,7 @@ func (p *Pool) wake() {
 
 // look takes in what answers showed: limits, reserves, laggards. It is called every tick while
 // the pool is awake, and says whether the pool should stay so.
-func (p *Pool) observe(now int64) bool {
+func (p *Pool) observe(now, wall int64) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := p.view.Load()
@@ -32,7 +32,7 @@ func (p *Pool) observe(now int64) bool {
 			p.lastSent[i], p.lastUse = c.sent, now
 		}
 		if t.adaptive {
-			s.limiter.step(now, c)
+			s.limiter.step(now, wall, c)
 		}
 		s.reserve.look(now, s.baskets.Load())
 		t.mark()
@@ -72,9 +72,9 @@ func (s *Stage) watch(ctx context.Context) {
 		case p := <-s.stirred:
 			list = append(list, p)
 		case <-timer.C:
-			now, kept := s.clock(), list[:0]
+			now, wall, kept := s.clock(), time.Now().UnixNano(), list[:0]
 			for _, p := range list {
-				if p.observe(now) {
+				if p.observe(now, wall) {
 					kept = append(kept, p)
 				}
 			}

@@ -31,12 +31,13 @@ type limiter struct {
 	smooth        float64 // ns: the same lately
 	tail          float64 // the 95th percentile over base
 	occupied      float64 // ns: a place at ease
+	calm          float64 // in flight at ease
 	hunger        float64 // asked for over admitted, lately
 	rate, wait    float64 // of the last window: answers a ns, and ns
 
 	row     int64   // when the cuts began that go on, 0 when none does
 	rowLow  float64 // the most that answers took since
-	rowSize float64 // what was in flight before
+	rowSize float64 // the limit before, or what was in flight at ease
 
 	ebb float64 // the limit while edges ebb together; 0 is no ebb
 }
@@ -130,7 +131,7 @@ func (l *limiter) decide(now int64, w *window, c load) {
 	l.rate = max(0, sent-float64(c.inFlight-l.inFlight)) / took
 	if l.base == 0 {
 		l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
-		l.occupied = w.low
+		l.occupied, l.calm = w.low, float64(c.inFlight)
 	}
 	keep := math.Exp(-took / float64(time.Second))
 	l.hunger = keep*l.hunger + (1-keep)*min((sent+refused)/max(sent, 1), 100)
@@ -166,7 +167,7 @@ func (l *limiter) limit() float64 {
 // begin begins an ebb: the own part of the queue is let drain.
 func (l *limiter) begin(now int64, c load) {
 	n := float64(c.inFlight)
-	l.ebb = max(leastSize, min(0.9*n, max(0.6*n, n-l.rate*l.wait)))
+	l.ebb = max(leastSize, min(0.95*n, max(0.7*n, n-l.rate*l.wait)))
 	l.pause(now, l.base+l.wait)
 	l.sent, l.refused, l.inFlight = c.sent, c.refused, c.inFlight
 }
@@ -191,14 +192,11 @@ func (l *limiter) aim() float64 {
 // cut takes what is too much of the queue away, or finds that there is none.
 func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
 	if l.row == 0 {
-		l.row, l.rowLow, l.rowSize = now, w.low, max(float64(inFlight), leastSize)
-		if !l.open() {
-			l.rowSize = max(leastSize, min(l.size, l.rowSize))
-		}
+		l.row, l.rowLow, l.rowSize = now, w.low, min(l.size, l.calm)
 	}
 	l.rowLow = max(l.rowLow, w.low)
 	if l.open() {
-		l.size = max(l.rate*(l.occupied+l.aim()), rowLeast*l.rowSize)
+		l.size = l.rate * (l.occupied + l.aim())
 	} else {
 		l.size -= min(gain*l.rate*excess, l.size/2)
 	}
@@ -208,7 +206,7 @@ func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
 		return
 	}
 	// Far fewer were in flight for a while. A queue would have become shorter by that.
-	if hoped := l.rowLow - l.base - l.aim(); l.size <= 0.6*l.rowSize && l.rowLow-w.low < 0.3*hoped {
+	if hoped := l.rowLow - l.base - l.aim(); l.size <= 0.7*l.rowSize && l.rowLow-w.low < 0.3*hoped {
 		l.occupied *= w.low / l.base
 		l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
 		l.size = l.rowSize
@@ -235,6 +233,7 @@ func (l *limiter) ease(w *window, took float64, inFlight int64) {
 		l.base += (l.smooth - l.base) * min(1, took/(riseSeconds*1e9))
 	}
 	l.tail += a * (w.tail/w.low - l.tail)
+	l.calm += a * (float64(inFlight) - l.calm)
 	if l.rate > 0 {
 		l.occupied += a * (float64(inFlight)/l.rate - l.occupied)
 	}

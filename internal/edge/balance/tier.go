@@ -39,13 +39,14 @@ type marks struct {
 	basket  int64 // for visitors with a basket; more than limit when that is only an estimate
 	general int64 // for the others: limit less the reserve
 	soft    int64 // for new anonymous visitors, as long as another tier has room
+	found   bool  // limit is not what was told
 }
 
 const rampTimeBits = 40
 
 func newTier(name string, c tierCounters) *tier {
 	t := &tier{name: name, counters: c, limiter: newLimiter()}
-	t.marks.Store(&marks{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64})
+	t.marks.Store(&marks{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, false})
 	return t
 }
 
@@ -132,7 +133,7 @@ func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
 		}
 	}
 	if limit == math.MaxInt64 {
-		return marks{limit, limit, limit, limit}
+		return marks{limit: limit, basket: limit, general: limit, soft: limit}
 	}
 	kept := ceil(float64(limit) * c.Reserve.Fraction())
 	if basket == limit {
@@ -143,7 +144,7 @@ func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
 		general = 1
 	}
 	soft := min(general, max(1, ceil(float64(limit)*share)))
-	return marks{limit, basket, general, soft}
+	return marks{limit, basket, general, soft, basket > limit}
 }
 
 // ceil rounds up, but not for what binary fractions add to a product such as 400 × 0.2.
@@ -166,9 +167,10 @@ func (t *tier) softBound(m *marks, now int64) int64 {
 }
 
 // spilled starts the slow return: a first visitor was sent on at the soft mark. Until the
-// bound has grown back the tier keeps a tenth free, so that it does not flap.
+// bound has grown back the tier keeps a tenth free, so that it does not flap. A limit that was
+// found needs none of this: it stays while there is any waiting, and grows back as slowly.
 func (t *tier) spilled(m *marks, now int64) {
-	if m.limit != math.MaxInt64 && t.ramp.Load() == 0 {
+	if m.limit != math.MaxInt64 && !m.found && t.ramp.Load() == 0 {
 		t.startRamp(0, max(1, m.soft-max(1, m.limit/10)), now)
 	}
 }

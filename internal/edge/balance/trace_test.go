@@ -26,7 +26,7 @@ func TestTrace(t *testing.T) {
 			for _, e := range w.edges {
 				h := e.plan[0].state
 				l := &h.limiter
-				line += fmt.Sprintf(" [%3d of %4.0f s%3d base %4.1f h %.2f res %.0f l%d r%x]", h.inFlight.Load(), l.size, h.marks.Load().soft%10000, l.base/1e6, l.hunger, h.reserve.wanted(), e.laggardCount(), h.ramp.Load()>>rampTimeBits)
+				line += fmt.Sprintf(" [%3d of %4.0f s%3d base %4.1f h %.2f w%4.1f l%d r%d]", h.inFlight.Load(), l.size, h.marks.Load().soft%10000, l.base/1e6, l.hunger, l.wait/1e6, e.laggardCount(), h.ramp.Load()>>rampTimeBits)
 			}
 			fmt.Println(line)
 		}

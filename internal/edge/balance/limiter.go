@@ -27,6 +27,7 @@ type limiter struct {
 	sent, refused uint64
 	inFlight      int64
 	size          float64 // the limit; +Inf is none
+	seen          float64 // answers since ever, as far as they matter
 	base          float64 // ns: the quicker answers at ease
 	smooth        float64 // ns: the same lately
 	tail          float64 // the 95th percentile over base
@@ -129,9 +130,8 @@ func (l *limiter) decide(now int64, w *window, c load) {
 	took := float64(now - l.began)
 	sent, refused := float64(c.sent-l.sent), float64(c.refused-l.refused)
 	l.rate = max(0, sent-float64(c.inFlight-l.inFlight)) / took
-	if l.base == 0 {
-		l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
-		l.occupied, l.calm = w.low, float64(c.inFlight)
+	if l.seen < reach {
+		l.meet(w, c.inFlight)
 	}
 	keep := math.Exp(-took / float64(time.Second))
 	l.hunger = keep*l.hunger + (1-keep)*min((sent+refused)/max(sent, 1), 100)
@@ -154,6 +154,17 @@ func (l *limiter) decide(now int64, w *window, c load) {
 	default:
 		l.ease(w, took, c.inFlight)
 	}
+}
+
+// meet takes the first answers of all as those of a tier at ease. An ebb mends that when it is wrong.
+func (l *limiter) meet(w *window, inFlight int64) {
+	a := w.n / (l.seen + w.n)
+	l.seen += w.n
+	l.smooth += a * (w.low - l.smooth)
+	l.tail += a * (w.tail/w.low - l.tail)
+	l.occupied += a * (w.low - l.occupied)
+	l.calm += a * (float64(inFlight) - l.calm)
+	l.base = l.smooth
 }
 
 // limit is how many the tier takes; +Inf is any number.

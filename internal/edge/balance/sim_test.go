@@ -124,6 +124,7 @@ type simServer struct {
 	tier    int
 	address string
 	up      bool
+	away    bool    // it is up, and no check has seen it
 	slow    float64 // factor
 	busy    int
 	epoch   int32 // of a crash
@@ -310,6 +311,15 @@ func (w *world) run() {
 	}
 }
 
+// homeFree says that a fifth of home's slots is free, of those that are as quick as ever and that
+// health has not put aside.
+func (w *world) homeFree() bool {
+	if w.nHS == 0 {
+		return float64(w.nBusy[0]) < 0.8*float64(w.nLive[0])
+	}
+	return float64(w.nHB) < 0.8*float64(w.nHS)
+}
+
 // skew is how wrong an edge's clock is.
 func (w *world) skew(edge int) int64 { return w.clocks * int64(edge) }
 
@@ -435,7 +445,7 @@ func (w *world) try(id int32) {
 		}
 	} else if t >= w.from+3*second && t < w.to && s.at > 0 {
 		w.sentOn++
-		if float64(w.nBusy[0]) < 0.8*float64(w.nLive[0]) {
+		if w.homeFree() {
 			w.wasted++
 		}
 	} else if t >= w.to+5*second {
@@ -631,11 +641,7 @@ func (w *world) revive(tier, from, to int) {
 		if k := w.index(i); s.tier != tier || k < from || k >= to || s.up {
 			continue
 		}
-		s.up = true
-		w.nLive[tier] += int64(w.tiers[tier].slots)
-		if tier == 0 && s.slow == 1 {
-			w.nHS += int64(w.tiers[tier].slots)
-		}
+		s.up, s.away = true, true
 	}
 }
 
@@ -671,6 +677,15 @@ func (w *world) index(i int) int {
 // check is active health: a server that is down is found, and one that is up again, by the next
 // look, a second apart. It ejects as a failed check does.
 func (w *world) check() {
+	for i := range w.servers {
+		if s := &w.servers[i]; s.away {
+			s.away = false
+			w.nLive[s.tier] += int64(w.tiers[s.tier].slots)
+			if s.tier == 0 && s.slow == 1 {
+				w.nHS += int64(w.tiers[s.tier].slots)
+			}
+		}
+	}
 	for _, e := range w.edges {
 		e.mu.Lock()
 		changed := false

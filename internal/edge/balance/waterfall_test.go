@@ -3,6 +3,7 @@ package balance
 import (
 	"flag"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -64,6 +65,14 @@ func (f *figures) row(name string) string {
 }
 
 func exponential(r *rand.Rand) float64 { return r.ExpFloat64() * 20 * float64(ms) }
+
+// lognormal has the mean of exponential and a heavier tail.
+func lognormal(r *rand.Rand) float64 {
+	const sigma = 1.2
+	return math.Exp(r.NormFloat64()*sigma-sigma*sigma/2) * 20 * float64(ms)
+}
+
+func even(r *rand.Rand) float64 { return (18 + 4*r.Float64()) * float64(ms) }
 
 // homeAndOverflow: 10 servers of 20 slots and 20 ms are 10,000 requests a second; overflow has twice that.
 func homeAndOverflow() []simTier {
@@ -127,6 +136,13 @@ func scenes(long bool) []scene {
 		}),
 		with("an edge lost and back in the spike", func(s *scene) {
 			s.events = []simEvent{{third, func(w *world) { w.edges[1].alive = false }}, {back, func(w *world) { w.restart(1) }}}
+		}),
+		with("spike, clocks apart", func(s *scene) { s.clocks = 3 * second }),
+		with("spike, lognormal", func(s *scene) { s.service = lognormal }),
+		with("spike, even service", func(s *scene) { s.service = even }),
+		with("spike, a small home", func(s *scene) {
+			s.tiers = []simTier{{"home", 2, 8, 5 * ms}, {"overflow", 4, 8, 30 * ms}}
+			s.peak, s.rate = 1200, step(.048, .12, from, to)
 		}),
 		with("reload in the spike", func(s *scene) {
 			for i := range int64(8) {

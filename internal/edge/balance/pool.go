@@ -57,6 +57,8 @@ type origin struct {
 	_        [24]byte      // keeps the counters of two origins on two cache lines
 	check    *check        // nil without active checks; guarded by Pool.mu, like what follows
 	pace     pace
+	in       atomic.Pointer[tier] // that counts the reports
+	report   report
 
 	ejectedUntil int64
 	ejections    int64 // lately, for the growing time
@@ -137,6 +139,7 @@ func (p *Pool) update(spec *v1.OriginPoolSpec, checks *checks) error {
 		if !o.marked {
 			checks.leave(o.check, p)
 			p.origins.Close(o.target())
+			o.report.forget(o.in.Swap(nil))
 			delete(p.byAddr, address)
 			continue
 		}
@@ -192,7 +195,9 @@ func (p *Pool) makePlan() {
 		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: i < len(p.spec.Tiers)-1}
 		for _, so := range st.Origins {
 			o := p.byAddr[so.Address]
-			o.marked = true
+			if o.marked = true; o.in.Load() != t {
+				o.report.forget(o.in.Swap(t))
+			}
 			if w := int64(v1.Value(so.Weight)); w > 0 {
 				pt.members = append(pt.members, member{o, w})
 				pt.weight += w

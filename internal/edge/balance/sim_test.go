@@ -35,8 +35,9 @@ type scene struct {
 	mend     func(*v1.OriginPoolSpec) // changes the pool
 	rule     rule                     // nil is the product's own
 	patience int64
-	clocks   int64 // between the clocks of edges
-	seldom   bool  // less than half of the tiers' servers is measured as home
+	reports  func(inFlight int64, slots int) (Load, bool) // what origins say
+	clocks   int64                                        // between the clocks of edges
+	seldom   bool                                         // less than half of the tiers' servers is measured as home
 }
 
 type simTier struct {
@@ -157,6 +158,7 @@ type simRequest struct {
 	tried    Tried
 	refs     int8
 	gen      int16
+	said     int64 // in flight at the server, when it answered
 }
 
 type simEdge struct {
@@ -488,7 +490,7 @@ func (w *world) begin(s *simServer, id int32) {
 func (w *world) done(id int32) {
 	r := &w.requests[id]
 	s := &w.servers[r.server]
-	r.epoch = -1
+	r.epoch, r.said = -1, int64(s.busy+len(s.queue)-s.head)
 	s.busy--
 	w.nBusy[s.tier]--
 	if s.tier == 0 && s.slow == 1 {
@@ -520,6 +522,11 @@ func (w *world) answer(id int32) {
 			w.rule.answered(int(r.edge), r.slot.tier, r.slot.start, w.now)
 		} else {
 			r.slot.Answered(w.now)
+			if w.reports != nil {
+				if l, ok := w.reports(r.said, w.tiers[s.tier].slots); ok {
+					r.slot.Reported(l, w.now)
+				}
+			}
 		}
 	}
 	w.release(r, Succeeded)

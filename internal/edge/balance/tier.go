@@ -15,6 +15,8 @@ type tier struct {
 	begun    bool // well has been set once
 	limiter  limiter
 	reserve  reserve
+	told     told
+	use      useLimit
 	weight   int64 // of the origins that were well when the marks were made
 
 	marks atomic.Pointer[marks]
@@ -45,7 +47,7 @@ type marks struct {
 const rampTimeBits = 40
 
 func newTier(name string, c tierCounters) *tier {
-	t := &tier{name: name, counters: c, limiter: newLimiter()}
+	t := &tier{name: name, counters: c, limiter: newLimiter(), told: told{math.Inf(1), -1}, use: useLimit{size: math.Inf(1)}}
 	t.marks.Store(&marks{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, false})
 	return t
 }
@@ -100,12 +102,14 @@ func (t *plannedTier) mark() {
 	}
 }
 
-// found is the limit that nobody told; +Inf when there is none.
+// found is the limit that the operator did not tell, +Inf when there is none: from the time of
+// answers and from utilization for what is in flight from here, and what the origins say for all.
 func (t *tier) found(p *plannedTier) float64 {
 	if !p.adaptive {
 		return math.Inf(1)
 	}
-	return t.limiter.limit()
+	own := min(t.limiter.limit(), t.use.size)
+	return min(own+float64(t.others.Load()), t.told.limit)
 }
 
 // bounds turns a capacity into numbers of requests: of what is told for the whole tier, the

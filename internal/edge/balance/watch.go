@@ -31,17 +31,19 @@ func (p *Pool) observe(now, wall int64) bool {
 		if c.sent != p.lastSent[i] {
 			p.lastSent[i], p.lastUse = c.sent, now
 		}
-		if t.adaptive {
-			s.limiter.step(now, wall, c)
-		}
-		s.reserve.look(now, s.baskets.Load())
-		t.mark()
 		if p.ticks%laggardLook == 0 && i < len(w.tiers) {
 			for _, m := range w.tiers[i].members {
 				m.o.look()
 			}
 			t.laggards(&w.tiers[i], p.scratch[:])
+			s.told = w.tiers[i].gather(now)
 		}
+		if t.adaptive {
+			s.limiter.step(now, wall, c)
+			s.use.step(now, s.told.use, c)
+		}
+		s.reserve.look(now, s.baskets.Load())
+		t.mark()
 	}
 	if active || now-p.lastUse < int64(asleepAfter) {
 		return true

@@ -10,6 +10,8 @@ import (
 	"testing"
 )
 
+var onlyScene = flag.String("scene", "", "run the scenes with this in their name")
+
 var allScenes = flag.Bool("scenes", false, "run every scene at full length and print the table")
 
 // outcome is what a run came to.
@@ -70,6 +72,12 @@ func exponential(r *rand.Rand) float64 { return r.ExpFloat64() * 20 * float64(ms
 func lognormal(r *rand.Rand) float64 {
 	const sigma = 1.2
 	return math.Exp(r.NormFloat64()*sigma-sigma*sigma/2) * 20 * float64(ms)
+}
+
+func exact(inFlight int64, slots int) (Load, bool) { return Load{inFlight, int64(slots), -1}, true }
+
+func utilization(inFlight int64, slots int) (Load, bool) {
+	return Load{-1, -1, float64(inFlight) / float64(slots)}, true
 }
 
 func even(r *rand.Rand) float64 { return (18 + 4*r.Float64()) * float64(ms) }
@@ -144,6 +152,17 @@ func scenes(long bool) []scene {
 			s.tiers = []simTier{{"home", 2, 8, 5 * ms}, {"overflow", 4, 8, 30 * ms}}
 			s.peak, s.rate = 1200, step(.048, .12, from, to)
 		}),
+		with("spike, origins report", func(s *scene) { s.reports = exact }),
+		with("spike 2.5, origins report", func(s *scene) {
+			s.rate, s.peak, s.reports = step(.6, 2.5, from, to), 25_000, exact
+		}),
+		with("spike, origins report utilization", func(s *scene) { s.reports = utilization }),
+		with("spike, origins lie that they are idle", func(s *scene) {
+			s.reports = func(int64, int) (Load, bool) { return Load{0, 10_000_000, 0}, true }
+		}),
+		with("spike, home tells a third of its slots", func(s *scene) {
+			s.reports = func(n int64, slots int) (Load, bool) { return Load{n, int64(slots) / 3, -1}, true }
+		}),
 		with("reload in the spike", func(s *scene) {
 			for i := range int64(8) {
 				s.events = append(s.events, simEvent{from + (to-from)*(i+1)/9, func(w *world) {
@@ -174,6 +193,9 @@ func TestScenes(t *testing.T) {
 	var b strings.Builder
 	b.WriteString("\n" + figuresHead)
 	for _, s := range scenes(*allScenes) {
+		if !strings.Contains(s.name, *onlyScene) {
+			continue
+		}
 		w := newWorld(s)
 		w.run()
 		f := w.figures()

@@ -85,10 +85,27 @@ type Slot struct {
 	Panicked bool // nobody in the pool is well, and the origin was chosen all the same
 	// skipped says why the tiers before this one, or the one with the basket, were not chosen.
 	skipped [maxTiers]Reason
-	at      int   // index of the tier
-	start   int64 // the pool's clock
-	basket  bool  // of a visitor with a basket
+	at      int    // index of the tier
+	start   int64  // the pool's clock
+	basket  bool   // of a visitor with a basket
+	wanted  Reason // why the tier of first choice was not chosen
 }
+
+// Spill is why the slot is not in the pool's first tier, or not in the one with the visitor's basket: soft, hard,
+// unhealthy, tried, stayed or sticky. It is empty when it is.
+func (s *Slot) Spill() string {
+	r := s.wanted
+	switch {
+	case s.at == 0 && !s.Spilled:
+		return ""
+	case r == ReasonNone:
+		r = s.Reason
+	}
+	return spillCodes[r]
+}
+
+// spillCodes are the reasons without the way they are written in a trail.
+var spillCodes = [...]string{"", "sticky", "", "stayed", "soft", "hard", "unhealthy", "tried"}
 
 // Tier is the name of the tier.
 func (s *Slot) Tier() string { return s.tier.name }
@@ -187,7 +204,9 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	if s.at > 0 {
 		w.sentOn(&s, s.at)
 	}
-	s.Spilled = s.at != max(basket, 0)
+	if s.Spilled = s.at != max(basket, 0); s.Spilled {
+		s.wanted = s.skipped[max(basket, 0)]
+	}
 	if basket < s.at {
 		clear(s.skipped[s.at+1:]) // of a first round
 	}

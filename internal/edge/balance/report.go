@@ -1,9 +1,14 @@
 package balance
 
 import (
+	"errors"
 	"math"
 	"sync/atomic"
 	"time"
+
+	"github.com/relais-edge/relais/internal/edge/loadreport"
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
 )
 
 // Load is what an origin says of its load on an answer. A negative number was not said.
@@ -133,4 +138,32 @@ func (l *useLimit) step(now int64, use float64, c load) {
 			l.size = math.Inf(1)
 		}
 	}
+}
+
+// hear takes in when the origin answered and what it says of its load, which is not for visitors.
+func (a *attempt) hear(x *stage.Exchange, resp *message.Response) {
+	now := a.stage.now(x)
+	a.slot.Answered(now)
+	own, orca := resp.Get(message.RelaisLoad), resp.Get(message.EndpointLoadMetrics)
+	if own == nil && orca == nil {
+		return
+	}
+	var r loadreport.Report
+	var err error
+	if own != nil {
+		r, err = loadreport.Relais(own)
+	} else {
+		r, err = loadreport.ORCA(orca)
+	}
+	switch {
+	case err == nil:
+		a.pool.counters.reports.Inc()
+		a.slot.Reported(Load{r.InFlight, r.Limit, r.Utilization}, now)
+	case errors.Is(err, loadreport.ErrEmpty): // it says other things, to others
+	default:
+		a.pool.counters.badReports.Inc()
+		x.MarkDetail(name, "load-report-refused", err.Error())
+	}
+	resp.Del(message.RelaisLoad)
+	resp.Del(message.EndpointLoadMetrics)
 }

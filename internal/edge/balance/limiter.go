@@ -36,9 +36,7 @@ type limiter struct {
 	hunger        float64 // asked for over admitted, lately
 	rate, wait    float64 // of the last window: answers a ns, and ns
 
-	row     int64   // when the cuts began that go on, 0 when none does
-	rowLow  float64 // the most that answers took since
-	rowSize float64 // the limit before, or what was in flight at ease
+	row row
 
 	ebb float64 // the limit while edges ebb together; 0 is no ebb
 }
@@ -146,10 +144,10 @@ func (l *limiter) decide(now int64, w *window, c load) {
 		l.cut(now, w, l.wait-aim-doubt, c.inFlight)
 	case refused > 0:
 		if l.wait < aim {
-			l.row = 0
+			l.row = row{}
 		}
 		if l.wait < aim && !l.open() {
-			l.size += max(1, min(gain*l.rate*(aim-l.wait), growth*l.size))
+			l.size += max(1, growth*l.size*(aim-l.wait)/aim)
 		}
 	default:
 		l.ease(w, took, c.inFlight)
@@ -202,28 +200,52 @@ func (l *limiter) aim() float64 {
 
 // cut takes what is too much of the queue away, or finds that there is none.
 func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
-	if l.row == 0 {
-		l.row, l.rowLow, l.rowSize = now, w.low, min(l.size, l.calm)
+	if l.row.began == 0 {
+		l.row = row{began: now, floor: rowLeast * min(l.size, l.calm), size: max(l.calm, min(l.size, float64(inFlight)))}
 	}
-	l.rowLow = max(l.rowLow, w.low)
+	least := max(int64(rowTime), int64(6*w.low))
+	if now-l.row.began < least/2 {
+		l.row.early.add(w)
+	} else {
+		l.row.late.add(w)
+	}
 	if l.open() {
 		l.size = l.rate * (l.occupied + l.aim())
 	} else {
 		l.size -= min(gain*l.rate*excess, l.size/2)
 	}
-	l.size = max(l.size, rowLeast*l.rowSize, leastSize)
+	l.size = max(l.size, l.row.floor, leastSize)
 	l.pause(now, w.low)
-	if now-l.row < int64(rowTime) {
-		return
+	if now-l.row.began >= least && l.row.late.n > 0 {
+		l.judge()
 	}
-	// Far fewer were in flight for a while. A queue would have become shorter by that.
-	if hoped := l.rowLow - l.base - l.aim(); l.size <= 0.7*l.rowSize && l.rowLow-w.low < 0.3*hoped {
-		l.occupied *= w.low / l.base
-		l.base, l.smooth, l.tail = w.low, w.low, w.tail/w.low
-		l.size = l.rowSize
-	}
-	l.row = 0
 }
+
+// judge asks, after a row of cuts, whether they helped. Far fewer were in flight for a while, by which a
+// queue would have become shorter. If it did not the tier has become slower, and its time is what it is now.
+func (l *limiter) judge() {
+	early, late := l.row.early.mean(), l.row.late.mean()
+	if hoped := early - l.base - l.aim(); l.size <= 0.8*l.row.size && early-late < 0.3*hoped {
+		l.occupied *= late / l.base
+		l.base, l.smooth = late, late
+		l.size = min(l.row.size, 2*l.size)
+	}
+	l.row = row{}
+}
+
+// row is a row of cuts, each window's wait above its bound.
+type row struct {
+	began       int64   // 0 is no row
+	floor       float64 // of the limit, until the row is judged
+	size        float64 // the limit before, or what was in flight
+	early, late average // of low
+}
+
+type average struct{ n, sum float64 }
+
+func (a *average) add(w *window) { a.n, a.sum = a.n+w.n, a.sum+w.n*w.low }
+
+func (a *average) mean() float64 { return a.sum / max(a.n, 1) }
 
 // pause has the next window begin when answers of requests sent from now on come as they do
 // in a steady state: the first ones are the quick ones.
@@ -235,7 +257,7 @@ func (l *limiter) pause(now int64, low float64) {
 // ease learns what the tier is like when it has room for all, and lets go of a limit that
 // nobody meets.
 func (l *limiter) ease(w *window, took float64, inFlight int64) {
-	l.row = 0
+	l.row = row{}
 	a := w.n / (w.n + reach)
 	l.smooth += a * (w.low - l.smooth)
 	if l.smooth < l.base {

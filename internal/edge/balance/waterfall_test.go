@@ -218,6 +218,8 @@ func goalsOf(name string) goals {
 	case "spike, a small home":
 		spike.early = 4
 		spike.waste = 5
+	case "spike, origins lie that they are idle":
+		spike.moved = 5
 	case "spike, origins report utilization":
 		spike.used, spike.waste = 75, 20
 	case "spike, home tells a third of its slots":

@@ -19,7 +19,7 @@ import (
 //
 // All methods but those of hist are called with the pool's lock held.
 type limiter struct {
-	hist histogram
+	hist latencies
 	last [buckets]uint32 // of hist, when the window began
 
 	began         int64 // the window, by the pool's clock; 0 is before the first
@@ -76,6 +76,14 @@ func (l *limiter) open() bool { return math.IsInf(l.size, 1) }
 func (l *limiter) scale(by float64) {
 	if !l.open() {
 		l.size = max(leastSize, l.size*by)
+	}
+}
+
+// comeBack is for a tier that was gone. What it takes now nobody knows, so a limit stands at what it had in
+// flight at ease and half more, for the slow return to be measured by.
+func (l *limiter) comeBack() {
+	if l.open() && l.calm > 0 {
+		l.size = max(leastSize, 1.5*l.calm)
 	}
 }
 

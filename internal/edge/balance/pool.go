@@ -28,6 +28,7 @@ type Pool struct {
 	mem     atomic.Pointer[residents]
 	retries budget
 
+	zone  string // of this edge; set before the first update
 	awake atomic.Bool
 	stir  func(*Pool) // has the pool watched; nil in tests that watch themselves
 
@@ -178,21 +179,19 @@ func (p *Pool) openNew(spec *v1.OriginPoolSpec) (map[string]stage.Target, error)
 func (p *Pool) makePlan() {
 	used := map[string]*tier{}
 	p.plan = make([]plannedTier, 0, len(p.spec.Tiers))
-	for i := range p.spec.Tiers {
-		if i == maxTiers {
-			break
-		}
-		st := &p.spec.Tiers[i]
+	ranks := ranked(p.spec.Tiers, p.zone)
+	for i, at := range ranks {
+		st := &p.spec.Tiers[at]
 		name := st.Name
 		if name == "" {
-			name = "tier-" + strconv.Itoa(i)
+			name = "tier-" + strconv.Itoa(at)
 		}
 		t := p.tiers[name]
 		if t == nil || used[name] != nil {
 			t = newTier(name, p.metrics.tier(p.key, name))
 		}
 		used[name] = t
-		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: i < len(p.spec.Tiers)-1}
+		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: st.Capacity.Adaptive != "off" && (i < len(ranks)-1 || st.Capacity.Adaptive == "on")}
 		for _, so := range st.Origins {
 			o := p.byAddr[so.Address]
 			if o.marked = true; o.in.Load() != t {
@@ -242,7 +241,11 @@ func (p *Pool) look(now int64) *view {
 	for i := range p.plan {
 		t := &p.plan[i]
 		v.tiers[i] = t.view(p.spec.Algorithm, now, v.panicked)
-		v.remember = v.remember || i < len(p.plan)-1 && (t.adaptive || t.capacity.InFlight > 0)
+		v.remember = v.remember || i < len(p.plan)-1 && (t.adaptive || v1.Value(t.capacity.InFlight) > 0)
+		if well := len(v.tiers[i].members) > 0 && !v.panicked; well && t.adaptive && t.state.begun && !t.state.well {
+			t.state.limiter.comeBack()
+			t.mark()
+		}
 		t.state.turn(len(v.tiers[i].members) > 0 && !v.panicked, now)
 	}
 	p.view.Store(v)

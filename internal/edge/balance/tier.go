@@ -120,8 +120,8 @@ func (t *tier) found(p *plannedTier) float64 {
 // may go half beyond: others are kept away then, and the estimate follows.
 func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
 	limit := int64(math.MaxInt64)
-	if c.InFlight > 0 {
-		limit = int64(c.InFlight)
+	if told := v1.Value(c.InFlight); told > 0 {
+		limit = int64(told)
 		if all > 0 {
 			limit = (limit*part + all - 1) / all
 		}

@@ -12,14 +12,14 @@ const (
 	buckets    = 168
 )
 
-// histogram counts how long answers took. It only grows; a window is a difference.
-type histogram struct {
+// latencies counts how long answers took. It only grows; a window is a difference.
+type latencies struct {
 	from  atomic.Int64 // requests sent earlier do not count
 	count [buckets]atomic.Uint32
 }
 
 // add counts an answer at the time now to a request of the time sent.
-func (h *histogram) add(sent, now int64) {
+func (h *latencies) add(sent, now int64) {
 	if sent >= h.from.Load() {
 		h.count[bucketOf(now-sent)].Add(1)
 	}
@@ -50,14 +50,14 @@ type window struct {
 	tail   float64 // 95th percentile
 }
 
-func (h *histogram) copy(to *[buckets]uint32) {
+func (h *latencies) copy(to *[buckets]uint32) {
 	for i := range to {
 		to[i] = h.count[i].Load()
 	}
 }
 
 // since compares with an earlier copy.
-func (h *histogram) since(last *[buckets]uint32) (w window) {
+func (h *latencies) since(last *[buckets]uint32) (w window) {
 	var diff [buckets]uint32
 	n := uint64(0)
 	for i := range diff {

@@ -54,13 +54,14 @@ const (
 	// maxHunger bounds how much longer a wait an edge bears for those that it sends away.
 	maxHunger   = 2.0
 	leastSize   = 4.0
-	gain        = 0.5         // of what is too much in the queue is cut
-	growth      = 0.15        // the most that a limit grows in a window
-	unusedRate  = 0.10        // a limit that nobody meets grows by so much a second
-	openAt      = 4.0         // times what is in flight, where it ends
-	riseSeconds = 20.0        // in which base follows answers that grew slower at ease
-	rowTime     = time.Second // of cuts, after which they must have helped
-	rowLeast    = 0.4         // of what was in flight is kept until then
+	gain        = 0.5             // of what is too much in the queue is cut
+	growth      = 0.15            // the most that a limit grows in a window
+	unusedRate  = 0.10            // a limit that nobody meets grows by so much a second
+	openAt      = 4.0             // times what is in flight, where it ends
+	riseSeconds = 20.0            // in which base follows answers that grew slower at ease
+	rowTime     = 2 * time.Second // of cuts, after which they must have helped
+	floorShare  = 0.5             // of what is in flight at ease is kept
+	rebaseAt    = 2.5             // times the bound of the wait, above which a tier may count as slower
 	// Edges ebb together, by the clock on the wall, for ebbTime in each ebbEvery: all let their part of
 	// the queue drain, so that what a tier at ease is like can be seen while it never is.
 	ebbEvery = 8 * time.Second
@@ -77,6 +78,7 @@ func (l *limiter) scale(by float64) {
 	if !l.open() {
 		l.size = max(leastSize, l.size*by)
 	}
+	l.calm *= by
 }
 
 // comeBack is for a tier that was gone. What it takes now nobody knows, so a limit stands at what it had in
@@ -202,16 +204,19 @@ func (l *limiter) learn(w *window) {
 
 // aim is the wait that is borne, in ns.
 func (l *limiter) aim() float64 {
-	a := min(max(costShare*l.tail, 0.1), 1) * l.base
-	return a * min(math.Sqrt(max(1, l.hunger)), maxHunger)
+	return l.plainAim() * min(math.Sqrt(max(1, l.hunger)), maxHunger)
 }
 
-// cut takes what is too much of the queue away, or finds that there is none.
+// plainAim is the same for an edge that sends nobody away.
+func (l *limiter) plainAim() float64 { return min(max(costShare*l.tail, 0.1), 1) * l.base }
+
+// cut takes what is too much of the queue away. It keeps a part of what was in flight at ease: a tier
+// that became slow has its places all the same.
 func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
 	if l.row.began == 0 {
-		l.row = row{began: now, floor: rowLeast * min(l.size, l.calm), size: max(l.calm, min(l.size, float64(inFlight)))}
+		l.row = row{began: now, size: max(l.calm, min(l.size, float64(inFlight)))}
 	}
-	least := max(int64(rowTime), int64(6*w.low))
+	least := max(int64(rowTime), int64(8*w.low))
 	if now-l.row.began < least/2 {
 		l.row.early.add(w)
 	} else {
@@ -222,18 +227,25 @@ func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
 	} else {
 		l.size -= min(gain*l.rate*excess, l.size/2)
 	}
-	l.size = max(l.size, l.row.floor, leastSize)
+	l.size = max(l.size, l.floor())
 	l.pause(now, w.low)
 	if now-l.row.began >= least && l.row.late.n > 0 {
 		l.judge()
 	}
 }
 
-// judge asks, after a row of cuts, whether they helped. Far fewer were in flight for a while, by which a
-// queue would have become shorter. If it did not the tier has become slower, and its time is what it is now.
+// floor is the least that cuts leave.
+func (l *limiter) floor() float64 { return max(leastSize, floorShare*l.calm) }
+
+// judge asks, after a row of cuts down to the floor, whether they helped. A queue would have become shorter. If
+// the answers are still far too slow the tier has become slower, and its time is what it is now.
+//
+// It is a guess, as others may keep the queue up, and a wrong one makes this edge the next who does so.
+// Therefore it needs much; what is in between is for the ebb to find.
 func (l *limiter) judge() {
 	early, late := l.row.early.mean(), l.row.late.mean()
-	if hoped := early - l.base - l.aim(); l.size <= 0.8*l.row.size && early-late < 0.3*hoped {
+	bound := l.base + rebaseAt*l.plainAim()
+	if late > bound && early-late < 0.3*(early-l.base) && l.size <= 1.1*l.floor() {
 		l.occupied *= late / l.base
 		l.base, l.smooth = late, late
 		l.size = min(l.row.size, 2*l.size)

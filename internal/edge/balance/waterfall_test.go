@@ -13,6 +13,8 @@ import (
 
 var onlyScene = flag.String("scene", "", "run the scenes with this in their name")
 
+var sceneSeed = flag.Uint64("seed", 11, "of the scenes")
+
 var allScenes = flag.Bool("scenes", false, "run every scene at full length and print the table")
 
 // outcome is what a run came to.
@@ -107,7 +109,7 @@ func scenes(long bool) []scene {
 	}
 	third := from + (to-from)/4
 	back := from + (to-from)*5/8
-	base := scene{tiers: homeAndOverflow(), service: exponential, seed: 11, warm: 2 * second, from: from, to: to, end: end, peak: 15_000, rate: step(.6, 1.5, from, to)}
+	base := scene{tiers: homeAndOverflow(), service: exponential, seed: *sceneSeed, warm: 2 * second, from: from, to: to, end: end, peak: 15_000, rate: step(.6, 1.5, from, to)}
 	with := func(name string, change func(*scene)) scene {
 		s := base
 		s.name = name
@@ -117,7 +119,7 @@ func scenes(long bool) []scene {
 		return s
 	}
 	calm := func(s *scene) { s.rate, s.peak = step(.6, .6, 0, 0), 6000 }
-	return []scene{
+	list := []scene{
 		with("spike 1.5", nil),
 		with("spike 2.5", func(s *scene) { s.rate, s.peak = step(.6, 2.5, from, to), 25_000 }),
 		with("stays at 2", func(s *scene) {
@@ -178,6 +180,14 @@ func scenes(long bool) []scene {
 			}
 		}),
 	}
+	if long {
+		list = append(list, with("stays at 2 for ten minutes", func(s *scene) {
+			s.end = 620 * second
+			s.to = s.end
+			s.rate, s.peak = step(.6, 2, from, s.end+second), 20_000
+		}))
+	}
+	return list
 }
 
 // restart gives an edge that was gone an empty memory.

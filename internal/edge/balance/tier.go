@@ -148,6 +148,9 @@ func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
 		general = 1
 	}
 	soft := min(general, max(1, ceil(float64(limit)*share)))
+	if basket > limit {
+		soft = min(general, max(1, int64(found)))
+	}
 	return marks{limit, basket, general, soft, basket > limit}
 }
 

@@ -12,7 +12,7 @@ FUZZTIME ?= 20000x
 PARSERRUNS ?= 100000x
 PARSERTIME ?= 30m
 
-.PHONY: help build run test slow check allocs race fuzz fuzz-long e2e conformance testssl acme bench drill-slow generate fmt clean
+.PHONY: help build run test slow check allocs race fuzz fuzz-long e2e conformance testssl acme bench drill-slow drill-overflow drill-chaos generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -45,14 +45,21 @@ fuzz: ## each fuzz target for FUZZTIME, those of the parsers for PARSERRUNS
 fuzz-long: ## the parsers' fuzz targets for PARSERTIME each
 	@tools/fuzz.sh parsers $(PARSERTIME) $(PARSERTIME)
 
-slow: build fuzz-long drill-slow ## what takes hours: long fuzzing, drills; run by hand
+slow: build fuzz-long drill-slow drill-overflow drill-chaos ## what takes hours: long fuzzing, drills; run by hand
 
 drill-slow: build ## ten thousand slow clients beside an ordinary one; nginx and HAProxy too
 	$(GO) run ./test/drill/slow
 
+drill-overflow: build ## a shop's bad days with an overflow cluster; nginx and HAProxy, told the slots, beside it (35 minutes)
+	$(GO) run ./test/drill/overflow
+
+drill-chaos: build ## bad networks and kill -9 between edge and origins; nginx and HAProxy beside it (8 minutes)
+	cd test/chaos && $(GO) run .
+
 e2e: build ## the whole binary, as its users meet it
 	$(GO) test -count=1 -timeout 15m ./test/e2e/...
 	cd test/grpc && $(GO) test -count=1 -timeout 5m ./...
+	cd test/chaos && $(GO) test -count=1 -timeout 5m ./...
 
 conformance: build ## h2spec and ambiguous HTTP against bin/relais; scores may only improve
 	$(GO) run ./test/conformance

@@ -21,7 +21,9 @@ const module = "github.com/relais-edge/relais/"
 // rooms is the plan of the house: each room, its row, and the neighbours in its own row that
 // it may import. A room imports rows below it. ARCHITECTURE.md shows the same table.
 var rooms = []room{
-	{"api/v1", 0, nil},
+	{"internal/http/syntax", 0, nil},
+	{"internal/http/deadline", 0, nil},
+	{"api/v1", 0, []string{"internal/http/syntax"}},
 	{"internal/bundle", 1, nil},
 	{"internal/observe", 1, nil},
 	{"internal/handover", 1, nil},

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	http "github.com/relais-edge/relais/internal/http/syntax"
 )
 
 var formats = [...]string{
@@ -136,7 +138,7 @@ func checkPath(s string) (what, fix string) {
 		c := s[i]
 		switch {
 		case c == '%':
-			if i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2]) {
+			if i+2 >= len(s) || !http.Is(s[i+1], http.Hex) || !http.Is(s[i+2], http.Hex) {
 				return quote(s) + " has a percent sign without two hexadecimal digits", "write %25 for a percent sign"
 			}
 		case c <= ' ' || c >= 0x7f || strings.IndexByte(`"<>\^`+"`{|}", c) >= 0:
@@ -147,10 +149,6 @@ func checkPath(s string) (what, fix string) {
 		return quote(s) + " is not in the normal form to which requests are brought", "write " + quote(clean)
 	}
 	return "", ""
-}
-
-func isHex(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'f' || 'A' <= c && c <= 'F'
 }
 
 func escapePath(s string) string {
@@ -169,15 +167,11 @@ func escapePath(s string) string {
 // checkToken holds s against the grammar of a token (RFC 9110 section 5.6.2).
 func checkToken(s string) (what, fix string) {
 	for i := range len(s) {
-		if c := s[i]; !isAlnum(c) && strings.IndexByte("!#$%&'*+-.^_`|~", c) < 0 {
+		if c := s[i]; !http.Is(c, http.Token) {
 			return quote(s) + " may not hold " + quote(string(rune(c))), "use letters, digits and !#$%&'*+-.^_`|~ (RFC 9110 section 5.6.2)"
 		}
 	}
 	return "", ""
-}
-
-func isAlnum(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
 }
 
 func checkRegexp(s string) (what, fix string) {

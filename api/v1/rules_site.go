@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 func (c *checker) site(s *SiteSpec) {
@@ -192,7 +194,7 @@ func (c *checker) fieldValue(field, s string) {
 		return
 	}
 	for i := range len(s) {
-		if s[i] < ' ' && s[i] != '\t' || s[i] == 0x7f {
+		if !syntax.Is(s[i], syntax.Value) {
 			c.add(field, "may not hold the control character "+quote(s[i:i+1]), "write one line of text")
 			return
 		}

@@ -89,6 +89,7 @@ func (b *browser) send(ctx context.Context, i int, r request, page *bytes.Buffer
 		break
 	}
 	b.g.stats.requests.Add(1)
+	b.tell(r.kind, out.status, err, start)
 	if err != nil {
 		b.g.stats.fail(trouble(ctx, err))
 		return out, err
@@ -99,6 +100,17 @@ func (b *browser) send(ctx context.Context, i int, r request, page *bytes.Buffer
 		b.g.stats.refuse(out.status)
 	}
 	return out, nil
+}
+
+// tell lets whoever wants to know see a request.
+func (b *browser) tell(k kind, status int, err error, start time.Time) {
+	if b.g.cfg.Seen == nil {
+		return
+	}
+	if err != nil {
+		status = 0
+	}
+	b.g.cfg.Seen(Seen{Page: k <= submission, Holder: b.basket, Status: status, Start: start, Took: time.Since(start)})
 }
 
 // learn takes the cookies of an answer.

@@ -61,8 +61,19 @@ type Config struct {
 	// MaxOrders bounds the orders in the report [1,000,000]; when it is reached, no more
 	// are placed.
 	MaxOrders int
+	// Seen is told of every request that has ended, from many goroutines [nobody].
+	Seen func(Seen)
 	// Dial opens connections [TCP from source].
 	Dial func(ctx context.Context, source netip.Addr, network, address string) (net.Conn, error)
+}
+
+// Seen is one request as the visitor saw it.
+type Seen struct {
+	Page   bool // a page or a form, as opposed to a file that a page shows
+	Holder bool // the visitor has something in the basket
+	Status int  // of the answer; 0 when there was none, or not all of it
+	Start  time.Time
+	Took   time.Duration
 }
 
 // Funnel is how visitors go through the shop. The zero value of a field takes the default

@@ -6,6 +6,7 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -160,17 +161,7 @@ func (q *parameter) is(p []byte) bool {
 }
 
 func unhex(a, b byte) (byte, bool) {
-	h, ok1 := hexDigit(a)
-	l, ok2 := hexDigit(b)
+	h, ok1 := syntax.Unhex(a)
+	l, ok2 := syntax.Unhex(b)
 	return h<<4 | l, ok1 && ok2
-}
-
-func hexDigit(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c|0x20 && c|0x20 <= 'f':
-		return c | 0x20 - 'a' + 10, true
-	}
-	return 0, false
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // ranges are sorted, disjoint ranges of addresses.
@@ -113,7 +114,7 @@ func (a *Active) Client(req *message.Request) netip.Addr {
 	switch a.source {
 	case fromRealIP:
 		if req.Count(message.XRealIP) == 1 {
-			found, ok = parseHop(trim(req.Get(message.XRealIP)))
+			found, ok = parseHop(syntax.Trim(req.Get(message.XRealIP)))
 		}
 	case fromForwardedFor:
 		found, ok = a.walk(req, message.XForwardedFor, parseHop)
@@ -122,7 +123,7 @@ func (a *Active) Client(req *message.Request) netip.Addr {
 	case fromSingle:
 		var value []byte
 		if value, ok = single(req, a.Spec.ClientAddress.Field); ok {
-			found, ok = parseHop(trim(value))
+			found, ok = parseHop(syntax.Trim(value))
 		}
 	}
 	if !ok {
@@ -188,10 +189,8 @@ func (a *Active) walk(req *message.Request, id message.ID, parse func([]byte) (n
 // would split it, and then neither part is an address, which is what it deserves.
 func cutLast(list []byte) (item, rest []byte, more bool) {
 	i := bytes.LastIndexByte(list, ',')
-	return trim(list[i+1:]), list[:max(i, 0)], i >= 0
+	return syntax.Trim(list[i+1:]), list[:max(i, 0)], i >= 0
 }
-
-func trim(b []byte) []byte { return bytes.Trim(b, " \t") }
 
 // parseForwarded finds the for parameter of an element of Forwarded (RFC 7239 section 4).
 func parseForwarded(element []byte) (netip.Addr, bool) {
@@ -202,7 +201,7 @@ func parseForwarded(element []byte) (netip.Addr, bool) {
 		} else {
 			element = nil
 		}
-		pair = trim(pair)
+		pair = syntax.Trim(pair)
 		if len(pair) < 4 || !message.EqualFold(pair[:4], "for=") {
 			continue
 		}
@@ -293,14 +292,14 @@ func parseIPv6(b []byte) (netip.Addr, bool) {
 		}
 		group, digits := uint(0), 0
 		for digits < len(b) {
-			d, ok := unhex(b[digits])
+			d, ok := syntax.Unhex(b[digits])
 			if !ok {
 				break
 			}
 			if digits++; digits > 4 {
 				return netip.Addr{}, false
 			}
-			group = group<<4 | d
+			group = group<<4 | uint(d)
 		}
 		if digits < len(b) && b[digits] == '.' {
 			v4, ok := parseIPv4(b)
@@ -336,16 +335,4 @@ func parseIPv6(b []byte) (netip.Addr, bool) {
 		clear(a[gap : 16-(n-gap)])
 	}
 	return netip.AddrFrom16(a), true
-}
-
-func unhex(c byte) (uint, bool) {
-	switch {
-	case c >= '0' && c <= '9':
-		return uint(c - '0'), true
-	case c >= 'a' && c <= 'f':
-		return uint(c-'a') + 10, true
-	case c >= 'A' && c <= 'F':
-		return uint(c-'A') + 10, true
-	}
-	return 0, false
 }

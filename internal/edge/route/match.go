@@ -9,6 +9,7 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -175,8 +176,10 @@ func decodeForm(b []byte) []byte {
 		switch {
 		case b[i] == '+':
 			out = append(out, ' ')
-		case b[i] == '%' && i+2 < len(b) && unhex(b[i+1]) >= 0 && unhex(b[i+2]) >= 0:
-			out = append(out, byte(unhex(b[i+1])<<4|unhex(b[i+2])))
+		case b[i] == '%' && i+2 < len(b) && syntax.Is(b[i+1], syntax.Hex) && syntax.Is(b[i+2], syntax.Hex):
+			hi, _ := syntax.Unhex(b[i+1])
+			lo, _ := syntax.Unhex(b[i+2])
+			out = append(out, hi<<4|lo)
 			i += 2
 		default:
 			out = append(out, b[i])

@@ -1,5 +1,7 @@
 package route
 
+import "github.com/relais-edge/relais/internal/http/syntax"
+
 // normalizePath appends the normal form of a raw path to dst: percent-encoded unreserved
 // characters decoded, hexadecimal digits in upper case, characters that no URI may hold
 // encoded, dot segments removed (RFC 3986 section 6.2.2). Slashes are kept as they are,
@@ -14,12 +16,13 @@ func normalizePath(dst, raw []byte) ([]byte, bool) {
 			if i+2 >= len(raw) {
 				return dst, false
 			}
-			hi, lo := unhex(raw[i+1]), unhex(raw[i+2])
-			if hi < 0 || lo < 0 || hi|lo == 0 {
+			hi, ok1 := syntax.Unhex(raw[i+1])
+			lo, ok2 := syntax.Unhex(raw[i+2])
+			if !ok1 || !ok2 || hi|lo == 0 {
 				return dst, false
 			}
 			i += 2
-			if d := byte(hi<<4 | lo); class[d] == unreserved {
+			if d := hi<<4 | lo; class[d] == unreserved {
 				dst = append(dst, d)
 			} else {
 				dst = append(dst, '%', upperHex[hi], upperHex[lo])
@@ -80,16 +83,6 @@ func removeDots(dst []byte, base int) []byte {
 }
 
 const upperHex = "0123456789ABCDEF"
-
-func unhex(c byte) int {
-	switch {
-	case c >= '0' && c <= '9':
-		return int(c - '0')
-	case c|0x20 >= 'a' && c|0x20 <= 'f':
-		return int(c|0x20-'a') + 10
-	}
-	return -1
-}
 
 const (
 	forbidden  = iota // in a path, only percent-encoded

@@ -6,6 +6,7 @@ import (
 	"math/bits"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // The forms of a field (RFC 7541 section 6).
@@ -235,19 +236,7 @@ func (e *Encoder) equal(f *entry, name, value []byte) bool {
 	if string(e.t.value(f)) != string(value) {
 		return false
 	}
-	return f.id != message.Other || equalFold(e.t.name(f), name)
-}
-
-func equalFold(a, b []byte) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i, c := range a {
-		if d := b[i]; c != d && (c|0x20 != d|0x20 || c|0x20 < 'a' || c|0x20 > 'z') {
-			return false
-		}
-	}
-	return true
+	return f.id != message.Other || syntax.EqualFold(e.t.name(f), name)
 }
 
 // add puts a field into our copy of the peer's table.

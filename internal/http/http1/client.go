@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -32,7 +33,7 @@ func (c *ClientConfig) fill() {
 // Client holds what its connections share: limits, buffers, and the sweeper.
 type Client struct {
 	cfg   ClientConfig
-	watch sweeper
+	watch deadline.Sweeper[*ClientConn]
 	pool  buffers
 }
 
@@ -43,16 +44,16 @@ const clientTick = 50 * time.Millisecond
 func NewClient(cfg ClientConfig) *Client {
 	cfg.fill()
 	c := &Client{cfg: cfg}
-	c.watch.init(clientTick)
+	c.watch.Init(clientTick, (*ClientConn).sweep, (*ClientConn).place)
 	c.pool.init()
 	return c
 }
 
 // Run keeps limits of time and the ends of contexts, 20 times a second, until ctx ends. It blocks.
-func (c *Client) Run(ctx context.Context) error { return c.watch.run(ctx) }
+func (c *Client) Run(ctx context.Context) error { return c.watch.Run(ctx) }
 
 // Conns is the number of connections that are open.
-func (c *Client) Conns() int { return c.watch.len() }
+func (c *Client) Conns() int { return c.watch.Len() }
 
 // NewConn makes a connection to an origin of nc, which may be TLS. Rel is told when
 // an exchange has ended; it may be nil.
@@ -62,7 +63,7 @@ func (c *Client) NewConn(nc net.Conn, rel Releaser) *ClientConn {
 	cc.tcp, cc.raw = socketOf(nc)
 	cc.probe, cc.both = cc.probeStep, cc.bothSteps
 	cc.body.c = cc
-	c.watch.add(cc)
+	c.watch.Add(cc)
 	return cc
 }
 
@@ -150,9 +151,9 @@ func (c *ClientConn) place() *int { return &c.index }
 
 // sweep ends an exchange whose context has ended or whose time is over.
 func (c *ClientConn) sweep(now int64) {
-	for _, g := range [...]*guard{&c.rg, &c.wg} {
-		if p, at, over := g.look(); p != phaseNone && p != phaseBusy && !over && at < now {
-			g.expire(p, at, func() { c.kick(overTime) })
+	for _, g := range [...]*deadline.Guard{&c.rg, &c.wg} {
+		if p, at, over := g.Look(); p != phaseNone && p != phaseBusy && !over && at < now {
+			g.Expire(p, at, func() { c.kick(overTime) })
 		}
 	}
 	c.life.mu.Lock()
@@ -186,8 +187,8 @@ func (c *ClientConn) arm(ctx context.Context) {
 
 // disarm ends it; false when the sweeper had ended it before.
 func (c *ClientConn) disarm() bool {
-	c.rg.set(phaseNone, 0)
-	c.wg.set(phaseNone, 0)
+	c.rg.Set(phaseNone, 0)
+	c.wg.Set(phaseNone, 0)
 	c.life.mu.Lock()
 	defer c.life.mu.Unlock()
 	c.life.armed, c.life.done = false, nil

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -20,8 +21,8 @@ type ClientConn struct {
 	rel   Releaser
 	index int
 	src   source
-	rg    guard
-	wg    guard
+	rg    deadline.Guard
+	wg    deadline.Guard
 	life  life
 	body  responseBody
 
@@ -62,7 +63,7 @@ func (c *ClientConn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
 	}
-	c.cl.watch.remove(c)
+	c.cl.watch.Remove(c)
 	return c.nc.Close()
 }
 
@@ -205,9 +206,9 @@ func (c *ClientConn) release(reusable bool) {
 // headLimit is the time by which the final head must be there.
 func (c *ClientConn) headLimit(t *Try) int64 {
 	w := &c.cl.watch
-	at := w.limit(c.cl.cfg.HeadTimeout)
+	at := w.Limit(c.cl.cfg.HeadTimeout)
 	if !t.Head.IsZero() {
-		at = min(at, max(0, t.Head.Sub(w.epoch).Milliseconds()))
+		at = min(at, w.At(t.Head))
 	}
 	return at
 }
@@ -216,11 +217,11 @@ func (c *ClientConn) headLimit(t *Try) int64 {
 // own limit counts; the sender starts the other when it is done.
 func (c *ClientConn) waitHead(t *Try) {
 	if c.sender != nil && t.Head.IsZero() {
-		if c.rg.set(phaseBusy, 0); c.sender.state.Load() != sendDone {
+		if c.rg.Set(phaseBusy, 0); c.sender.state.Load() != sendDone {
 			return
 		}
 	}
-	c.rg.set(phaseHead, c.headLimit(t))
+	c.rg.Set(phaseHead, c.headLimit(t))
 }
 
 // readHead reads heads until the final one.
@@ -287,7 +288,7 @@ func (c *ClientConn) begin(ctx context.Context, req *message.Request, resp *mess
 		return c.open(resp)
 	}
 	c.strip(resp)
-	c.rg.set(phaseNone, 0)
+	c.rg.Set(phaseNone, 0)
 	c.reusable = h.persistent(c.proto) && !c.partial
 	resp.ContentLength = h.length
 	none := message.NoBody(req.Method, resp.Status)
@@ -330,8 +331,8 @@ func (c *ClientConn) open(resp *message.Response) error {
 		resp.Add(message.Upgrade, append([]byte(nil), up...))
 	}
 	resp.ContentLength = 0
-	c.rg.set(phaseNone, 0)
-	c.wg.set(phaseNone, 0)
+	c.rg.Set(phaseNone, 0)
+	c.wg.Set(phaseNone, 0)
 	resp.Upgrade = &tunnelConn{c: c}
 	return nil
 }

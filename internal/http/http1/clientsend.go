@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // writeError is a failure to write to the origin, as opposed to one of the request's body.
@@ -112,7 +113,7 @@ func (c *ClientConn) writeAndWait(out []byte, t *Try) error {
 	case stepStale:
 		return ErrStale
 	case stepPartial:
-		c.rg.set(phaseNone, 0)
+		c.rg.Set(phaseNone, 0)
 		return c.write(out[c.wrote:], nil, nil)
 	case stepWait:
 		if err == nil {
@@ -153,7 +154,7 @@ func (c *ClientConn) bothSteps(fd uintptr) bool {
 
 // write writes up to three pieces in one call.
 func (c *ClientConn) write(a, b, d []byte) error {
-	c.wg.set(phaseWrite, c.cl.watch.limit(c.cl.cfg.WriteTimeout))
+	c.wg.Set(phaseWrite, c.cl.watch.Limit(c.cl.cfg.WriteTimeout))
 	var n int64
 	var err error
 	switch t, ok := c.nc.(*net.TCPConn); {
@@ -175,7 +176,7 @@ func (c *ClientConn) write(a, b, d []byte) error {
 			}
 		}
 	}
-	c.wg.set(phaseNone, 0)
+	c.wg.Set(phaseNone, 0)
 	if n > 0 && !c.sent { // a sender finds it true
 		c.sent = true
 	}
@@ -282,7 +283,7 @@ func (c *ClientConn) startSender(ctx context.Context, u upload) {
 		}
 		s.state.Store(sendDone)
 		// From here the origin has to answer.
-		c.rg.v.CompareAndSwap(uint64(phaseBusy)<<48, uint64(phaseHead)<<48|uint64(c.cl.watch.limit(c.cl.cfg.HeadTimeout)))
+		c.rg.Follow(phaseBusy, phaseHead, c.cl.watch.Limit(c.cl.cfg.HeadTimeout))
 	}()
 }
 
@@ -296,7 +297,7 @@ func (s *sender) fail(c *ClientConn, err error) {
 		_ = c.nc.SetReadDeadline(past())
 		return
 	}
-	c.rg.v.CompareAndSwap(uint64(phaseBusy)<<48, uint64(phaseHead)<<48|uint64(c.cl.watch.limit(c.cl.cfg.HeadTimeout)))
+	c.rg.Follow(phaseBusy, phaseHead, c.cl.watch.Limit(c.cl.cfg.HeadTimeout))
 }
 
 // sendFault returns what ended the sending, if it was the request's body.
@@ -339,7 +340,7 @@ func (s *sender) stop(c *ClientConn) bool {
 // appendRequest appends the head of a request; false when its parts cannot be sent.
 func appendRequest(b []byte, req *message.Request, t *Try) ([]byte, bool) {
 	method, auth, path := req.MethodName(), req.Authority(), req.Path()
-	if !allToken(method) || !targetBytes(path) || !targetBytes(req.Query()) || !targetBytes(auth) {
+	if !syntax.IsToken(method) || !syntax.All(path, syntax.Target) || !syntax.All(req.Query(), syntax.Target) || !syntax.All(auth, syntax.Target) {
 		return b, false
 	}
 	b = append(b, method...)
@@ -361,10 +362,10 @@ func appendRequest(b []byte, req *message.Request, t *Try) ([]byte, bool) {
 	b = append(b, "\r\n"...)
 	for i := range req.Len() {
 		id, name, value := req.At(i)
-		if id != message.Other && (id == message.Host || hopField(id) || id == message.Expect && req.Body == nil) {
+		if id != message.Other && (id == message.Host || id.PerHop() || id == message.Expect && req.Body == nil) {
 			continue
 		}
-		if !fieldBytes(value) || len(name) == 0 {
+		if !syntax.Plain(value) || len(name) == 0 {
 			return b, false
 		}
 		b = append(b, name...)
@@ -388,7 +389,7 @@ func appendOwn(b []byte, req *message.Request, t *Try) []byte {
 		b = append(b, "Content-Length: 0\r\n"...)
 	}
 	up := req.Get(message.Upgrade)
-	trailers := req.Has(message.TE) && wantsTrailers(&req.Fields)
+	trailers := req.Has(message.TE) && req.Lists(message.TE, "trailers")
 	switch {
 	case t.Upgrade && up != nil:
 		b = append(b, "Connection: Upgrade\r\n"...)
@@ -397,23 +398,4 @@ func appendOwn(b []byte, req *message.Request, t *Try) []byte {
 		b = append(b, "Connection: TE\r\nTE: trailers\r\n"...)
 	}
 	return append(b, "\r\n"...)
-}
-
-func targetBytes(b []byte) bool {
-	for _, c := range b {
-		if chars[c]&isTarget == 0 {
-			return false
-		}
-	}
-	return true
-}
-
-// fieldBytes says that a value has no control byte but tab.
-func fieldBytes(b []byte) bool {
-	for _, c := range b {
-		if c < 0x20 && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
 }

@@ -5,6 +5,7 @@ import (
 	"math/bits"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // What a Connection field asked for.
@@ -33,13 +34,13 @@ type head struct {
 func (h *head) fieldLines(b []byte, p int, f *message.Fields, max int) (int, *fault) {
 	for {
 		start := p
-		var seen uint8
+		var seen syntax.Class
 		for {
 			if p >= len(b) {
 				return 0, nil
 			}
-			c := chars[b[p]]
-			if c&isToken == 0 {
+			c := syntax.Of(b[p])
+			if c&syntax.Token == 0 {
 				break
 			}
 			seen |= c
@@ -69,7 +70,7 @@ func (h *head) fieldLines(b []byte, p int, f *message.Fields, max int) (int, *fa
 		id := message.KnownID(name)
 		value := message.Part{Off: uint32(from), Len: uint32(end - from)}
 		if id == message.Other {
-			if seen&isUnderscore != 0 && collides(name) {
+			if seen&syntax.Underscore != 0 && message.Collides(name) {
 				return 0, faultCollision
 			}
 		} else if flt := h.known(id, value, b[from:end]); flt != nil {
@@ -101,19 +102,12 @@ func (h *head) endOfHead(b []byte, p, start int) (int, *fault) {
 	return 0, faultName
 }
 
-const (
-	ones  = 0x0101010101010101
-	highs = 0x8080808080808080
-)
-
 // lineEnd finds the CR LF that ends the line at b[p:] and sees that no control byte but tab
 // is before it; 0 when b ends before.
 func lineEnd(b []byte, p int) (int, *fault) {
 	for {
 		for p+8 <= len(b) {
-			x := binary.LittleEndian.Uint64(b[p:])
-			del := x ^ 0x7f*ones
-			if hit := ((x - 0x20*ones) &^ x & highs) | ((del - ones) &^ del & highs); hit != 0 {
+			if hit := syntax.Controls(binary.LittleEndian.Uint64(b[p:])); hit != 0 {
 				p += bits.TrailingZeros64(hit) / 8 // the lowest hit is never a false one
 				break
 			}
@@ -151,7 +145,7 @@ func (h *head) known(id message.ID, at message.Part, v []byte) *fault {
 		h.hosts++
 		h.host = at
 	case message.ContentLength:
-		n, ok := decimal(v)
+		n, ok := syntax.Decimal(v)
 		if !ok || h.length >= 0 && (!h.answer || h.length != n) {
 			return faultLength
 		}
@@ -182,7 +176,7 @@ func (h *head) coding(v []byte) *fault {
 	}
 	for rest := v; rest != nil; {
 		var item []byte
-		if item, rest = nextItem(rest); !allToken(item) {
+		if item, rest = syntax.NextItem(rest); !syntax.IsToken(item) {
 			return faultCoding
 		}
 	}
@@ -192,11 +186,11 @@ func (h *head) coding(v []byte) *fault {
 func (h *head) options(v []byte) *fault {
 	for rest := v; len(rest) > 0; {
 		var item []byte
-		item, rest = nextItem(rest)
+		item, rest = syntax.NextItem(rest)
 		if len(item) == 0 {
 			continue
 		}
-		if !allToken(item) {
+		if !syntax.IsToken(item) {
 			return faultConnection
 		}
 		switch message.KnownID(item) {
@@ -238,37 +232,6 @@ func (h *head) persistent(proto message.Proto) bool {
 	return h.connection&connClose == 0 && (proto == message.HTTP11 || h.connection&connKeep != 0)
 }
 
-// collides says whether a name with underscores is that of a framing, host or forwarding
-// field to an origin that reads "_" as "-", as CGI does.
-func collides(name []byte) bool {
-	var b [32]byte
-	if len(name) > len(b) {
-		return false
-	}
-	for i, c := range name {
-		if c == '_' {
-			c = '-'
-		}
-		b[i] = c
-	}
-	switch message.KnownID(b[:len(name)]) {
-	case message.ContentLength, message.TransferEncoding, message.ProxyConnection, message.ProxyAuthorization,
-		message.XForwardedFor, message.XForwardedHost, message.XForwardedProto, message.XRealIP:
-		return true
-	}
-	return false
-}
-
-// hopField says whether a field is for one hop, or is framing that we write anew.
-func hopField(id message.ID) bool {
-	switch id {
-	case message.Connection, message.KeepAlive, message.ProxyConnection, message.TE, message.Trailer,
-		message.TransferEncoding, message.Upgrade, message.ContentLength:
-		return true
-	}
-	return false
-}
-
 // StripConnection removes what is meant for one hop only: Connection, the fields it names,
 // Keep-Alive, Proxy-Connection, TE, Trailer, Transfer-Encoding and Upgrade (RFC 9110 section
 // 7.6.1). Known end-to-end fields stay even if Connection names them. Forwarders call it on
@@ -294,23 +257,13 @@ func StripConnection(f *message.Fields) {
 func stripNamed(f *message.Fields, v []byte) {
 	for rest := v; len(rest) > 0; {
 		var item []byte
-		if item, rest = nextItem(rest); len(item) == 0 || message.KnownID(item) != message.Other {
+		if item, rest = syntax.NextItem(rest); len(item) == 0 || message.KnownID(item) != message.Other {
 			continue
 		}
 		for i := f.Len() - 1; i >= 0; i-- {
-			if _, name, _ := f.At(i); len(name) == len(item) && sameFold(name, item) {
+			if _, name, _ := f.At(i); syntax.EqualFold(name, item) {
 				f.DelAt(i)
 			}
 		}
 	}
-}
-
-func sameFold(a, b []byte) bool {
-	for i := range a {
-		x, y := a[i], b[i]
-		if x != y && (x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z') {
-			return false
-		}
-	}
-	return len(a) == len(b)
 }

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // maxTrailer and maxTrailerFields bound a trailer section.
@@ -110,12 +111,15 @@ func (d *decoder) decode(b []byte) (data []byte, used int, end bool, flt *fault)
 func (d *decoder) sizeLine(b []byte) (int, *fault) {
 	var n int64
 	i := 0
-	for i < len(b) && chars[b[i]]&isHex != 0 {
+	for ; i < len(b); i++ {
+		digit, ok := syntax.Unhex(b[i])
+		if !ok {
+			break
+		}
 		if i == maxChunkDigits {
 			return 0, faultChunkSize
 		}
-		n = n<<4 | int64(hexValue(b[i]))
-		i++
+		n = n<<4 | int64(digit)
 	}
 	if i == len(b) {
 		return 0, nil
@@ -138,16 +142,6 @@ func (d *decoder) sizeLine(b []byte) (int, *fault) {
 		d.at = atTrailer
 	}
 	return end + 2, nil
-}
-
-func hexValue(c byte) byte {
-	switch {
-	case c <= '9':
-		return c - '0'
-	case c <= 'F':
-		return c - 'A' + 10
-	}
-	return c - 'a' + 10
 }
 
 // trailerSection reads the trailer fields and the empty line after them. It returns their

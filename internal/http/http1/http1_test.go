@@ -95,7 +95,7 @@ func undated(s string) string {
 		if i < 0 {
 			return s
 		}
-		s = s[:i] + s[i+dateLen:]
+		s = s[:i] + s[i+len("Date: Mon, 02 Jan 2006 15:04:05 GMT\r\n"):]
 	}
 }
 

@@ -1,6 +1,10 @@
 package http1
 
-import "time"
+import (
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/deadline"
+)
 
 // pace is how fast a client takes the piece of an answer that is being written. What the
 // kernel has taken is not what the client has: its buffer may hold minutes of a slow line. So
@@ -17,7 +21,7 @@ type pace struct {
 const paceTick = 1000
 
 // lateWrite says whether a write, or a tunnel's silence, has lasted too long. Milliseconds.
-func (c *serverConn) lateWrite(p phase, at, now int64) bool {
+func (c *serverConn) lateWrite(p deadline.Phase, at, now int64) bool {
 	rate := c.s.cfg.WriteRate
 	if p != phaseWrite || rate <= 0 {
 		return at < now
@@ -83,16 +87,9 @@ const (
 func (s *Server) Shed() Shed {
 	var idle, silent victim
 	found := 0
-	w := &s.watch
-	w.mu.Lock()
-	now := w.now.Load()
-	for i := 0; i < min(len(w.list), shedLook) && found < shedFound; i++ {
-		w.cursor++
-		c, ok := w.list[w.cursor%len(w.list)].(*serverConn)
-		if !ok {
-			continue
-		}
-		switch p, at, over := c.rg.look(); {
+	now := s.watch.Now()
+	s.watch.Some(shedLook, func(c *serverConn) bool {
+		switch p, at, over := c.rg.Look(); {
 		case over:
 		case p == phaseIdle:
 			found++
@@ -100,8 +97,8 @@ func (s *Server) Shed() Shed {
 		case (p == phaseFresh || p == phaseHead) && now-(at-s.cfg.HeaderTimeout.Milliseconds()) > shedYoung.Milliseconds():
 			silent.older(c, p, at)
 		}
-	}
-	w.mu.Unlock()
+		return found < shedFound
+	})
 	switch {
 	case idle.end():
 		return ShedIdle
@@ -114,14 +111,14 @@ func (s *Server) Shed() Shed {
 // victim is the connection whose limit is nearest.
 type victim struct {
 	c  *serverConn
-	p  phase
+	p  deadline.Phase
 	at int64
 }
 
-func (v *victim) older(c *serverConn, p phase, at int64) {
+func (v *victim) older(c *serverConn, p deadline.Phase, at int64) {
 	if v.c == nil || at < v.at {
 		*v = victim{c, p, at}
 	}
 }
 
-func (v *victim) end() bool { return v.c != nil && v.c.rg.expire(v.p, v.at, v.c.kickRead) }
+func (v *victim) end() bool { return v.c != nil && v.c.rg.Expire(v.p, v.at, v.c.kickRead) }

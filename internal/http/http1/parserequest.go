@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // maxMethod is longer than any registered method.
@@ -56,7 +57,7 @@ func parseRequest(b []byte, lim *Limits, r *message.Request, h *requestHead) (in
 // startLine reads the request line and returns where it ends; 0 when b ends before.
 func (h *requestHead) startLine(b []byte, lim *Limits, r *message.Request) (int, *fault) {
 	p := 0
-	for p < len(b) && chars[b[p]]&isToken != 0 {
+	for p < len(b) && syntax.Is(b[p], syntax.Token) {
 		p++
 	}
 	if p > maxMethod {
@@ -72,7 +73,7 @@ func (h *requestHead) startLine(b []byte, lim *Limits, r *message.Request) (int,
 	h.target.Method = message.Part{Len: uint32(p)}
 	p++
 	from := p
-	for p < len(b) && chars[b[p]]&isTarget != 0 {
+	for p < len(b) && syntax.Is(b[p], syntax.Target) {
 		p++
 	}
 	if p-from > lim.TargetBytes {
@@ -135,7 +136,7 @@ func version(b []byte, p int) (int, message.Proto, *fault) {
 		}
 	case (i == 5 || i == 7) && len(rest) < len(v11):
 		return 0, 0, nil // another version perhaps
-	case (i == 5 || i == 7) && digit(rest[5]) && rest[6] == '.' && digit(rest[7]) && rest[8] == '\r' && rest[9] == '\n':
+	case (i == 5 || i == 7) && syntax.Digit(rest[5]) && rest[6] == '.' && syntax.Digit(rest[7]) && rest[8] == '\r' && rest[9] == '\n':
 		return 0, 0, faultVersion
 	}
 	if i >= 8 && rest[i] == '\n' {
@@ -143,8 +144,6 @@ func version(b []byte, p int) (int, message.Proto, *fault) {
 	}
 	return 0, 0, faultLine
 }
-
-func digit(c byte) bool { return c >= '0' && c <= '9' }
 
 // form finds the parts of the target t, which begins at off (RFC 9112 section 3.2).
 func (h *requestHead) form(t []byte, off int, m message.Method) *fault {
@@ -154,7 +153,7 @@ func (h *requestHead) form(t []byte, off int, m message.Method) *fault {
 	path := 0
 	switch {
 	case m == message.CONNECT:
-		n, port := authority(t)
+		n, port := syntax.Authority(t)
 		if !n || !port {
 			return faultTarget
 		}
@@ -177,7 +176,7 @@ func (h *requestHead) form(t []byte, off int, m message.Method) *fault {
 		for path < len(t) && t[path] != '/' && t[path] != '?' {
 			path++
 		}
-		if ok, _ := authority(t[from:path]); !ok {
+		if ok, _ := syntax.Authority(t[from:path]); !ok {
 			return faultTarget
 		}
 		h.target.Authority = at(from, path)
@@ -205,13 +204,13 @@ func (h *requestHead) checkHost(b []byte, m message.Method) *fault {
 		return nil
 	}
 	v := b[h.host.Off : h.host.Off+h.host.Len]
-	if ok, _ := authority(v); !ok {
+	if ok, _ := syntax.Authority(v); !ok {
 		return faultHost
 	}
 	a := h.target.Authority
 	if a.Len == 0 {
 		h.target.Authority = h.host
-	} else if !sameFold(b[a.Off:a.Off+a.Len], v) {
+	} else if !syntax.EqualFold(b[a.Off:a.Off+a.Len], v) {
 		return faultHostDiffer
 	}
 	return nil

@@ -1,6 +1,9 @@
 package http1
 
-import "github.com/relais-edge/relais/internal/http/message"
+import (
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
+)
 
 // parseResponse reads one answer's head at the start of b into r, which is reset. It returns
 // the head's length, 0 when more bytes are needed, or why the bytes are refused.
@@ -44,7 +47,7 @@ func statusLine(b []byte, r *message.Response) (int, message.Proto, *fault) {
 		}
 		proto = message.HTTP10
 	}
-	if b[9] < '1' || b[9] > '9' || !digit(b[10]) || !digit(b[11]) || b[12] != ' ' && b[12] != '\r' {
+	if b[9] < '1' || b[9] > '9' || !syntax.Digit(b[10]) || !syntax.Digit(b[11]) || b[12] != ' ' && b[12] != '\r' {
 		return 0, 0, faultStatus
 	}
 	r.Status = int(b[9]-'0')*100 + int(b[10]-'0')*10 + int(b[11]-'0')

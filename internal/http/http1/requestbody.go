@@ -120,11 +120,11 @@ func (b *requestBody) step(c *serverConn) ([]byte, error) {
 	if b.full || b.dec.kind == kindLength && b.dec.left > sizeMid {
 		size = sizeLarge
 	}
-	from := c.s.watch.now.Load()
-	c.rg.set(phaseBody, c.s.watch.limit(b.patience()))
+	from := c.s.watch.Now()
+	c.rg.Set(phaseBody, c.s.watch.Limit(b.patience()))
 	n, err := c.src.fill(size)
-	now := c.s.watch.now.Load()
-	if !c.rg.set(phaseBusy, now) {
+	now := c.s.watch.Now()
+	if !c.rg.Set(phaseBusy, now) {
 		c.unkick()
 	}
 	b.got, b.waited = b.got+int64(n), b.waited+now-from
@@ -216,7 +216,7 @@ func (c *serverConn) finishBody(x *exchange) {
 		c.last, c.linger = true, true
 		return
 	}
-	c.rg.set(phaseBody, c.s.watch.limit(min(drainTime, c.s.cfg.BodyTimeout)))
+	c.rg.Set(phaseBody, c.s.watch.Limit(min(drainTime, c.s.cfg.BodyTimeout)))
 	for n := 0; ; {
 		data, used, end, flt := b.dec.decode(c.src.buffered())
 		if used > 0 {
@@ -226,7 +226,7 @@ func (c *serverConn) finishBody(x *exchange) {
 			break
 		}
 		if end {
-			if c.rg.set(phaseNone, 0) {
+			if c.rg.Set(phaseNone, 0) {
 				c.src.release()
 				return
 			}

@@ -42,13 +42,13 @@ func (b *responseBody) Next(ctx context.Context) ([]byte, error) {
 		if len(data) > 0 {
 			return data, nil
 		}
-		c.rg.set(phaseBody, c.cl.watch.limit(c.bodyWait))
+		c.rg.Set(phaseBody, c.cl.watch.Limit(c.bodyWait))
 		size := sizeLarge
 		if c.src.raw == nil && b.dec.left <= sizeMid {
 			size = sizeMid
 		}
 		_, err := c.src.fill(size)
-		c.rg.set(phaseNone, 0)
+		c.rg.Set(phaseNone, 0)
 		if err == io.EOF && b.dec.kind == kindClose {
 			b.err = io.EOF
 			return nil, io.EOF

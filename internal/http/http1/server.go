@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -14,7 +15,7 @@ import (
 type Server struct {
 	cfg      ServerConfig
 	handler  Handler
-	watch    sweeper
+	watch    deadline.Sweeper[*serverConn]
 	pool     buffers
 	spare    sync.Pool   // of *exchange
 	retiring atomic.Bool // answers end their connections
@@ -30,14 +31,14 @@ const serverTick = 100 * time.Millisecond
 func NewServer(cfg ServerConfig, h Handler) *Server {
 	cfg.fill()
 	s := &Server{cfg: cfg, handler: h}
-	s.watch.init(serverTick)
+	s.watch.Init(serverTick, (*serverConn).sweep, (*serverConn).place)
 	s.pool.init()
 	s.spare.New = func() any { return new(exchange) }
 	return s
 }
 
 // Run keeps the limits of time and the clock behind Date until ctx ends. It blocks.
-func (s *Server) Run(ctx context.Context) error { return s.watch.run(ctx) }
+func (s *Server) Run(ctx context.Context) error { return s.watch.Run(ctx) }
 
 // ServeConn serves nc until it is done, and closes it. When ctx ends the connection is
 // closed at once. Facts is kept by reference and must not change.
@@ -50,8 +51,8 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	c.plain, _ = nc.(*net.TCPConn)
 	c.sendStep = c.sendOnce
 	c.peekStep = func(fd uintptr) { c.reset = socketError(fd) }
-	s.watch.add(c)
-	defer s.watch.remove(c)
+	s.watch.Add(c)
+	defer s.watch.Remove(c)
 	stop := context.AfterFunc(ctx, func() { reset(nc, c.tcp) })
 	defer stop()
 	c.serve(ctx)
@@ -67,11 +68,11 @@ func (s *Server) Retire() { s.retiring.Store(true) }
 func (s *Server) Drain() {
 	s.retiring.Store(true)
 	s.draining.Store(true)
-	s.watch.each(func(e swept) { e.(*serverConn).drain() })
+	s.watch.Each((*serverConn).drain)
 }
 
 // Conns is the number of connections being served.
-func (s *Server) Conns() int { return s.watch.len() }
+func (s *Server) Conns() int { return s.watch.Len() }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {
@@ -88,20 +89,20 @@ func (c *serverConn) place() *int { return &c.index }
 
 // sweep ends what lasts too long and finds clients that are gone.
 func (c *serverConn) sweep(now int64) {
-	if p, at, over := c.rg.look(); p != phaseNone && !over {
+	if p, at, over := c.rg.Look(); p != phaseNone && !over {
 		switch {
 		case p == phaseBusy:
 			if now-at >= 4*serverTick.Milliseconds() {
 				c.findGone(now)
 			}
 		case at < now:
-			if c.rg.expire(p, at, c.kickRead) && p != phaseIdle && p != phaseFresh && p != phaseLinger {
+			if c.rg.Expire(p, at, c.kickRead) && p != phaseIdle && p != phaseFresh && p != phaseLinger {
 				c.s.slow.Add(1)
 			}
 		}
 	}
-	if p, at, over := c.wg.look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
-		if c.wg.expire(p, at, c.kickWrite) {
+	if p, at, over := c.wg.Look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
+		if c.wg.Expire(p, at, c.kickWrite) {
 			c.s.slow.Add(1)
 		}
 	}
@@ -110,7 +111,7 @@ func (c *serverConn) sweep(now int64) {
 func (c *serverConn) kickRead() { _ = c.nc.SetReadDeadline(past()) }
 
 func (c *serverConn) kickWrite() {
-	p, _, _ := c.wg.look()
+	p, _, _ := c.wg.Look()
 	if p == phaseTunnel {
 		_ = c.nc.SetReadDeadline(past())
 	}
@@ -132,8 +133,8 @@ func (c *serverConn) findGone(now int64) {
 }
 
 func (c *serverConn) drain() {
-	p, at, over := c.rg.look()
+	p, at, over := c.rg.Look()
 	if !over && (p == phaseIdle || p == phaseFresh) {
-		c.rg.expire(p, at, c.kickRead)
+		c.rg.Expire(p, at, c.kickRead)
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -23,7 +24,7 @@ type serverConn struct {
 	done   <-chan struct{}
 	index  int
 	src    source
-	rg, wg guard // limits of reading and of writing
+	rg, wg deadline.Guard // limits of reading and of writing
 
 	tcp      *net.TCPConn          // under nc; nil when there is none
 	plain    *net.TCPConn          // nc itself; nil when it is something else
@@ -209,7 +210,7 @@ func (c *serverConn) prepare(x *exchange) *fault {
 	} else {
 		c.src.release()
 	}
-	if !c.rg.set(phaseBusy, c.s.watch.now.Load()) {
+	if !c.rg.Set(phaseBusy, c.s.watch.Now()) {
 		c.unkick()
 	}
 	return nil
@@ -225,18 +226,18 @@ func (c *serverConn) more(ctx context.Context) bool {
 	idle := c.src.in == nil
 	switch {
 	case c.src.in != nil || c.blank:
-		if p, _, _ := c.rg.look(); p != phaseHead {
-			c.rg.set(phaseHead, w.limit(cfg.HeaderTimeout))
+		if p, _, _ := c.rg.Look(); p != phaseHead {
+			c.rg.Set(phaseHead, w.Limit(cfg.HeaderTimeout))
 		}
 	case c.served == 0:
 		c.giveBack()
-		c.rg.set(phaseFresh, w.limit(cfg.HeaderTimeout))
+		c.rg.Set(phaseFresh, w.Limit(cfg.HeaderTimeout))
 	default:
 		c.giveBack()
-		c.rg.set(phaseIdle, w.limit(cfg.IdleTimeout))
+		c.rg.Set(phaseIdle, w.Limit(cfg.IdleTimeout))
 	}
 	if idle && c.s.draining.Load() {
-		c.rg.set(phaseIdle, 0) // Drain may have missed this phase: do not wait long
+		c.rg.Set(phaseIdle, 0) // Drain may have missed this phase: do not wait long
 	}
 	_, err := c.src.fill(sizeMid)
 	if err == nil {
@@ -257,7 +258,7 @@ func (c *serverConn) more(ctx context.Context) bool {
 // answered, so that a client that could not know loses nothing.
 func (c *serverConn) lastLook() bool {
 	c.unkick()
-	c.rg.set(phaseNone, 0)
+	c.rg.Set(phaseNone, 0)
 	_ = c.nc.SetReadDeadline(time.Now().Add(5 * time.Millisecond))
 	_, err := c.src.fill(sizeMid)
 	_ = c.nc.SetReadDeadline(time.Time{})
@@ -265,15 +266,13 @@ func (c *serverConn) lastLook() bool {
 	if err != nil {
 		return false
 	}
-	c.rg.set(phaseHead, c.s.watch.limit(c.s.cfg.HeaderTimeout))
+	c.rg.Set(phaseHead, c.s.watch.Limit(c.s.cfg.HeaderTimeout))
 	return true
 }
 
 // unkick waits for the sweeper's kick of the read side and undoes it.
 func (c *serverConn) unkick() {
-	c.rg.mu.Lock()
-	defer c.rg.mu.Unlock()
-	_ = c.nc.SetReadDeadline(time.Time{})
+	c.rg.Undo(func() { _ = c.nc.SetReadDeadline(time.Time{}) })
 }
 
 // take returns the exchange to read into.
@@ -376,7 +375,7 @@ const (
 // reset the connection under it (RFC 9112 section 9.6).
 func (c *serverConn) wait() {
 	closeWrite(c.nc, c.tcp)
-	c.rg.set(phaseLinger, c.s.watch.limit(lingerTime))
+	c.rg.Set(phaseLinger, c.s.watch.Limit(lingerTime))
 	c.src.drop()
 	for n := 0; n < lingerBytes; {
 		m, err := c.src.fill(sizeMid)

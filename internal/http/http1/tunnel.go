@@ -29,7 +29,7 @@ func (c *serverConn) tunnel(ctx context.Context, x *exchange, resp *message.Resp
 	c.head(x, resp, frameNone, 0)
 	err := c.write(nil, nil)
 	c.wmu.Unlock()
-	c.rg.set(phaseNone, 0)
+	c.rg.Set(phaseNone, 0)
 	if err == nil {
 		err = c.copyBoth(up)
 	}
@@ -37,13 +37,13 @@ func (c *serverConn) tunnel(ctx context.Context, x *exchange, resp *message.Resp
 	if c.touch(); ctx.Err() != nil && err == nil {
 		err = ctx.Err()
 	}
-	c.wg.set(phaseNone, 0)
+	c.wg.Set(phaseNone, 0)
 	x.outcome.Body = c.tunneled
 	c.finish(x, err)
 }
 
 // touch starts the limit of silence anew.
-func (c *serverConn) touch() { c.wg.set(phaseTunnel, c.s.watch.limit(c.s.cfg.TunnelTimeout)) }
+func (c *serverConn) touch() { c.wg.Set(phaseTunnel, c.s.watch.Limit(c.s.cfg.TunnelTimeout)) }
 
 // copyBoth copies until both ways have ended or one has failed.
 func (c *serverConn) copyBoth(up io.ReadWriteCloser) error {

@@ -135,15 +135,9 @@ func (c *serverConn) keeps(x *exchange, resp *message.Response) bool {
 		c.linger = true
 		return false
 	}
-	for i := resp.Next(message.Connection, 0); i >= 0; i = resp.Next(message.Connection, i+1) {
-		_, _, v := resp.At(i)
-		for rest := v; len(rest) > 0; {
-			var item []byte
-			if item, rest = nextItem(rest); message.EqualFold(item, "close") {
-				c.linger = c.linger || x.body.open
-				return false
-			}
-		}
+	if resp.Lists(message.Connection, "close") {
+		c.linger = c.linger || x.body.open
+		return false
 	}
 	return true
 }
@@ -175,7 +169,7 @@ func (c *serverConn) head(x *exchange, resp *message.Response, frame framingOf, 
 	b = appendStatus(b, resp.Status)
 	b = appendFields(b, &resp.Fields)
 	if !resp.Has(message.Date) {
-		b = append(b, c.s.watch.date.Load()[:]...)
+		b = append(b, c.s.watch.DateLine()...)
 	}
 	switch frame {
 	case frameLength:
@@ -229,7 +223,7 @@ func appendLine(b []byte, name string, value []byte) []byte {
 func appendFields(b []byte, f *message.Fields) []byte {
 	for i := range f.Len() {
 		id, name, value := f.At(i)
-		if id != message.Other && hopField(id) {
+		if id != message.Other && id.PerHop() {
 			continue
 		}
 		b = append(b, name...)
@@ -306,7 +300,7 @@ var (
 // Trailers go to clients that asked for them (RFC 9110 section 6.5.1).
 func (c *serverConn) lastChunk(x *exchange, resp *message.Response, data bool) []byte {
 	t := resp.Trailer
-	if t == nil || t.Len() == 0 || !wantsTrailers(&x.req.Fields) {
+	if t == nil || t.Len() == 0 || !x.req.Lists(message.TE, "trailers") {
 		if data {
 			return dataZero
 		}
@@ -319,20 +313,6 @@ func (c *serverConn) lastChunk(x *exchange, resp *message.Response, data bool) [
 	b = append(b, "0\r\n"...)
 	b = appendFields(b, t)
 	return append(b, crlf...)
-}
-
-// wantsTrailers says whether TE names trailers.
-func wantsTrailers(f *message.Fields) bool {
-	for i := f.Next(message.TE, 0); i >= 0; i = f.Next(message.TE, i+1) {
-		_, _, v := f.At(i)
-		for rest := v; len(rest) > 0; {
-			var item []byte
-			if item, rest = nextItem(rest); message.EqualFold(item, "trailers") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // write writes c.out, then b, then tail; c.wmu is held. After an error nothing is written
@@ -352,7 +332,7 @@ func (c *serverConn) write(b, tail []byte) error {
 	}
 	for c.werr == nil && len(c.out)+len(b)+len(tail) > 0 {
 		n := min(len(b), maxPiece)
-		c.wg.set(phaseWrite, c.s.watch.limit(c.s.cfg.WriteTimeout))
+		c.wg.Set(phaseWrite, c.s.watch.Limit(c.s.cfg.WriteTimeout))
 		last := tail
 		if n < len(b) {
 			last = nil
@@ -363,7 +343,7 @@ func (c *serverConn) write(b, tail []byte) error {
 			break
 		}
 	}
-	c.wg.set(phaseNone, 0)
+	c.wg.Set(phaseNone, 0)
 	if cap(c.out) > sizeMid { // it grew beyond its buffer
 		c.out = c.obuf.b[:0]
 	}

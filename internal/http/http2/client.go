@@ -5,9 +5,9 @@ import (
 	"errors"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/http1"
 )
@@ -72,8 +72,7 @@ const (
 // Client holds what its connections share: limits, memory, and the sweeper.
 type Client struct {
 	cfg     ClientConfig
-	epoch   time.Time
-	now     atomic.Int64 // milliseconds since epoch, at most one tick old
+	clock   deadline.Clock
 	streams sync.Pool
 	chunks  sync.Pool
 
@@ -87,31 +86,27 @@ const clientTick = 50 * time.Millisecond
 // NewClient returns a client. Nothing is started: the caller dials and runs Run.
 func NewClient(cfg ClientConfig) *Client {
 	cfg.fill()
-	return &Client{cfg: cfg, epoch: time.Now(), conns: map[*ClientConn]struct{}{}}
+	c := &Client{cfg: cfg, conns: map[*ClientConn]struct{}{}}
+	c.clock.Init(clientTick)
+	return c
 }
 
 // Run keeps limits of time, 20 times a second, until ctx ends. It blocks.
 func (c *Client) Run(ctx context.Context) error {
-	t := time.NewTicker(clientTick)
-	defer t.Stop()
 	var list []*ClientConn
-	for second := int64(0); ; {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-t.C:
-			ms := now.Sub(c.epoch).Milliseconds()
-			c.now.Store(ms)
-			list = c.list(list[:0])
-			for _, cc := range list {
-				cc.sweep(ms, ms/1000 != second)
-			}
-			second = ms / 1000
-			clear(list)
+	second := int64(0)
+	return c.clock.Run(ctx, func(now int64) {
+		list = c.list(list[:0])
+		for _, cc := range list {
+			cc.sweep(now, now/1000 != second)
 		}
-	}
+		second = now / 1000
+		clear(list)
+	})
 }
 
+// list copies the connections: one that the sweep ends takes itself out, and its owner may do
+// anything meanwhile, so that no lock is held and deadline.Sweeper is not for them.
 func (c *Client) list(to []*ClientConn) []*ClientConn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -126,11 +121,6 @@ func (c *Client) Conns() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return len(c.conns)
-}
-
-// limit is the time after d.
-func (c *Client) limit(d time.Duration) int64 {
-	return c.now.Load() + (d + clientTick).Milliseconds()
 }
 
 // Owner is told what happens to a connection. It is called without locks, from any goroutine,
@@ -150,7 +140,7 @@ func (c *Client) NewConn(nc net.Conn, owner Owner) *ClientConn {
 		sendWin: initialWindow, goAway: maxWindow, stray: clientStray, settled: make(chan struct{}),
 	}
 	cc.recvWin.init(clientWindow)
-	cc.born = c.now.Load()
+	cc.born = c.clock.Now()
 	cc.lastRead = cc.born
 	cc.out = append(cc.out, preface...)
 	cc.out = appendSettings(cc.out,

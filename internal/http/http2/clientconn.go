@@ -234,7 +234,7 @@ func (c *ClientConn) flushLocked() {
 	}
 	out := c.out
 	c.writing, c.out, c.spare = true, c.spare[:0], nil
-	c.writeBy = c.cl.limit(c.cl.cfg.WriteTimeout)
+	c.writeBy = c.cl.clock.Limit(c.cl.cfg.WriteTimeout)
 	c.unlock()
 	_, err := c.nc.Write(out)
 	c.mu.Lock()

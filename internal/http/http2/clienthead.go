@@ -3,6 +3,7 @@ package http2
 import (
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // The faults of an answer's fields: it is malformed (RFC 9113 section 8.1.1).
@@ -54,12 +55,12 @@ func (k *clientSink) Field(id message.ID, name, value []byte, _ bool) error {
 	if k.left--; k.left < 0 {
 		return faultAnswerLines
 	}
-	value = clientTrim(value)
-	if !clientValue(value) {
+	value = syntax.Trim(value)
+	if !syntax.Plain(value) {
 		return faultAnswerValue
 	}
 	if id == message.Other {
-		if !clientName(name) {
+		if !syntax.IsLowerName(name) {
 			return faultAnswerName
 		}
 		k.f.AddLine(name, value)
@@ -71,7 +72,7 @@ func (k *clientSink) Field(id message.ID, name, value []byte, _ bool) error {
 	case message.TE, message.Trailer:
 		return nil
 	case message.ContentLength:
-		n, ok := clientDecimal(value)
+		n, ok := syntax.Decimal(value)
 		if !ok || k.length >= 0 && n != k.length {
 			return faultAnswerCL
 		}
@@ -97,73 +98,6 @@ func (k *clientSink) pseudo(id message.ID, v []byte) error {
 	return nil
 }
 
-// clientTrim takes space off both ends, as all do who read HTTP/1.
-func clientTrim(v []byte) []byte {
-	for len(v) > 0 && (v[0] == ' ' || v[0] == '\t') {
-		v = v[1:]
-	}
-	for n := len(v); n > 0 && (v[n-1] == ' ' || v[n-1] == '\t'); n = len(v) {
-		v = v[:n-1]
-	}
-	return v
-}
-
-// clientValue says that a value has no control byte but tab.
-func clientValue(v []byte) bool {
-	for _, c := range v {
-		if c < 0x20 && c != '\t' || c == 0x7f {
-			return false
-		}
-	}
-	return true
-}
-
-// clientName says that a name is a token without capitals.
-func clientName(name []byte) bool {
-	for _, c := range name {
-		if c-'A' < 26 || !clientToken[c] {
-			return false
-		}
-	}
-	return len(name) > 0
-}
-
-// clientToken marks the bytes of a token (RFC 9110 section 5.6.2).
-var clientToken = makeClientToken()
-
-func makeClientToken() *[256]bool {
-	t := &[256]bool{}
-	for c := range t {
-		t[c] = c >= '0' && c <= '9' || c|0x20 >= 'a' && c|0x20 <= 'z'
-	}
-	for _, c := range []byte("!#$%&'*+-.^_`|~") {
-		t[c] = true
-	}
-	return t
-}
-
-func clientAllToken(b []byte) bool {
-	for _, c := range b {
-		if !clientToken[c] {
-			return false
-		}
-	}
-	return len(b) > 0
-}
-
-func clientDecimal(b []byte) (n int64, ok bool) {
-	if len(b) == 0 || len(b) > 18 {
-		return 0, false
-	}
-	for _, c := range b {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-		n = n*10 + int64(c-'0')
-	}
-	return n, true
-}
-
 // clientNotInTrailer says whether a field has no business in a trailer: framing, routing,
 // authentication and modifiers (RFC 9110 section 6.5.1). Such a line is dropped.
 func clientNotInTrailer(id message.ID) bool {
@@ -175,15 +109,5 @@ func clientNotInTrailer(id message.ID) bool {
 		message.XForwardedFor, message.XForwardedHost, message.XForwardedProto, message.XRealIP, message.Forwarded:
 		return true
 	}
-	return clientHop(id)
-}
-
-// clientHop says whether a field is for one hop or is framing that we write anew.
-func clientHop(id message.ID) bool {
-	switch id {
-	case message.Connection, message.KeepAlive, message.ProxyConnection, message.TE, message.Trailer,
-		message.TransferEncoding, message.Upgrade:
-		return true
-	}
-	return false
+	return id.PerHop()
 }

@@ -50,7 +50,7 @@ func (c *ClientConn) Run(ctx context.Context) error {
 		n, err := c.nc.Read(buf[w:])
 		w += n
 		c.mu.Lock()
-		c.lastRead, c.pinged = c.cl.now.Load(), 0
+		c.lastRead, c.pinged = c.cl.clock.Now(), 0
 		for c.err == nil {
 			h, payload, used, _, flt := nextFrame(buf[r:w], minMaxFrame)
 			if used == 0 && flt == nil {

@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"strconv"
@@ -11,6 +10,7 @@ import (
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // sendRequest writes the head of the request, and its body where that is at hand; the rest of the body
@@ -139,11 +139,11 @@ func clientSendable(req *message.Request) bool {
 	}
 	for i := range req.Len() {
 		id, name, value := req.At(i)
-		if !clientValue(value) || id == message.Other && !clientAllToken(name) {
+		if !syntax.Plain(value) || id == message.Other && !syntax.IsToken(name) {
 			return false
 		}
 	}
-	return clientAllToken(req.MethodName())
+	return syntax.IsToken(req.MethodName())
 }
 
 // writeHead appends the HEADERS of the request. C.mu is held.
@@ -170,13 +170,13 @@ func (s *clientStream) writeHead(req *message.Request, end bool) {
 	for i := range req.Len() {
 		id, name, value := req.At(i)
 		switch {
-		case id == message.Host || id == message.ContentLength || clientHop(id) || id == message.Expect && req.Body == nil ||
+		case id == message.Host || id.PerHop() || id == message.Expect && req.Body == nil ||
 			s.upgrade && (id == message.SecWebSocketKey || id == message.SecWebSocketAccept):
 			continue
 		}
 		b = e.Append(b, id, name, value)
 	}
-	if req.Has(message.TE) && clientWantsTrailers(&req.Fields) {
+	if req.Has(message.TE) && req.Lists(message.TE, "trailers") {
 		b = e.Append(b, message.TE, nil, []byte("trailers"))
 	}
 	if n := req.ContentLength; req.Body != nil && n >= 0 ||
@@ -199,22 +199,6 @@ func (s *clientStream) path(b []byte, req *message.Request) []byte {
 	buf := append(append(append(s.c.target[:0], path...), '?'), req.Query()...)
 	s.c.target = buf
 	return s.c.enc.Append(b, hpack.Path, nil, buf)
-}
-
-// clientWantsTrailers says whether TE has trailers; nothing else may be sent (RFC 9113 section 8.2.2).
-func clientWantsTrailers(f *message.Fields) bool {
-	for i := f.Next(message.TE, 0); i >= 0; i = f.Next(message.TE, i+1) {
-		_, _, v := f.At(i)
-		for rest := v; len(rest) > 0; {
-			var item []byte
-			item, rest, _ = bytes.Cut(rest, []byte{','})
-			item, _, _ = bytes.Cut(item, []byte{';'})
-			if message.EqualFold(clientTrim(item), "trailers") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // clientUpload is the body of a request on its way.
@@ -383,7 +367,7 @@ func (s *clientStream) frames(b []byte, whole bool, u *clientUpload) {
 		block := c.enc.Begin(beginHeaders(c.out))
 		for i := range u.trailer.Len() {
 			id, name, value := u.trailer.At(i)
-			if !clientNotInTrailer(id) && clientValue(value) && clientAllToken(name) {
+			if !clientNotInTrailer(id) && syntax.Plain(value) && syntax.IsToken(name) {
 				block = c.enc.Append(block, id, name, value)
 			}
 		}

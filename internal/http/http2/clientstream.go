@@ -214,10 +214,10 @@ func (s *clientStream) headLimit(t *http1.Try, sending bool) int64 {
 	c := s.c.cl
 	at := int64(0)
 	if !sending {
-		at = c.limit(c.cfg.HeadTimeout)
+		at = c.clock.Limit(c.cfg.HeadTimeout)
 	}
 	if !t.Head.IsZero() {
-		if own := max(1, t.Head.Sub(c.epoch).Milliseconds()); at == 0 || own < at {
+		if own := c.clock.At(t.Head); at == 0 || own < at {
 			at = own
 		}
 	}
@@ -328,7 +328,7 @@ func (s *clientStream) next(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 		if !s.connect { // a tunnel may be silent
-			s.limit = c.cl.limit(s.bodyWait)
+			s.limit = c.cl.clock.Limit(s.bodyWait)
 		}
 		c.flushLocked()
 		c.unlock()

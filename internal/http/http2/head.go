@@ -5,6 +5,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // refusal is why a request is not served. A malformed one is a stream error (RFC 9113 section
@@ -113,14 +114,14 @@ func (h *headReader) field(id message.ID, name, value []byte) *refusal {
 	if h.lines++; h.lines > h.lim.Fields {
 		return refuseFields
 	}
-	if !validValue(value) {
+	if !syntax.IsValue(value) {
 		return refuseValue
 	}
 	if id == message.Other {
-		if !all(name, isName) {
+		if !syntax.IsLowerName(name) {
 			return refuseName
 		}
-		if bytes.IndexByte(name, '_') >= 0 && collides(name) {
+		if message.Collides(name) {
 			return refuseCollision
 		}
 		h.r.AddLine(name, value)
@@ -139,13 +140,13 @@ func (h *headReader) known(id message.ID, value []byte) *refusal {
 			return refuseConnection
 		}
 	case message.Host:
-		if h.seen&sawAuthority != 0 && !equalFold(value, h.r.Authority()) || len(h.host) > 0 {
+		if h.seen&sawAuthority != 0 && !syntax.EqualFold(value, h.r.Authority()) || len(h.host) > 0 {
 			return refuseHostDiffer
 		}
 		h.host = append(h.host[:0], value...)
 		return nil // it is the authority
 	case message.ContentLength:
-		n, ok := decimal(value)
+		n, ok := syntax.Decimal(value)
 		if !ok || h.length >= 0 {
 			return refuseLength
 		}
@@ -189,7 +190,7 @@ func (h *headReader) pseudo(id message.ID, value []byte) *refusal {
 		if len(value) > maxMethod {
 			return refuseMethodLong
 		}
-		if !all(value, isToken) {
+		if !syntax.IsToken(value) {
 			return refuseMethod
 		}
 		h.r.SetMethod(value)
@@ -198,7 +199,7 @@ func (h *headReader) pseudo(id message.ID, value []byte) *refusal {
 			return refuseScheme
 		}
 	case sawAuthority:
-		if !validValue(value) {
+		if !syntax.IsValue(value) {
 			return refuseValue
 		}
 		h.r.SetAuthority(value)
@@ -215,7 +216,7 @@ func (h *headReader) target(value []byte) *refusal {
 	if len(value) > h.lim.TargetBytes {
 		return refuseTargetLong
 	}
-	if !all(value, isTarget) {
+	if len(value) == 0 || !syntax.All(value, syntax.Target) {
 		return refusePath
 	}
 	if value[0] != '/' {
@@ -244,13 +245,13 @@ func (h *headReader) end(whole bool) *refusal {
 	}
 	if len(r.Authority()) == 0 {
 		r.SetAuthority(h.host)
-	} else if len(h.host) > 0 && !equalFold(h.host, r.Authority()) {
+	} else if len(h.host) > 0 && !syntax.EqualFold(h.host, r.Authority()) {
 		return refuseHostDiffer
 	}
 	if len(r.Authority()) == 0 {
 		return refuseHostNone
 	}
-	valid, port := validAuthority(r.Authority())
+	valid, port := syntax.Authority(r.Authority())
 	switch {
 	case r.Method == message.CONNECT && h.seen&sawProtocol == 0:
 		if !valid || !port || h.seen&(sawScheme|sawPath) != 0 {
@@ -288,12 +289,12 @@ const (
 
 func (h *headReader) trailerField(id message.ID, name, value []byte) *refusal {
 	h.lines++
-	if h.size += len(name) + len(value) + 4; h.size > maxTrailer || h.lines > maxTrailerFields || hpack.IsPseudo(id) || !validValue(value) {
+	if h.size += len(name) + len(value) + 4; h.size > maxTrailer || h.lines > maxTrailerFields || hpack.IsPseudo(id) || !syntax.IsValue(value) {
 		return refuseTrailer
 	}
 	switch id {
 	case message.Other:
-		if !all(name, isName) || bytes.IndexByte(name, '_') >= 0 && collides(name) {
+		if !syntax.IsLowerName(name) || message.Collides(name) {
 			return refuseTrailer
 		}
 		h.trailer.AddLine(name, value)
@@ -304,35 +305,4 @@ func (h *headReader) trailerField(id message.ID, name, value []byte) *refusal {
 		return refuseTrailer
 	}
 	return nil
-}
-
-// collides says whether a name with underscores is that of a framing, host or forwarding
-// field to an origin that reads "_" as "-", as CGI does.
-func collides(name []byte) bool {
-	var b [32]byte
-	if len(name) > len(b) {
-		return false
-	}
-	for i, c := range name {
-		if c == '_' {
-			c = '-'
-		}
-		b[i] = c
-	}
-	switch message.KnownID(b[:len(name)]) {
-	case message.ContentLength, message.TransferEncoding, message.ProxyConnection, message.ProxyAuthorization,
-		message.XForwardedFor, message.XForwardedHost, message.XForwardedProto, message.XRealIP:
-		return true
-	}
-	return false
-}
-
-// hopField says whether a field is for one hop, or is framing that we write anew.
-func hopField(id message.ID) bool {
-	switch id {
-	case message.Connection, message.KeepAlive, message.ProxyConnection, message.TE, message.Trailer,
-		message.TransferEncoding, message.Upgrade, message.ContentLength:
-		return true
-	}
-	return false
 }

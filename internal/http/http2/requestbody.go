@@ -171,7 +171,7 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			c.hire(b.s.ctx.Context, dutyLead)
 		}
 		c.flush()
-		b.since = c.s.watch.now.Load()
+		b.since = c.s.watch.Now()
 		c.mu.Unlock()
 		var err error
 		select {

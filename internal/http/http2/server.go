@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
 )
@@ -15,7 +16,7 @@ import (
 type Server struct {
 	cfg      ServerConfig
 	handler  Handler
-	watch    sweeper
+	watch    deadline.Sweeper[*serverConn]
 	pool     buffers
 	spare    sync.Pool // of *stream
 	calm     [numAbuse]int32
@@ -33,7 +34,7 @@ const serverTick = 100 * time.Millisecond
 func NewServer(cfg ServerConfig, h Handler) *Server {
 	cfg.fill()
 	s := &Server{cfg: cfg, handler: h, calm: cfg.Abuse.table()}
-	s.watch.init(serverTick)
+	s.watch.Init(serverTick, (*serverConn).sweep, (*serverConn).place)
 	s.pool.init()
 	s.spare.New = func() any {
 		return &stream{wake: make(chan struct{}, 1), body: requestBody{wake: make(chan struct{}, 1)}}
@@ -42,7 +43,7 @@ func NewServer(cfg ServerConfig, h Handler) *Server {
 }
 
 // Run keeps the limits of time and the clock behind Date until ctx ends. It blocks.
-func (s *Server) Run(ctx context.Context) error { return s.watch.run(ctx) }
+func (s *Server) Run(ctx context.Context) error { return s.watch.Run(ctx) }
 
 // ServeConn serves nc until it is done, and closes it: over TLS nc has agreed on h2, in clear
 // the client begins with the preface. When ctx ends the connection is closed at once. Facts
@@ -57,9 +58,9 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	}
 	c.window = initialWindow
 	c.recv.init(s.cfg.ConnWindow)
-	c.since = s.watch.now.Load()
-	s.watch.add(c)
-	defer s.watch.remove(c)
+	c.since = s.watch.Now()
+	s.watch.Add(c)
+	defer s.watch.Remove(c)
 	stop := context.AfterFunc(ctx, func() { reset(nc, c.tcp) })
 	defer stop()
 	c.workers = 1
@@ -74,8 +75,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 // told the same at once.
 func (s *Server) Drain() {
 	s.draining.Store(true)
-	s.watch.each(func(e swept) {
-		c := e.(*serverConn)
+	s.watch.Each(func(c *serverConn) {
 		c.mu.Lock()
 		c.kick()
 		c.mu.Unlock()
@@ -83,7 +83,7 @@ func (s *Server) Drain() {
 }
 
 // Conns is the number of connections being served.
-func (s *Server) Conns() int { return s.watch.len() }
+func (s *Server) Conns() int { return s.watch.Len() }
 
 // Stats returns the counters.
 func (s *Server) Stats() Stats {

@@ -1,7 +1,6 @@
 package http2
 
 import (
-	"bytes"
 	"context"
 	"io"
 	"strconv"
@@ -178,7 +177,7 @@ func (c *serverConn) head(s *stream, resp *message.Response, end bool) {
 	b, at := c.beginBlock(resp.Status)
 	b = c.fields(b, &resp.Fields)
 	if !resp.Has(message.Date) {
-		b = c.enc.Append(b, message.Date, nil, c.s.watch.date.Load()[:])
+		b = c.enc.Append(b, message.Date, nil, c.s.watch.Date())
 	}
 	length := resp.ContentLength
 	if resp.Body == nil && (resp.Bytes != nil || s.req.Method != message.HEAD) {
@@ -191,26 +190,11 @@ func (c *serverConn) head(s *stream, resp *message.Response, end bool) {
 	c.endBlock(s, b, at, end)
 	c.credit(AbusePing, c.s.calm[AbusePing])
 	c.credit(AbuseWindow, 4)
-	if closes(resp) && c.drain == drainNot {
-		c.drain, c.drainAt = drainAsked, c.s.watch.now.Load()
+	if resp.Lists(message.Connection, "close") && c.drain == drainNot {
+		c.drain, c.drainAt = drainAsked, c.s.watch.Now()
 		c.out = appendGoAway(c.out, maxWindow, NoError, "")
 		c.out = appendPing(c.out, drainPing, false)
 	}
-}
-
-// closes says whether Connection names close.
-func closes(resp *message.Response) bool {
-	for i := resp.Next(message.Connection, 0); i >= 0; i = resp.Next(message.Connection, i+1) {
-		_, _, rest := resp.At(i)
-		for len(rest) > 0 {
-			var item []byte
-			item, rest, _ = bytes.Cut(rest, []byte{','})
-			if message.EqualFold(bytes.Trim(item, " \t"), "close") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // beginBlock begins a HEADERS frame in c.out with a status, or with 0 a trailer section.
@@ -228,7 +212,7 @@ func (c *serverConn) beginBlock(status int) (b []byte, at int) {
 func (c *serverConn) fields(b []byte, f *message.Fields) []byte {
 	for i := range f.Len() {
 		id, name, value := f.At(i)
-		if id != message.Other && hopField(id) {
+		if id != message.Other && id.PerHop() {
 			continue
 		}
 		b = c.enc.Append(b, id, name, value)

@@ -262,7 +262,7 @@ func (c *serverConn) settle(ctx context.Context) bool {
 	}
 	partly := c.in != nil && c.in.r < c.in.w || c.open.stream != 0
 	if !partly || !c.partly {
-		c.since = c.s.watch.now.Load()
+		c.since = c.s.watch.Now()
 	}
 	c.partly, c.waits = partly, true
 	if !partly && c.in != nil && len(c.in.b) > sizeSmall && c.active == 0 && !c.full {
@@ -289,14 +289,14 @@ func (c *serverConn) attend() {
 		c.kicked = false
 		_ = c.nc.SetReadDeadline(time.Time{})
 	}
-	now := c.s.watch.now.Load()
+	now := c.s.watch.Now()
 	switch {
 	case c.drain == drainNot && (c.s.draining.Load() || c.s.cfg.Requests > 0 && c.served >= c.s.cfg.Requests):
 		c.drain, c.drainAt = drainAsked, now
 		c.begin()
 		c.out = appendGoAway(c.out, maxWindow, NoError, "")
 		c.out = appendPing(c.out, drainPing, false)
-	case c.drain == drainAsked && c.s.watch.over(now, c.drainAt, drainWait):
+	case c.drain == drainAsked && c.s.watch.Over(now, c.drainAt, drainWait):
 		c.lastCall()
 	}
 }
@@ -321,7 +321,7 @@ func (c *serverConn) done() bool {
 
 // busyEnded is told when no request is left; c.mu is held.
 func (c *serverConn) busyEnded() {
-	c.idleAt = c.s.watch.now.Load()
+	c.idleAt = c.s.watch.Now()
 	if c.drain == drainLast {
 		c.kick()
 	}
@@ -353,7 +353,7 @@ func (c *serverConn) refuseAll(f *fault) {
 	}
 	c.out = appendGoAway(c.out, last, f.code, f.detail)
 	c.closing = true
-	c.linger = c.s.watch.now.Load()
+	c.linger = c.s.watch.Now()
 	c.flush()
 }
 
@@ -367,7 +367,7 @@ const (
 func (c *serverConn) shut() {
 	c.mu.Lock()
 	c.closing = true
-	c.linger = c.s.watch.now.Load()
+	c.linger = c.s.watch.Now()
 	for len(c.streams) > 0 {
 		s := c.streams[len(c.streams)-1]
 		c.s.gone.Add(1)

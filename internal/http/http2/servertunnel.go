@@ -19,7 +19,7 @@ func (c *serverConn) runTunnel(ctx context.Context, s *stream, resp *message.Res
 		return
 	}
 	c.head(s, resp, false)
-	s.touched = c.s.watch.now.Load()
+	s.touched = c.s.watch.Now()
 	c.flush()
 	c.workers++
 	c.mu.Unlock()
@@ -83,7 +83,7 @@ func (c *serverConn) copyForth(s *stream, up io.ReadWriteCloser) error {
 
 func (c *serverConn) touch(s *stream) {
 	c.mu.Lock()
-	s.touched = c.s.watch.now.Load()
+	s.touched = c.s.watch.Now()
 	c.mu.Unlock()
 }
 

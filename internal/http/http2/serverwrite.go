@@ -21,7 +21,7 @@ func (s *stream) blocked() bool {
 		return false
 	}
 	if s.stalled == 0 {
-		s.stalled = s.c.s.watch.now.Load()
+		s.stalled = s.c.s.watch.Now()
 	}
 	return true
 }
@@ -69,12 +69,12 @@ func (c *serverConn) compose() {
 			}
 		}
 		if s.touched != 0 {
-			s.touched = c.s.watch.now.Load()
+			s.touched = c.s.watch.Now()
 		}
 		c.after(s, whole)
 	}
 	if s := c.queue.head(); s != nil && len(s.pending) > 0 && c.window <= 0 && c.stalled == 0 {
-		c.stalled = c.s.watch.now.Load()
+		c.stalled = c.s.watch.Now()
 	}
 }
 
@@ -189,7 +189,7 @@ func (c *serverConn) writeOnce() {
 	c.out, c.obuf, c.ending, c.spare = nil, nil, c.spare[:0], nil
 	err := c.dead
 	if err == nil && len(out) > 0 {
-		c.wrote = c.s.watch.now.Load()
+		c.wrote = c.s.watch.Now()
 	}
 	c.mu.Unlock()
 	if err == nil && len(out) > 0 {

@@ -12,7 +12,7 @@ func (c *serverConn) sweep(now int64) {
 	if c.dead != nil {
 		return
 	}
-	if w.over(now, c.wrote, cfg.WriteTimeout) || c.closing && c.linger != 0 && w.over(now, c.linger, 4*lingerTime) {
+	if w.Over(now, c.wrote, cfg.WriteTimeout) || c.closing && c.linger != 0 && w.Over(now, c.linger, 4*lingerTime) {
 		if !c.closing {
 			c.s.slow.Add(1)
 		}
@@ -27,21 +27,21 @@ func (c *serverConn) sweep(now int64) {
 		c.stalled = 0 // who waited is gone
 	}
 	switch {
-	case w.over(now, c.stalled, cfg.WriteTimeout):
+	case w.Over(now, c.stalled, cfg.WriteTimeout):
 		c.s.slow.Add(1)
 		c.doom = c.condemn(AbuseStall)
-	case c.drain == drainAsked && w.over(now, c.drainAt, drainWait):
+	case c.drain == drainAsked && w.Over(now, c.drainAt, drainWait):
 		c.kick()
-	case c.waits && (c.partly || !c.first) && w.over(now, c.since, cfg.HeaderTimeout):
+	case c.waits && (c.partly || !c.first) && w.Over(now, c.since, cfg.HeaderTimeout):
 		c.s.slow.Add(1)
 		c.doom = faultSlow
-	case c.waits && c.active == 0 && w.over(now, max(c.since, c.idleAt), cfg.IdleTimeout):
+	case c.waits && c.active == 0 && w.Over(now, max(c.since, c.idleAt), cfg.IdleTimeout):
 		c.doom = faultIdle
 	}
 	if c.doom != nil {
 		c.kick()
 	}
-	if c.active == 0 && len(c.parked) > 0 && w.over(now, c.idleAt, lingerTime) {
+	if c.active == 0 && len(c.parked) > 0 && w.Over(now, c.idleAt, lingerTime) {
 		c.dismiss()
 	}
 	c.sweepStreams(now)
@@ -53,14 +53,14 @@ func (c *serverConn) sweepStreams(now int64) {
 	for i := len(c.streams) - 1; i >= 0; i-- {
 		s := c.streams[i]
 		switch {
-		case w.over(now, s.body.since, cfg.BodyTimeout) && !s.tunnel:
+		case w.Over(now, s.body.since, cfg.BodyTimeout) && !s.tunnel:
 			c.s.slow.Add(1)
 			s.body.slow()
-		case w.over(now, s.stalled, cfg.WriteTimeout) && !s.tunnel:
+		case w.Over(now, s.stalled, cfg.WriteTimeout) && !s.tunnel:
 			c.s.slow.Add(1)
 			c.resetStream(s, Cancel, errStalled)
 			c.kick()
-		case w.over(now, s.touched, cfg.TunnelTimeout):
+		case w.Over(now, s.touched, cfg.TunnelTimeout):
 			c.resetStream(s, Cancel, errSilent)
 			c.kick()
 		}
@@ -91,7 +91,7 @@ var calm = [numAbuse]fault{
 
 // strike counts what a client does too often; not nil when it is over the limit. C.mu is held.
 func (c *serverConn) strike(kind Abuse) *fault {
-	if now := c.s.watch.now.Load(); now-c.struckAt > abusePeriod.Milliseconds() {
+	if now := c.s.watch.Now(); now-c.struckAt > abusePeriod.Milliseconds() {
 		c.strikes, c.struckAt = [numAbuse]int32{}, now
 	}
 	if c.strikes[kind]++; c.strikes[kind] > c.s.calm[kind] {

@@ -97,7 +97,7 @@ func (x *exchange) buildHead(resp *message.Response, length int64) {
 	b = qpack.AppendStatus(b, resp.Status)
 	b = appendFields(b, &resp.Fields)
 	if !resp.Has(message.Date) {
-		b = qpack.Append(b, message.Date, x.c.s.watch.date.Load()[:])
+		b = qpack.Append(b, message.Date, x.c.s.watch.Date())
 	}
 	if length >= 0 {
 		var n [20]byte
@@ -124,11 +124,10 @@ func closeHead(b []byte, at int) []byte {
 func appendFields(b []byte, f *message.Fields) []byte {
 	for i := range f.Len() {
 		id, name, value := f.At(i)
-		switch id {
-		case message.Other:
+		switch {
+		case id == message.Other:
 			b = qpack.AppendLine(b, name, value)
-		case message.Connection, message.KeepAlive, message.ProxyConnection, message.TE, message.Trailer,
-			message.TransferEncoding, message.Upgrade, message.ContentLength:
+		case id.PerHop():
 		default:
 			b = qpack.Append(b, id, value)
 		}
@@ -167,7 +166,7 @@ func (x *exchange) write(b []byte, last bool) error {
 	for len(b) > 0 {
 		n := min(len(b), maxPiece)
 		if !x.leading {
-			x.writeBy.Store(w.limit(x.c.s.cfg.WriteTimeout))
+			x.writeBy.Store(w.Limit(x.c.s.cfg.WriteTimeout))
 		}
 		_, err := x.str.Write(b[:n])
 		if err != nil {
@@ -353,20 +352,6 @@ func (x *exchange) page(ctx context.Context, f *fault) (resp *message.Response) 
 		resp.SetBytes([]byte(f.code + "\n"))
 	}
 	return resp
-}
-
-// closes says whether Connection names close.
-func closes(resp *message.Response) bool {
-	for i := resp.Next(message.Connection, 0); i >= 0; i = resp.Next(message.Connection, i+1) {
-		_, _, rest := resp.At(i)
-		for len(rest) > 0 {
-			var item []byte
-			if item, rest = nextItem(rest); message.EqualFold(item, "close") {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // Inform implements message.Control.

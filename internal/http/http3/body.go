@@ -82,7 +82,7 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			_ = x.str.SetReadDeadline(time.Time{})
 		}()
 	}
-	x.readBy.Store(x.c.s.watch.limit(x.c.s.cfg.BodyTimeout))
+	x.readBy.Store(x.c.s.watch.Limit(x.c.s.cfg.BodyTimeout))
 	data, err := b.step()
 	over := x.readBy.Swap(0) < 0
 	if err == nil || err == io.EOF {

@@ -82,7 +82,7 @@ func (s *Server) ServeConn(ctx context.Context, qc *quic.Conn, facts *message.Co
 func (s *Server) newConn(qc *quic.Conn, facts *message.Conn) *serverConn {
 	c := &serverConn{s: s, qc: qc, baton: make(chan struct{}, maxParked)}
 	c.facts.Store(facts)
-	c.used.Store(s.watch.now.Load())
+	c.used.Store(s.watch.Now())
 	c.settle(facts.TLS != nil)
 	return c
 }
@@ -117,8 +117,8 @@ func (c *serverConn) serve(ctx context.Context) {
 		c.kill(errNoControlWrite)
 		return
 	}
-	s.watch.add(c)
-	defer s.watch.remove(c)
+	s.watch.Add(c)
+	defer s.watch.Remove(c)
 	if s.draining.Load() {
 		c.goAway()
 	}
@@ -144,7 +144,7 @@ func (c *serverConn) lead() {
 			}
 			continue
 		}
-		c.used.Store(c.s.watch.now.Load())
+		c.used.Store(c.s.watch.Now())
 		c.busy.Store(false)
 	}
 }
@@ -227,7 +227,7 @@ func (c *serverConn) delist(x *exchange) {
 	c.active[last] = nil
 	c.active = c.active[:last]
 	c.mu.Unlock()
-	c.used.Store(c.s.watch.now.Load())
+	c.used.Store(c.s.watch.Now())
 }
 
 // gone counts a request that the client gave up. Many of them, or of those that must be refused, and
@@ -315,7 +315,7 @@ func (c *serverConn) goAway() {
 	if c.leaving != staying {
 		return
 	}
-	c.leaving, c.since = asked, c.s.watch.now.Load()
+	c.leaving, c.since = asked, c.s.watch.Now()
 	if c.control != nil {
 		c.sendGoAway(lastRequestID)
 	}
@@ -329,6 +329,8 @@ func (c *serverConn) sendGoAway(id quic.StreamID) {
 	f[1] = byte(len(f) - 2)
 	_, _ = c.control.Write(f)
 }
+
+func (c *serverConn) place() *int { return &c.index }
 
 // sweep acts on limits of time that are over.
 func (c *serverConn) sweep(now int64) {

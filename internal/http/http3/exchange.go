@@ -80,7 +80,7 @@ func (x *exchange) serve() (leading bool) {
 	}
 	if !x.eof {
 		x.handOff()
-		x.readBy.Store(c.s.watch.limit(c.s.cfg.HeaderTimeout))
+		x.readBy.Store(c.s.watch.Limit(c.s.cfg.HeaderTimeout))
 		_ = x.str.SetReadDeadline(time.Time{})
 	}
 	ctx := x.str.Context()
@@ -98,7 +98,7 @@ func (x *exchange) serve() (leading bool) {
 		x.refuse(ctx, faultPanic)
 		return x.end()
 	}
-	if closes(resp) {
+	if resp.Lists(message.Connection, "close") {
 		c.goAway()
 	}
 	x.answer(ctx, resp)

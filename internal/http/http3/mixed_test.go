@@ -132,15 +132,15 @@ func TestTheClockOfTheSweeper(t *testing.T) {
 			defer close(done)
 			_ = s.Run(ctx)
 		}()
-		first := *s.watch.date.Load()
-		by := s.watch.limit(2 * time.Second)
-		for at := time.Now(); s.watch.now.Load() <= by; time.Sleep(tick) {
+		first := string(s.watch.Date())
+		by := s.watch.Limit(2 * time.Second)
+		for at := time.Now(); s.watch.Now() <= by; time.Sleep(tick) {
 			if d := time.Since(at); d > 2*time.Second+3*tick {
 				t.Fatalf("a limit of 2 s is not over after %v", d)
 			}
 		}
 		synctest.Wait()
-		if second := *s.watch.date.Load(); second == first || string(second[:]) != time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT") {
+		if second := string(s.watch.Date()); second == first || second != time.Now().UTC().Format("Mon, 02 Jan 2006 15:04:05 GMT") {
 			t.Errorf("Date is %s after %s, at %v", second, first, time.Now())
 		}
 		cancel()

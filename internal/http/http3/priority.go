@@ -1,5 +1,7 @@
 package http3
 
+import "github.com/relais-edge/relais/internal/http/syntax"
+
 // priority is that of RFC 9218 section 4.
 type priority struct {
 	urgency     int8 // 0 to 7, 0 first
@@ -15,7 +17,7 @@ func readPriority(v []byte) priority {
 	p := priority{urgency: defaultUrgency}
 	for len(v) > 0 {
 		var item []byte
-		if item, v = nextItem(v); len(item) == 0 {
+		if item, v = syntax.NextItem(v); len(item) == 0 {
 			continue
 		}
 		value := []byte("?1")
@@ -47,23 +49,4 @@ func readPriority(v []byte) priority {
 		}
 	}
 	return p
-}
-
-// nextItem cuts the first element off a comma-separated list.
-func nextItem(list []byte) (item, rest []byte) {
-	end := len(list)
-	for i, c := range list {
-		if c == ',' {
-			end, rest = i, list[i+1:]
-			break
-		}
-	}
-	item = list[:end]
-	for len(item) > 0 && (item[0] == ' ' || item[0] == '\t') {
-		item = item[1:]
-	}
-	for len(item) > 0 && (item[len(item)-1] == ' ' || item[len(item)-1] == '\t') {
-		item = item[:len(item)-1]
-	}
-	return item, rest
 }

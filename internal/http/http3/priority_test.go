@@ -15,16 +15,13 @@ func TestRFC9218Section72UpdatesBeforeTheirRequests(t *testing.T) {
 	send := func(id uint64, p string) {
 		_, _ = r.control.Write([]byte(frame(framePriorityRequest, string(appendVarint(nil, id))+p)))
 	}
-	waiting := func() []update {
-		s.watch.mu.Lock()
-		defer s.watch.mu.Unlock()
-		if len(s.watch.list) == 0 {
-			return nil
-		}
-		c := s.watch.list[0]
-		c.mu.Lock()
-		defer c.mu.Unlock()
-		return slices.Clone(c.pending)
+	waiting := func() (list []update) {
+		s.watch.Each(func(c *serverConn) {
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			list = slices.Clone(c.pending)
+		})
+		return list
 	}
 	send(0, "u=5")
 	send(0, "u=1, i")

@@ -6,6 +6,7 @@ import (
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/http/qpack"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // maxMethod is longer than any registered method.
@@ -139,16 +140,16 @@ func (h *head) field(l *qpack.Line, lim *Limits, r *message.Request) *fault {
 }
 
 func (h *head) literal(l *qpack.Line) *fault {
-	if !validValue(l.Value) {
+	if !syntax.IsValue(l.Value) {
 		return faultValue
 	}
 	if l.ID != message.Other {
 		return h.known(l)
 	}
-	if len(l.Name) == 0 || !all(l.Name, isName) {
+	if !syntax.IsLowerName(l.Name) {
 		return faultUpper
 	}
-	if collides(l.Name) {
+	if message.Collides(l.Name) {
 		return faultCollision
 	}
 	return nil
@@ -168,7 +169,7 @@ func (h *head) known(l *qpack.Line) *fault {
 	case message.Cookie:
 		h.cookies++
 	case message.ContentLength:
-		n, ok := decimal(l.Value)
+		n, ok := syntax.Decimal(l.Value)
 		if !ok || h.length >= 0 {
 			return faultLength
 		}
@@ -190,7 +191,7 @@ func (h *head) check(r *message.Request, lim *Limits) *fault {
 		return faultPseudo
 	case len(name) > maxMethod:
 		return faultMethodLong
-	case len(name) == 0 || !all(name, isToken):
+	case !syntax.IsToken(name):
 		return faultMethod
 	}
 	if flt := h.checkHost(r); flt != nil {
@@ -211,7 +212,7 @@ func (h *head) checkTarget(r *message.Request, lim *Limits) *fault {
 	switch {
 	case len(path)+len(query) >= lim.TargetBytes:
 		return faultTargetLong
-	case !all(path, isTarget) || !all(query, isTarget):
+	case !syntax.All(path, syntax.Target) || !syntax.All(query, syntax.Target):
 		return faultTarget
 	case len(path) == 1 && path[0] == '*' && r.Method == message.OPTIONS && !r.HasQuery():
 	case len(path) == 0 || path[0] != '/':
@@ -226,7 +227,7 @@ func (h *head) checkTarget(r *message.Request, lim *Limits) *fault {
 // checkConnect checks a CONNECT (RFC 9114 section 4.4), or an extended one (RFC 9220).
 func (h *head) checkConnect(r *message.Request, lim *Limits) *fault {
 	if h.seen&sawProtocol == 0 {
-		_, port := authority(r.Authority())
+		_, port := syntax.Authority(r.Authority())
 		if h.seen&(sawScheme|sawPath) != 0 || h.seen&sawAuthority == 0 || !port {
 			return faultConnect
 		}
@@ -254,14 +255,14 @@ func (h *head) checkHost(r *message.Request) *fault {
 		return faultHostNone
 	case h.seen&sawAuthority == 0:
 		r.SetAuthority(host)
-	case h.hosts == 1 && !sameFold(host, r.Authority()):
+	case h.hosts == 1 && !syntax.EqualFold(host, r.Authority()):
 		return faultHostDiffer
 	}
 	a := r.Authority()
 	if len(a) == 0 {
 		return faultHostNone
 	}
-	if ok, _ := authority(a); !ok {
+	if ok, _ := syntax.Authority(a); !ok {
 		return faultHost
 	}
 	return nil
@@ -304,7 +305,7 @@ func (s *section) parseTrailer(block []byte, f *message.Fields) (bool, *connErro
 			return true, nil
 		case n == maxTrailerFields || f.Size()+len(l.Name)+len(l.Value) > maxTrailer || l.ID >= hpack.Unknown:
 			return false, nil
-		case len(l.Name) == 0 || !all(l.Name, isName) || !validValue(l.Value):
+		case !syntax.IsLowerName(l.Name) || !syntax.IsValue(l.Value):
 			return false, nil
 		}
 		switch l.ID {

@@ -34,7 +34,7 @@ func (x *exchange) tunnel(ctx context.Context, resp *message.Response) {
 }
 
 // touch starts the limit of silence anew.
-func (x *exchange) touch() { x.readBy.Store(x.c.s.watch.limit(x.c.s.cfg.TunnelTimeout)) }
+func (x *exchange) touch() { x.readBy.Store(x.c.s.watch.Limit(x.c.s.cfg.TunnelTimeout)) }
 
 // copyBoth copies until both ways have ended or one has failed.
 func (x *exchange) copyBoth(up io.ReadWriteCloser) error {

@@ -1,7 +1,10 @@
 package message
 
 import (
+	"bytes"
 	"strconv"
+
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 // ID is a known field name, or Other.
@@ -266,15 +269,23 @@ func (f *Fields) remove(drop func(int, *field) bool) {
 	f.list = f.list[:n]
 }
 
-// EqualFold says whether a is s whatever the case of ASCII letters.
-func EqualFold(a []byte, s string) bool {
-	if len(a) != len(s) {
-		return false
-	}
-	for i := 0; i < len(s); i++ {
-		if x, y := a[i], s[i]; x != y && (x|0x20 != y|0x20 || x|0x20 < 'a' || x|0x20 > 'z') {
-			return false
+// Lists says whether a line of a known name lists item, in any case and with any parameters:
+// Connection "close", TE "trailers" (RFC 9110 section 5.6.1).
+func (f *Fields) Lists(id ID, item string) bool {
+	for i := f.Next(id, 0); i >= 0; i = f.Next(id, i+1) {
+		for rest := f.list[i].value.of(f.arena); len(rest) > 0; {
+			var one []byte
+			one, rest = syntax.NextItem(rest)
+			if i := bytes.IndexByte(one, ';'); i >= 0 {
+				one = syntax.Trim(one[:i])
+			}
+			if syntax.EqualFold(one, item) {
+				return true
+			}
 		}
 	}
-	return true
+	return false
 }
+
+// EqualFold says whether a is s whatever the case of ASCII letters.
+func EqualFold(a []byte, s string) bool { return syntax.EqualFold(a, s) }

@@ -132,3 +132,38 @@ func TestPartsBecomeLines(t *testing.T) {
 		t.Errorf("%q %q %q %s", r.MethodName(), r.Path(), r.Query(), dump(&r.Fields))
 	}
 }
+
+func TestRFC9110Section561AFieldListsItems(t *testing.T) {
+	var f Fields
+	f.AddString(TE, "gzip;q=0.5")
+	f.AddString(Connection, "keep-alive, x")
+	f.AddString(TE, " , Trailers ; q=1")
+	for _, tt := range []struct {
+		id   ID
+		item string
+		want bool
+	}{
+		{TE, "trailers", true},
+		{TE, "gzip", true},
+		{TE, "zip", false},
+		{TE, "q", false},
+		{Connection, "X", true},
+		{Connection, "close", false},
+		{Host, "x", false},
+	} {
+		if f.Lists(tt.id, tt.item) != tt.want {
+			t.Errorf("%s %q is not %v", tt.id, tt.item, tt.want)
+		}
+	}
+}
+
+func TestNamesThatCollideWithAnother(t *testing.T) {
+	for name, want := range map[string]bool{
+		"content_length": true, "Transfer_Encoding": true, "x-forwarded_for": true, "X_Real_IP": true,
+		"content-length": false, "user_agent": false, "_": false, "x_custom": false, strings.Repeat("_", 40): false,
+	} {
+		if Collides([]byte(name)) != want {
+			t.Errorf("%q is not %v", name, want)
+		}
+	}
+}

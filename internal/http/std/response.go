@@ -142,7 +142,7 @@ func (o *writer) copyFields(header http.Header, f *message.Fields) {
 		if id == message.Connection && o.r.ProtoMajor == 1 && hasToken(value, "close") {
 			o.close = true
 		}
-		if hopField(id) || f.Has(message.Connection) && named(f, name) {
+		if id.PerHop() || f.Has(message.Connection) && named(f, name) {
 			continue
 		}
 		header.Add(string(name), string(value))
@@ -215,16 +215,6 @@ func (o *writer) end(resp *message.Response, err error) {
 	}
 }
 
-// hopField says whether a field is for one hop, or is framing that is written anew.
-func hopField(id message.ID) bool {
-	switch id {
-	case message.Connection, message.KeepAlive, message.ProxyConnection, message.TE, message.Trailer,
-		message.TransferEncoding, message.Upgrade, message.ContentLength:
-		return true
-	}
-	return false
-}
-
 // named says whether a Connection line of f names the field, and it is none that we know.
 func named(f *message.Fields, name []byte) bool {
 	if message.KnownID(name) != message.Other {
@@ -283,7 +273,7 @@ func (c *control) Inform(status int, f *message.Fields) {
 	header := c.w.Header()
 	if f != nil {
 		for i := range f.Len() {
-			if id, name, value := f.At(i); !hopField(id) {
+			if id, name, value := f.At(i); !id.PerHop() {
 				header.Add(string(name), string(value))
 			}
 		}

@@ -1,5 +1,8 @@
 package std
 
+// These rules stand here again, and not those of the syntax room: the twin that other protocols
+// are held against shares no rule with them.
+
 import (
 	"net/netip"
 	"strconv"

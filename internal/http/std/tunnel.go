@@ -44,7 +44,7 @@ func (o *writer) tunnel(ctx context.Context, resp *message.Response) error {
 	fmt.Fprintf(buf, "HTTP/1.1 %d %s\r\n", resp.Status, http.StatusText(resp.Status))
 	for i := range resp.Len() {
 		id, name, value := resp.At(i)
-		if !hopField(id) {
+		if !id.PerHop() {
 			fmt.Fprintf(buf, "%s: %s\r\n", name, value)
 		} else if id == message.Upgrade && resp.Status == http.StatusSwitchingProtocols {
 			fmt.Fprintf(buf, "Upgrade: %s\r\nConnection: Upgrade\r\n", value)

@@ -38,7 +38,8 @@ type limiter struct {
 
 	row row
 
-	ebb float64 // the limit while edges ebb together; 0 is no ebb
+	ebb  float64 // the limit while edges ebb together; 0 is no ebb
+	deep bool    // this ebb
 }
 
 // The constants of the law. DESIGN.md shows what others do.
@@ -66,6 +67,7 @@ const (
 	// the queue drain, so that what a tier at ease is like can be seen while it never is.
 	ebbEvery = 8 * time.Second
 	ebbTime  = 200 * time.Millisecond
+	deepEbb  = 4 // each so many ebbs
 )
 
 func newLimiter() limiter { return limiter{size: math.Inf(1), hunger: 1} }
@@ -102,7 +104,7 @@ func (l *limiter) step(now, wall int64, c load) bool {
 	ebbing := wall%int64(ebbEvery) < int64(ebbTime)
 	switch {
 	case ebbing && l.ebb == 0 && !l.open() && l.rate > 0:
-		l.begin(now, c)
+		l.begin(now, wall/int64(ebbEvery)%deepEbb == 0, c)
 		return true
 	case !ebbing && l.ebb > 0:
 		if w := l.hist.since(&l.last); w.n >= enough/2 && l.began > 0 {
@@ -183,21 +185,27 @@ func (l *limiter) limit() float64 {
 	return l.size
 }
 
-// begin begins an ebb: the own part of the queue is let drain.
-func (l *limiter) begin(now int64, c load) {
+// begin begins an ebb: the own part of the queue is let drain, as far as it is known. A deep ebb goes further, to
+// what was in flight at ease, lest a base that is too high hides the queue that it causes.
+func (l *limiter) begin(now int64, deep bool, c load) {
 	n := float64(c.inFlight)
-	l.ebb = max(leastSize, min(0.95*n, max(0.7*n, n-l.rate*l.wait)))
+	if l.deep = deep; deep {
+		l.ebb = max(leastSize, min(0.9*n, max(0.5*n, l.calm)))
+	} else {
+		l.ebb = max(leastSize, min(0.95*n, max(0.7*n, n-l.rate*l.wait)))
+	}
 	l.pause(now, l.base+l.wait)
 	l.sent, l.refused, l.inFlight = c.sent, c.refused, c.inFlight
 }
 
 // learn takes what an ebb showed for the tier at ease. It is believed at once when it is quicker, and
-// in part when it is slower: others may not have ebbed.
+// in part when a deep one was slower: others may not have ebbed.
 func (l *limiter) learn(w *window) {
-	if w.low < l.base {
+	switch {
+	case w.low < l.base:
 		l.base += 0.7 * (w.low - l.base)
-	} else {
-		l.base += 0.2 * (w.low - l.base)
+	case l.deep:
+		l.base += 0.4 * (w.low - l.base)
 	}
 	l.smooth = l.base
 }

@@ -88,6 +88,9 @@ func (c *checker) originPool(s *OriginPoolSpec) {
 		}
 	})
 	c.each("tiers", len(s.Tiers), func(i int) { c.tier(&s.Tiers[i], s.Tiers[:i]) })
+	c.poolOrigins(s)
+	c.poolHealth(s)
+	c.poolResilience(s)
 	switch p := s.Connection.Protocol; {
 	case s.Connection.TLS == nil && (p == OriginH2 || p == OriginAuto):
 		fix := "add connection.tls"
@@ -102,9 +105,6 @@ func (c *checker) originPool(s *OriginPoolSpec) {
 	}
 	if t := s.Connection.TLS; t != nil && t.CA != "" {
 		c.authorities("connection.tls.ca", t.CA)
-	}
-	if s.Health.Connect && s.Health.Path != "" {
-		c.add("health.connect", "and path are two kinds of check", "remove one of the two")
 	}
 	c.distinct("connection.sourceAddresses", s.Connection.SourceAddresses)
 	if g := s.Connection.Signature; g != nil && len(g.Secret) > 0 && len(g.Secret) < 16 {
@@ -145,6 +145,9 @@ func (c *checker) tier(t *Tier, before []Tier) {
 	}
 	if !some && len(t.Origins) > 0 {
 		c.add("origins", "have all weight 0, so that none is used", "give one of them a weight, or remove the tier")
+	}
+	if t.Subset > len(t.Origins) && len(t.Origins) > 0 && !slices.ContainsFunc(t.Origins, Origin.discovered) {
+		c.add("subset", strconv.Itoa(t.Subset)+" is more than the tier has origins", "write less, or remove it to use all")
 	}
 }
 

@@ -194,4 +194,7 @@ type RouteTimeouts struct {
 	Request *Duration `json:"request,omitempty" schema:"default=60s,min=0s,max=24h"`
 	// Try is the time of one try until the head of its answer; 0 means no limit of its own.
 	Try Duration `json:"try,omitempty" schema:"default=0s,min=0s,max=24h"`
+	// Header is a field in which a client may ask for less than Request, in whole milliseconds, and in which
+	// each try tells the origin how many are left. Absent means none. Grpc-Timeout of gRPC always does both.
+	Header string `json:"header,omitempty" schema:"format=field-name"`
 }

@@ -72,7 +72,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	}
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
-	cmd.AddCommand(serveCommand(), upgradeCommand(), validateCommand(), explainCommand(), rangesCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), upgradeCommand(), validateCommand(), explainCommand(), poolsCommand(), rangesCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
 	return cmd
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"io"
 	"log/slog"
 	"net"
@@ -52,6 +53,8 @@ type serveFlags struct {
 	verbose     bool
 	pidFile     string
 	within      time.Duration // for a new program to be ready
+	zone        string
+	number      int
 }
 
 func serveCommand() *cobra.Command {
@@ -81,8 +84,21 @@ func serveCommand() *cobra.Command {
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
 	fl.StringVar(&f.pidFile, "pid-file", "", "file for the process id; after an upgrade it holds that of the new process")
 	fl.DurationVar(&f.within, "upgrade-within", 2*time.Minute, "how long a new program may take until it serves")
+	fl.StringVar(&f.zone, "zone", os.Getenv("RELAIS_ZONE"), "where this edge is, for pools with zones.prefer: own (or RELAIS_ZONE)")
+	fl.IntVar(&f.number, "edge-number", -1, "number of this edge, from 0, among those that share the origins of tiers with a subset; -1 makes one of the host name")
 	_ = cmd.MarkFlagRequired("file")
 	return cmd
+}
+
+// edgeNumber is the number that was given, or one that the host name leads to: even by chance only.
+func edgeNumber(n int) uint64 {
+	if n >= 0 {
+		return uint64(n)
+	}
+	name, _ := os.Hostname()
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, name)
+	return h.Sum64() >> 32
 }
 
 // instance is an edge that is wired and not yet running.
@@ -152,6 +168,9 @@ func wire(cmd *cobra.Command, f *serveFlags, inherited *handover.Inherited) (*in
 	if f.explain < 1 || f.explain > 1_000_000 {
 		return nil, usage(errors.New("--explain: give a number from 1 to 1000000"))
 	}
+	if f.number < -1 {
+		return nil, usage(errors.New("--edge-number: give a number from 0, or -1"))
+	}
 	logger, err := newLogger(cmd.ErrOrStderr(), f)
 	if err != nil {
 		return nil, usage(err)
@@ -163,7 +182,7 @@ func wire(cmd *cobra.Command, f *serveFlags, inherited *handover.Inherited) (*in
 	}
 	_, visitorFiles := fileLimit()
 	in.edge, err = edge.New(edge.Config{
-		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Inherited: inherited, Files: visitorFiles, Logger: logger, Metrics: in.metrics,
+		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Inherited: inherited, Files: visitorFiles, Zone: f.zone, Number: edgeNumber(f.number), Logger: logger, Metrics: in.metrics,
 	})
 	if err != nil {
 		in.Close()
@@ -324,6 +343,7 @@ func (in *instance) adminConfig(started time.Time) admin.Config {
 	c := admin.Config{
 		Listener: in.admin, Explain: in.edge, Metrics: in.metrics,
 		Status: func() admin.Status { return in.status(started) },
+		Pools:  func() any { return in.edge.Pools() },
 	}
 	if in.upgrades != nil {
 		c.Upgrade = in.askUpgrade

@@ -162,6 +162,9 @@ func (c *compiler) service(d *v1.Service) bundle.Service {
 	if pool, _, ok := resolve(c, c.pools, d, d.Spec.Pool, ref{whole, "pool", alone, ""}); ok {
 		s.Pool = &pool.Spec
 		c.servicePool(d, &pool.Spec.Connection)
+		if pool.Spec.Retries.Hedge != nil {
+			c.problem(d, "spec.pool", "OriginPool "+strconv.Quote(d.Spec.Pool)+" hedges requests, and a service knows no requests", "name a pool without retries.hedge")
+		}
 	}
 	return s
 }

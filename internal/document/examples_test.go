@@ -27,7 +27,7 @@ func TestExamplesLoadWithAndWithoutEnvironment(t *testing.T) {
 		"LISTEN": "127.1.2.3:18080", "LISTEN_TLS": "[::1]:18443", "ORIGIN": "shop.internal:80",
 		"ORIGIN_OVERFLOW": "10.9.0.1:81", "PARANOIA": "3", "CAPACITY": "400",
 	}
-	names := []string{"acme.yaml", "cache.yaml", "full.yaml", "grpc.yaml", "overflow.yaml", "proxy.yaml", "waf.yaml"}
+	names := []string{"acme.yaml", "cache.yaml", "full.yaml", "grpc.yaml", "overflow.yaml", "proxy.yaml", "resilience.yaml", "waf.yaml"}
 	entries, err := os.ReadDir(examples)
 	if err != nil {
 		t.Fatal(err)

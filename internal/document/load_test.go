@@ -131,7 +131,7 @@ type iotest struct{}
 func (iotest) Read([]byte) (int, error) { return 0, fmt.Errorf("broken pipe: %w", io.ErrUnexpectedEOF) }
 
 func TestEveryWayOfWritingGivesTheSameDocument(t *testing.T) {
-	block := "apiVersion: relais/v1\nkind: OriginPool\nmetadata:\n  name: shop\n  labels:\n    team: a\nspec:\n  tiers:\n  - name: home\n    capacity:\n      inFlight: 40\n      reserve: 20%\n    origins:\n    - address: 10.0.0.1:80\n      weight: 3\n  connection:\n    public: true\n"
+	block := "apiVersion: relais/v1\nkind: OriginPool\nmetadata:\n  name: shop\n  labels:\n    team: a\nspec:\n  tiers:\n  - name: home\n    capacity:\n      inFlight: 40\n      reserve: 20%\n    origins:\n    - address: 192.0.2.1:80\n      weight: 3\n  connection:\n    public: true\n"
 	var want v1.Document
 	for i, text := range []string{
 		block,
@@ -140,9 +140,9 @@ func TestEveryWayOfWritingGivesTheSameDocument(t *testing.T) {
 		strings.ReplaceAll(block, "\n", "\r\n"),
 		strings.ReplaceAll(block, "name: home", "name: 'home' # ü"),
 		"%YAML 1.1\n---\n" + block,
-		strings.Replace(strings.ReplaceAll(block, "10.0.0.1:80", "&a 10.0.0.1:80"), "&a 10", "&a 10", 1),
-		`{"apiVersion":"relais/v1","kind":"OriginPool","metadata":{"name":"shop","labels":{"team":"a"}},"spec":{"tiers":[{"name":"home","capacity":{"inFlight":40,"reserve":"20%"},"origins":[{"address":"10.0.0.1:80","weight":3}]}],"connection":{"public":true}}}`,
-		"{\n\t\"apiVersion\": \"relais/v1\",\n\t\"kind\": \"OriginPool\",\n\t\"metadata\": {\"name\": \"sh\\u006fp\", \"labels\": {\"team\": \"a\"}},\n\t\"spec\": {\"tiers\": [{\"name\": \"home\", \"capacity\": {\"inFlight\": 40, \"reserve\": \"20%\"}, \"origins\": [{\"address\": \"10.0.0.1:80\", \"weight\": 3}]}], \"connection\": {\"public\": true}}\n}\n",
+		strings.Replace(strings.ReplaceAll(block, "192.0.2.1:80", "&a 192.0.2.1:80"), "&a 192", "&a 192", 1),
+		`{"apiVersion":"relais/v1","kind":"OriginPool","metadata":{"name":"shop","labels":{"team":"a"}},"spec":{"tiers":[{"name":"home","capacity":{"inFlight":40,"reserve":"20%"},"origins":[{"address":"192.0.2.1:80","weight":3}]}],"connection":{"public":true}}}`,
+		"{\n\t\"apiVersion\": \"relais/v1\",\n\t\"kind\": \"OriginPool\",\n\t\"metadata\": {\"name\": \"sh\\u006fp\", \"labels\": {\"team\": \"a\"}},\n\t\"spec\": {\"tiers\": [{\"name\": \"home\", \"capacity\": {\"inFlight\": 40, \"reserve\": \"20%\"}, \"origins\": [{\"address\": \"192.0.2.1:80\", \"weight\": 3}]}], \"connection\": {\"public\": true}}\n}\n",
 	} {
 		set, problems := Read([]File{{"f", []byte(text)}}, noEnv)
 		if len(problems) > 0 || len(set.Documents) != 1 {
@@ -228,14 +228,14 @@ func TestVariablesTakeTheTypeOfTheirField(t *testing.T) {
 		v, ok := map[string]string{"N": "2", "B": "true", "D": "3s", "EMPTY": ""}[k]
 		return v, ok
 	}
-	text := "apiVersion: relais/v1\nkind: OriginPool\nmetadata: {name: a}\nspec:\n  connection: {public: \"${B}\", connect: \"${D}\", idle: \"${EMPTY}\"}\n  retries: {attempts: \"${N}\"}\n  tiers:\n    - origins:\n        - address: 10.0.0.${N}:80\n          weight: ${EMPTY}\n"
+	text := "apiVersion: relais/v1\nkind: OriginPool\nmetadata: {name: a}\nspec:\n  connection: {public: \"${B}\", connect: \"${D}\", idle: \"${EMPTY}\"}\n  retries: {attempts: \"${N}\"}\n  tiers:\n    - origins:\n        - address: 192.0.2.${N}:80\n          weight: ${EMPTY}\n"
 	set, problems := Read([]File{{"f", []byte(text)}}, env)
 	if len(problems) > 0 {
 		t.Fatal(lines(problems))
 	}
 	s := set.Documents[0].(*v1.OriginPool).Spec
 	if !s.Connection.Public || s.Connection.Connect.String() != "3s" || s.Connection.Idle.String() != "55s" || *s.Retries.Attempts != 2 ||
-		s.Tiers[0].Origins[0].Address != "10.0.0.2:80" || *s.Tiers[0].Origins[0].Weight != 1 {
+		s.Tiers[0].Origins[0].Address != "192.0.2.2:80" || *s.Tiers[0].Origins[0].Weight != 1 {
 		t.Errorf("spec is %+v", s)
 	}
 }

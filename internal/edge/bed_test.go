@@ -46,12 +46,16 @@ spec: {address: "127.0.0.1:0", engine: std}
 `
 
 // newBed starts an edge with documents, in which ORIGIN is the address of h.
-func newBed(t *testing.T, h http.HandlerFunc, docs string) *bed {
+func newBed(t *testing.T, h http.HandlerFunc, docs string, with ...func(*Config)) *bed {
 	t.Helper()
 	m := observe.New()
-	e, err := New(Config{
+	cfg := Config{
 		Data: t.TempDir(), AccessLog: io.Discard, CacheBytes: 16 << 20, Explain: 64, Logger: slog.New(slog.DiscardHandler), Metrics: m,
-	})
+	}
+	for _, f := range with {
+		f(&cfg)
+	}
+	e, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -72,7 +72,11 @@ type Config struct {
 	// Inherited are sockets that another process opened for this one; nil for none.
 	Inherited *handover.Inherited
 	// Files is how many descriptors visitors' connections may use; 0 is no limit.
-	Files   int
+	Files int
+	// Zone of this edge, for pools with zones.prefer; Number among the edges that share origins, for tiers
+	// with a subset.
+	Zone    string
+	Number  uint64
 	Logger  *slog.Logger
 	Metrics *observe.Registry
 }
@@ -119,7 +123,7 @@ func New(cfg Config) (*Edge, error) {
 		return nil, err
 	}
 	e.origin = origin.New(origin.Config{Slot: slotOrigin, Authority: ca}, m)
-	e.balance = balance.New(balance.Config{Slot: slotBalance}, e.origin, m)
+	e.balance = balance.New(balance.Config{Slot: slotBalance, Where: balance.Where{Zone: cfg.Zone, Number: cfg.Number}}, e.origin, m)
 	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Metrics: m})
 	e.waf = waf.New(slotWAF, waf.Config{}, m)
 	routes := route.New(slotRoute, e)
@@ -238,6 +242,9 @@ func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 		return err
 	}
 	if err := e.origin.SetCertificates(clientCertificates(b)); err != nil {
+		return err
+	}
+	if err := e.balance.Prepare(ctx, pools(b)); err != nil {
 		return err
 	}
 	old := e.current.Load()
@@ -394,6 +401,9 @@ func (e *Edge) Explain(id stage.RequestID) (any, bool) { return e.ring.Find(id) 
 
 // Recent implements admin.Explainer.
 func (e *Edge) Recent(n int) any { return e.ring.Last(n) }
+
+// Pools are how the pools in use are: which origins are well, and why others are not.
+func (e *Edge) Pools() []balance.PoolStatus { return e.balance.Status() }
 
 // Totals are counts since the start.
 type Totals struct{ Requests, Hits, Spilled, Blocked, Errors uint64 }

@@ -50,6 +50,8 @@ type Config struct {
 	Explain  Explainer
 	Metrics  *observe.Registry
 	Status   func() Status
+	// Pools says how the pools in use are, ready for JSON; nil where there are none.
+	Pools func() any
 	// Upgrade has a new program take over and returns the id of its process, or why it could
 	// not; nil where that cannot be.
 	Upgrade func(ctx context.Context) (pid int, err error)
@@ -128,6 +130,13 @@ func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", s.cfg.Metrics.Handler())
 	mux.HandleFunc("GET /status", func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, s.cfg.Status()) })
+	mux.HandleFunc("GET /pools", func(w http.ResponseWriter, _ *http.Request) {
+		if s.cfg.Pools == nil {
+			refuse(w, http.StatusNotImplemented, "this process has no pools; relais serve has")
+			return
+		}
+		answer(w, http.StatusOK, s.cfg.Pools())
+	})
 	mux.HandleFunc("GET /profile", profile)
 	mux.HandleFunc("POST /upgrade", s.upgrade)
 	mux.HandleFunc("GET /explain/{id}", func(w http.ResponseWriter, r *http.Request) {

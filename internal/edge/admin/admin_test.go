@@ -17,9 +17,17 @@ type known map[stage.RequestID]string
 func (k known) Explain(id stage.RequestID) (any, bool) { v, ok := k[id]; return v, ok }
 func (k known) Recent(n int) any                       { return n }
 
+func TestPoolsAreTold(t *testing.T) {
+	c := start(t, filepath.Join(t.TempDir(), "a.sock"))
+	var pools []string
+	if err := c.Get(t.Context(), "/pools", &pools); err != nil || len(pools) != 1 || pools[0] != "shop" {
+		t.Errorf("%v, %v", pools, err)
+	}
+}
+
 func start(t *testing.T, path string) *Client {
 	t.Helper()
-	s := New(Config{Path: path, Explain: known{{7}: "seven"}, Metrics: observe.New(), Status: func() Status { return Status{Version: "test"} }})
+	s := New(Config{Path: path, Explain: known{{7}: "seven"}, Metrics: observe.New(), Status: func() Status { return Status{Version: "test"} }, Pools: func() any { return []string{"shop"} }})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

@@ -29,9 +29,12 @@ type Origins interface {
 	Open(pool bundle.Key, address string, spec *v1.ConnectionSpec) (stage.Target, error)
 	// Close says that no new request will come; requests under way are not disturbed.
 	Close(t stage.Target)
-	// Probe asks for a path on a connection of its own and returns the status of the answer.
-	// Without a path it only connects. It works on a closed target too.
-	Probe(ctx context.Context, t stage.Target, host, path string) (status int, err error)
+	// Probe makes the active check that spec asks for on a connection of its own, with host as the
+	// authority; an error says why it failed. It works on a closed target too.
+	Probe(ctx context.Context, t stage.Target, host string, spec *v1.HealthSpec) error
+	// Resolve looks up an origin with expand or srv: each of what it returns has an address, and of SRV
+	// records a weight. Resolvers are the DNS servers; none means the system's.
+	Resolve(ctx context.Context, o *v1.Origin, resolvers []string) ([]v1.Origin, error)
 }
 
 // Config is what the stage must be told. Zero values other than Slot mean the default.
@@ -39,6 +42,8 @@ type Config struct {
 	Slot stage.Slot
 	// ReplayMemory is how many bytes all kept request bodies may take together; 64 MiB.
 	ReplayMemory int64
+	// Where says which edge this is.
+	Where Where
 	// Grace is how long a pool is kept after a sweep found it unused; 1 minute.
 	Grace time.Duration
 }
@@ -50,6 +55,8 @@ type Stage struct {
 	epoch   time.Time
 	metrics *metrics
 	checks  *checks
+	names   *names
+	copies  sync.Pool // of *copied, for hedging
 	bodies  bodyMemory
 	full    [fullErrors]*stage.Error
 	turn    atomic.Uint32 // of full
@@ -69,6 +76,7 @@ func New(cfg Config, origins Origins, reg *observe.Registry) *Stage {
 	}
 	s := &Stage{cfg: cfg, origins: origins, epoch: time.Now(), metrics: newMetrics(reg), pools: map[bundle.Key]*Pool{}, stirred: make(chan *Pool, 256)}
 	s.checks = newChecks(origins, s.metrics.checks)
+	s.names = newNames(origins, s.checks, s.metrics.lookups)
 	s.bodies.limit, s.bodies.refused = cfg.ReplayMemory, s.metrics.unreplayable
 	for i := range s.full {
 		s.full[i] = &stage.Error{
@@ -88,6 +96,9 @@ func (s *Stage) clock() int64 { return int64(time.Since(s.epoch) + time.Second) 
 
 // now is the time of x's last lap on the stage's clock.
 func (s *Stage) now(x *stage.Exchange) int64 { return int64(x.Now().Sub(s.epoch) + time.Second) }
+
+// clockOf is a time on the stage's clock.
+func (s *Stage) clockOf(t time.Time) int64 { return int64(t.Sub(s.epoch) + time.Second) }
 
 // at turns a reading of the clock into a time.
 func (s *Stage) at(clock int64) time.Time { return s.epoch.Add(time.Duration(clock) - time.Second) }
@@ -142,6 +153,7 @@ func (s *Stage) pool(key bundle.Key, spec *v1.OriginPoolSpec) (*Pool, error) {
 	if p == nil {
 		p = newPool(key, s.clock, s.origins, s.metrics)
 		p.stir = s.stir
+		p.where, p.names = s.cfg.Where, s.names
 		if err := p.update(spec, s.checks); err != nil {
 			return nil, err
 		}
@@ -149,7 +161,44 @@ func (s *Stage) pool(key bundle.Key, spec *v1.OriginPoolSpec) (*Pool, error) {
 		s.pools[key] = p
 		return p, nil
 	}
+	if p.view.Load().large {
+		return p, nil // the sweep that follows brings it to the spec, while requests go on with the old one
+	}
 	return p, p.update(spec, s.checks)
+}
+
+// Prepare makes ready, before the documents are in service, what no request shall wait for: it looks up the
+// names of origins that are found by DNS, for three seconds at most, and builds pools that are new and
+// large, or have such names.
+func (s *Stage) Prepare(ctx context.Context, pools iter.Seq2[bundle.Key, *v1.OriginPoolSpec]) error {
+	var list []*v1.OriginPoolSpec
+	var keys []bundle.Key
+	seen := map[*v1.OriginPoolSpec]bool{}
+	for key, spec := range pools {
+		n, named := 0, false
+		for i := range spec.Tiers {
+			n += len(spec.Tiers[i].Origins)
+			named = named || slices.ContainsFunc(spec.Tiers[i].Origins, func(o v1.Origin) bool { return o.Expand || o.SRV != "" })
+		}
+		if seen[spec] || !named && n <= largeTier {
+			continue
+		}
+		seen[spec] = true
+		list, keys = append(list, spec), append(keys, key)
+	}
+	s.names.warm(ctx, list)
+	for i, spec := range list {
+		s.mu.Lock()
+		there := s.pools[keys[i]] != nil
+		s.mu.Unlock()
+		if there {
+			continue
+		}
+		if _, err := s.pool(keys[i], spec); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Sweep tells the stage which pools the sites in service name, and their specs; call it after
@@ -179,6 +228,7 @@ func (s *Stage) Sweep(live iter.Seq2[bundle.Key, *v1.OriginPoolSpec]) error {
 		}
 	}
 	s.drop(now)
+	s.names.prune()
 	return first
 }
 
@@ -193,6 +243,17 @@ func (s *Stage) drop(now int64) {
 	}
 }
 
+// tick does what is due each second beside the requests.
+func (p *Pool) tick(now int64) {
+	w := p.view.Load()
+	if w.counts {
+		p.outliers(now)
+	}
+	if w.hedged {
+		p.times.tick(v1.Value(w.spec.Retries.Hedge.Percentile).Fraction())
+	}
+}
+
 // Run makes active checks, and once a second looks for pools to drop and shows the gauges,
 // until ctx ends.
 func (s *Stage) Run(ctx context.Context) error {
@@ -200,6 +261,7 @@ func (s *Stage) Run(ctx context.Context) error {
 	defer wg.Wait()
 	wg.Go(func() { s.checks.run(ctx) })
 	wg.Go(func() { s.watch(ctx) })
+	wg.Go(func() { s.names.run(ctx) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -210,6 +272,7 @@ func (s *Stage) Run(ctx context.Context) error {
 			s.mu.Lock()
 			s.drop(s.clock())
 			for _, p := range s.pools {
+				p.tick(s.clock())
 				p.show()
 			}
 			s.mu.Unlock()

@@ -23,6 +23,7 @@ type fakeOrigins struct {
 	mu             sync.Mutex
 	opened, closed []string
 	openErr        error
+	resolve        func(o *v1.Origin) ([]v1.Origin, error)
 	probe          func(ctx context.Context, address, host, path string) (int, error)
 }
 
@@ -42,8 +43,16 @@ func (f *fakeOrigins) Close(t stage.Target) {
 	f.closed = append(f.closed, t.Address())
 }
 
-func (f *fakeOrigins) Probe(ctx context.Context, t stage.Target, host, path string) (int, error) {
-	return f.probe(ctx, t.Address(), host, path)
+func (f *fakeOrigins) Probe(ctx context.Context, t stage.Target, host string, spec *v1.HealthSpec) error {
+	status, err := f.probe(ctx, t.Address(), host, spec.Path)
+	if err == nil && spec.Path != "" && (status < 200 || status >= 400) {
+		err = fmt.Errorf("status %d", status)
+	}
+	return err
+}
+
+func (f *fakeOrigins) Resolve(_ context.Context, o *v1.Origin, _ []string) ([]v1.Origin, error) {
+	return f.resolve(o)
 }
 
 // bed is a pool with a clock of its own.
@@ -56,13 +65,18 @@ type bed struct {
 
 func newBed(t testing.TB, spec *v1.OriginPoolSpec) *bed {
 	b := &bed{}
+	b.build(t, spec, Where{})
+	return b
+}
+
+func (b *bed) build(t testing.TB, spec *v1.OriginPoolSpec, where Where) {
 	b.now.Store(int64(time.Hour))
 	m := newMetrics(observe.New())
 	b.checks = newChecks(&b.origins, m.checks)
 	b.Pool = newPool("org/pool", b.now.Load, &b.origins, m)
 	b.Pool.counters = m.pool("org/pool")
+	b.Pool.where, b.Pool.names = where, newNames(&b.origins, b.checks, m.lookups)
 	b.apply(t, spec)
-	return b
 }
 
 func (b *bed) apply(t testing.TB, spec *v1.OriginPoolSpec) {

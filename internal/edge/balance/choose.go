@@ -1,9 +1,9 @@
 package balance
 
 import (
-	"container/heap"
 	"math"
 	"math/rand/v2"
+	"sync/atomic"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 )
@@ -11,266 +11,230 @@ import (
 const (
 	// smallTier is the number of origins up to which least-request looks at all of them.
 	smallTier = 8
-	// maxSchedule bounds the order that weighted round-robin goes through.
-	maxSchedule = 1 << 14
 	// hashProbes is how many places of the table consistent-hash looks at.
 	hashProbes = 16
 	// hashSlack is how many requests an origin may have whatever its share: a few requests
 	// must not make a key move.
 	hashSlack = 8
+	// takeTries is how often an origin is chosen anew because the chosen one was filled meanwhile.
+	takeTries = 3
 )
+
+// group is a set of members and what it takes to draw one by weight. It does not change.
+type group struct {
+	members  []member
+	weight   int64
+	draws    []alias  // weighted draws; nil when all weights are equal
+	schedule []uint16 // weighted round-robin; nil when all weights are equal
+	bounded  bool     // some member has a limit of its own
+}
+
+func newGroup(a v1.Algorithm, members []member) group {
+	g := group{members: members}
+	equal := true
+	for _, m := range members {
+		g.weight += m.weight
+		equal = equal && m.weight == members[0].weight
+		g.bounded = g.bounded || m.limit > 0
+	}
+	if !equal {
+		g.draws = newAliases(members, g.weight)
+		if a == v1.RoundRobin {
+			g.schedule = newSchedule(members, g.weight)
+		}
+	}
+	return g
+}
 
 // chooser is how an origin is chosen among the members of a tierView. It does not change.
 type chooser struct {
 	algorithm v1.Algorithm
-	draws     []alias  // weighted draws; nil when all weights are equal
-	schedule  []uint16 // weighted round-robin; nil when all weights are equal
-	table     *maglev  // consistent-hash over all members of the plan
-	all       []member // of the plan, by the table's numbers
-	up        []bool   // which of all are members of the view
-	weight    int64    // of the members of the view; consistent-hash only
+	group
+	near   group     // those of the edge's zone; empty without preference
+	stay   uint32    // which share of 2^32 of the requests stays in the zone
+	table  hashTable // consistent-hash over all members of the plan
+	all    []member  // of the plan, by the table's numbers
+	up     []bool    // which of all are members of the view
+	sum    int64     // weight of those; consistent-hash only
+	nowish bool      // the algorithm goes by the time
 }
 
-func newChooser(a v1.Algorithm, members []member, t *plannedTier, panicked bool, now int64) chooser {
-	c := chooser{algorithm: a}
-	equal := true
-	for _, m := range members {
-		equal = equal && m.weight == members[0].weight
-	}
-	if !equal {
-		var sum int64
-		for _, m := range members {
-			sum += m.weight
-		}
-		c.draws = newAliases(members, sum)
-		if a == v1.RoundRobin {
-			c.schedule = newSchedule(members, sum)
-		}
-	}
-	if a == v1.ConsistentHash {
+func newChooser(spec *v1.OriginPoolSpec, members []member, t *plannedTier, panicked bool, now int64) chooser {
+	c := chooser{algorithm: spec.Algorithm, group: newGroup(spec.Algorithm, members), nowish: spec.Algorithm == v1.PeakEWMA}
+	if c.algorithm == v1.ConsistentHash {
 		c.table, c.all, c.up = t.table, t.members, make([]bool, len(t.members))
 		for i, m := range t.members {
 			if c.up[i] = panicked || m.o.well(now); c.up[i] {
-				c.weight += m.weight
+				c.sum += m.weight
 			}
 		}
 	}
 	return c
 }
 
-// choose returns an origin of t that was not tried; there is one. It does not allocate.
-func (c *chooser) choose(t *tierView, hash uint64, tried *Tried) *origin {
+// take chooses an origin of t for v that was not tried and takes a place at it; nil when all that are
+// left are full. It does not allocate.
+func (c *chooser) take(t *tierView, v *Visitor, tried *Tried) *origin {
+	for range takeTries {
+		m := c.choose(t, v, tried)
+		if m == nil {
+			return nil
+		}
+		if n := m.o.inFlight.Add(1); m.limit == 0 || n <= m.limit {
+			return m.o
+		}
+		m.o.inFlight.Add(-1)
+	}
+	return nil
+}
+
+// usable says whether a member may be sent the request.
+func (m *member) usable(tried *Tried) bool {
+	return (tried.n == 0 || !tried.has(m.o)) && (m.limit == 0 || m.o.inFlight.Load() < m.limit)
+}
+
+func (c *chooser) choose(t *tierView, v *Visitor, tried *Tried) *member {
+	if len(c.near.members) > 0 && (c.stay == math.MaxUint32 || rand.Uint32() < c.stay) {
+		if m := c.among(&c.near, &t.state.near, t, v, tried); m != nil && t.hasRoom(m) {
+			return m
+		}
+	}
+	return c.among(&c.group, &t.state.turns, t, v, tried)
+}
+
+// among chooses in one group.
+func (c *chooser) among(g *group, turns *atomic.Uint64, t *tierView, v *Visitor, tried *Tried) *member {
 	switch c.algorithm {
 	case v1.RoundRobin:
-		return c.roundRobin(t, tried)
+		return g.inTurn(turns.Add(1), tried)
 	case v1.Random:
-		return c.random(t.members, tried)
+		return g.random(tried)
 	case v1.First:
-		return firstUntried(t.members, 0, tried)
+		return g.firstUsable(0, tried)
 	case v1.ConsistentHash:
-		return c.byHash(t, hash, tried)
+		return c.byHash(t, v, tried)
 	}
-	return c.leastRequest(t.members, tried)
+	return c.least(g, v.Now, tried)
 }
 
-func (c *chooser) roundRobin(t *tierView, tried *Tried) *origin {
-	n := uint64(len(t.members))
-	if c.schedule != nil {
-		n = uint64(len(c.schedule))
+// inTurn is weighted round-robin.
+func (g *group) inTurn(turn uint64, tried *Tried) *member {
+	if g.schedule == nil {
+		return g.firstUsable(int(turn%uint64(len(g.members))), tried)
 	}
 	i := 0
-	for range tried.n + 1 {
-		i = int(t.state.turns.Add(1) % n)
-		if c.schedule != nil {
-			i = int(c.schedule[i])
-		}
-		if o := t.members[i].o; !tried.has(o) {
-			return o
+	for k := range tried.n + 1 {
+		i = int(g.schedule[(turn+uint64(k))%uint64(len(g.schedule))])
+		if m := &g.members[i]; m.usable(tried) {
+			return m
 		}
 	}
-	return firstUntried(t.members, i, tried)
+	return g.firstUsable(i, tried)
 }
 
-func (c *chooser) random(members []member, tried *Tried) *origin {
-	i := c.draw(members, rand.Uint64())
+func (g *group) random(tried *Tried) *member {
+	i := g.draw(rand.Uint64())
 	for range tried.n {
-		if !tried.has(members[i].o) {
+		if g.members[i].usable(tried) {
 			break
 		}
-		i = c.draw(members, rand.Uint64())
+		i = g.draw(rand.Uint64())
 	}
-	return firstUntried(members, i, tried)
+	return g.firstUsable(i, tried)
 }
 
 // draw turns a random number into a member, by weight.
-func (c *chooser) draw(members []member, r uint64) int {
-	i := int(r >> 32 * uint64(len(members)) >> 32)
-	if c.draws != nil && uint32(r) >= c.draws[i].keep {
-		i = int(c.draws[i].other)
+func (g *group) draw(r uint64) int {
+	i := int(r >> 32 * uint64(len(g.members)) >> 32)
+	if g.draws != nil && uint32(r) >= g.draws[i].keep {
+		i = int(g.draws[i].other)
 	}
 	return i
 }
 
-// leastRequest takes the least busy of a small tier, and of a large one the less busy of two
-// drawn by chance: that is nearly as even, and does not send every request of every edge to the
-// origin that just became free.
-func (c *chooser) leastRequest(members []member, tried *Tried) *origin {
-	if len(members) == 1 {
-		return members[0].o
+// least takes the least busy of a small group, and of a large one the less busy of two drawn by chance:
+// that is nearly as even, and does not send every request of every edge to the origin that just became
+// free. What busy means says the algorithm.
+func (c *chooser) least(g *group, now int64, tried *Tried) *member {
+	if len(g.members) <= smallTier {
+		return c.leastOfAll(g, now, tried)
 	}
-	if len(members) <= smallTier {
-		return least(members, tried)
-	}
-	a, b := &members[c.draw(members, rand.Uint64())], &members[c.draw(members, rand.Uint64())]
-	if tried.n > 0 {
-		if tried.has(a.o) {
+	r := rand.Uint64()
+	a := &g.members[g.draw(r)]
+	b := &g.members[g.draw(mix(r))]
+	if tried.n > 0 || g.bounded {
+		if !a.usable(tried) {
 			a = b
 		}
-		if tried.has(a.o) {
-			return c.random(members, tried)
+		if !a.usable(tried) {
+			return g.random(tried)
 		}
-		if tried.has(b.o) {
+		if !b.usable(tried) {
 			b = a
 		}
 	}
-	if busier(a, b) {
-		return b.o
+	if c.busier(a, b, now) {
+		return b
 	}
-	return a.o
+	return a
 }
 
-// least returns the least busy member; the search starts anywhere, so that ties are shared.
-func least(members []member, tried *Tried) *origin {
+// leastOfAll begins the search anywhere, so that ties are shared.
+func (c *chooser) leastOfAll(g *group, now int64, tried *Tried) *member {
+	if len(g.members) == 1 && tried.n == 0 && !g.bounded {
+		return &g.members[0]
+	}
 	var best *member
-	i := int(rand.Uint64() % uint64(len(members)))
-	for range members {
-		m := &members[i]
-		if (best == nil || busier(best, m)) && (tried.n == 0 || !tried.has(m.o)) {
+	i := int(rand.Uint64() % uint64(len(g.members)))
+	for range g.members {
+		m := &g.members[i]
+		if m.usable(tried) && (best == nil || c.busier(best, m, now)) {
 			best = m
 		}
-		if i++; i == len(members) {
+		if i++; i == len(g.members) {
 			i = 0
 		}
 	}
-	return best.o
+	return best
 }
 
 // busier compares what one more request would make of both.
-func busier(a, b *member) bool {
+func (c *chooser) busier(a, b *member, now int64) bool {
+	if c.nowish {
+		return a.cost(now)*float64(b.weight) > b.cost(now)*float64(a.weight)
+	}
 	return (a.o.inFlight.Load()+1)*b.weight > (b.o.inFlight.Load()+1)*a.weight
 }
 
 // byHash is consistent hashing with bounded load: the origin of the key, unless it is a quarter
 // busier than its share and has some requests to show for it; then the next one that the key
 // leads to.
-func (c *chooser) byHash(t *tierView, hash uint64, tried *Tried) *origin {
+func (c *chooser) byHash(t *tierView, v *Visitor, tried *Tried) *member {
 	busy := t.state.inFlight.Load()
-	h := mix(hash)
+	at := c.table.begin(v.Hash)
 	for range hashProbes {
-		i := c.table.at(h)
+		i := c.table.member(at)
 		if c.up[i] {
 			m := &c.all[i]
-			bound := busy*5*m.weight/(4*c.weight) + hashSlack
-			if m.o.inFlight.Load() < bound && !tried.has(m.o) {
-				return m.o
+			// Below five quarters of its share of what is busy, and the slack.
+			if (m.o.inFlight.Load()-hashSlack)*4*c.sum < busy*5*m.weight && m.usable(tried) {
+				return m
 			}
 		}
-		h = mix(h)
+		at = c.table.next(at, i)
 	}
-	return c.leastRequest(t.members, tried)
+	return c.least(&c.group, v.Now, tried)
 }
 
-// firstUntried returns the first member at or after i, in a ring, that was not tried.
-func firstUntried(members []member, i int, tried *Tried) *origin {
-	for range members {
-		if !tried.has(members[i].o) {
-			return members[i].o
+// firstUsable returns the first member at or after i, in a ring; nil when there is none.
+func (g *group) firstUsable(i int, tried *Tried) *member {
+	for range g.members {
+		if m := &g.members[i]; m.usable(tried) {
+			return m
 		}
-		if i++; i == len(members) {
+		if i++; i == len(g.members) {
 			i = 0
 		}
 	}
-	return members[i].o
+	return nil
 }
-
-// alias is a place of Walker's alias method: a draw that lands here stays with probability
-// keep/2^32, and goes to other else.
-type alias struct {
-	keep  uint32
-	other uint16
-}
-
-func newAliases(members []member, sum int64) []alias {
-	n := len(members)
-	table, left := make([]alias, n), make([]float64, n)
-	var small, large []int
-	for i, m := range members {
-		table[i] = alias{math.MaxUint32, uint16(i)}
-		left[i] = float64(m.weight) * float64(n) / float64(sum)
-		if left[i] < 1 {
-			small = append(small, i)
-		} else {
-			large = append(large, i)
-		}
-	}
-	for len(small) > 0 && len(large) > 0 {
-		s, l := small[len(small)-1], large[len(large)-1]
-		small = small[:len(small)-1]
-		table[s] = alias{uint32(left[s] * math.MaxUint32), uint16(l)}
-		if left[l] -= 1 - left[s]; left[l] < 1 {
-			large, small = large[:len(large)-1], append(small, l)
-		}
-	}
-	return table
-}
-
-// newSchedule is an order in which each member appears by its weight and evenly spread: each
-// time the member comes whose next appearance is due first.
-func newSchedule(members []member, sum int64) []uint16 {
-	g := members[0].weight
-	for _, m := range members {
-		g = gcd(g, m.weight)
-	}
-	n := sum / g
-	if n > maxSchedule {
-		n = max(maxSchedule, int64(len(members)))
-	}
-	q := make(dueHeap, len(members))
-	for i, m := range members {
-		every := float64(sum) / float64(m.weight)
-		q[i] = due{every / 2, every, uint16(i)}
-	}
-	heap.Init(&q)
-	order := make([]uint16, n)
-	for i := range order {
-		order[i] = q[0].member
-		q[0].at += q[0].every
-		heap.Fix(&q, 0)
-	}
-	return order
-}
-
-func gcd(a, b int64) int64 {
-	for b != 0 {
-		a, b = b, a%b
-	}
-	return a
-}
-
-type due struct {
-	at, every float64
-	member    uint16
-}
-
-type dueHeap []due
-
-func (h dueHeap) Len() int { return len(h) }
-func (h dueHeap) Less(i, j int) bool {
-	if h[i].at != h[j].at {
-		return h[i].at < h[j].at
-	}
-	return h[i].member < h[j].member
-}
-func (h dueHeap) Swap(i, j int) { h[i], h[j] = h[j], h[i] }
-func (h *dueHeap) Push(x any)   { *h = append(*h, x.(due)) }
-func (h *dueHeap) Pop() any     { panic("balance: a schedule only moves members") }

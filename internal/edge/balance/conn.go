@@ -53,7 +53,12 @@ func (p *Pool) EndRetry() { p.retries.under.Add(-1) }
 func (s *Slot) Target() stage.Target { return s.origin.target() }
 
 // Reached notes that the origin took the connection, long before its end.
-func (s *Slot) Reached() { s.pool.judge(s.tier, s.origin, Succeeded) }
+func (s *Slot) Reached() {
+	if s.timed || s.counts {
+		s.answered(s.pool.clock())
+	}
+	s.pool.judge(s.tier, s.origin, Succeeded)
+}
 
 // Add notes that the slot's origin failed.
 func (t *Tried) Add(s *Slot) { t.add(s.origin) }

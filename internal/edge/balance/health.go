@@ -35,7 +35,8 @@ type check struct {
 	host   string
 	spec   v1.HealthSpec
 	up     atomic.Bool
-	users  map[*Pool]int // guarded by checks.mu
+	why    atomic.Pointer[string] // the last check failed; nil when it did not
+	users  map[*Pool]int          // guarded by checks.mu
 }
 
 func newChecks(origins Origins, counter *observe.Family[observe.Counter]) *checks {
@@ -43,19 +44,19 @@ func newChecks(origins Origins, counter *observe.Family[observe.Counter]) *check
 }
 
 // join finds or makes the check of an origin of p; nil when p has none. The pool's lock is held.
-func (c *checks) join(p *Pool, address string) *check {
+func (c *checks) join(p *Pool, o *origin) *check {
 	spec := &p.spec.Health
-	if spec.Path == "" && !spec.Connect {
+	if spec.Path == "" && !spec.Connect && spec.GRPC == nil {
 		return nil
 	}
-	key := checkKey(p, address)
+	key := checkKey(p, o)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	k := c.byKey[key]
 	if k == nil {
-		k = &check{key: key, target: p.byAddr[address].target(), host: spec.Host, spec: *spec, users: map[*Pool]int{}}
+		k = &check{key: key, target: o.target(), host: spec.Host, spec: *spec, users: map[*Pool]int{}}
 		if k.host == "" {
-			k.host = checkHost(address)
+			k.host = checkHost(o.host)
 		}
 		k.up.Store(true) // until it is known to be otherwise
 		c.byKey[key] = k
@@ -73,15 +74,19 @@ func checkHost(address string) string {
 	return address
 }
 
-func checkKey(p *Pool, address string) string {
+// checkKey is what an origin is asked, of checkKind, and where.
+func checkKey(p *Pool, o *origin) string { return o.address + " " + o.host + " " + p.kind }
+
+// checkKind is what all checks of a pool have in common.
+func checkKind(p *Pool) string {
 	organization, _ := p.key.Split()
 	spec := p.spec.Health
 	spec.Passive = v1.PassiveHealth{}
 	b, _ := json.Marshal(struct {
-		O, A string
-		H    v1.HealthSpec
-		C    *v1.ConnectionSpec
-	}{organization, address, spec, &p.spec.Connection}) // plain data: it cannot fail
+		O string
+		H v1.HealthSpec
+		C *v1.ConnectionSpec
+	}{organization, spec, &p.spec.Connection}) // plain data: it cannot fail
 	return string(b)
 }
 
@@ -172,17 +177,21 @@ func (c *checks) watch(ctx context.Context, k *check) {
 	}
 }
 
-// probe says whether the origin answered with a status from 200 to 399, or, without a path, whether
-// it took the connection.
+// probe says whether the origin passed its check.
 func (c *checks) probe(ctx context.Context, k *check) bool {
 	pctx, cancel := context.WithTimeout(ctx, k.spec.Timeout.Std())
 	defer cancel()
-	status, err := c.origins.Probe(pctx, k.target, k.host, k.spec.Path)
-	ok := err == nil && (k.spec.Path == "" || status >= 200 && status < 400)
-	if ctx.Err() == nil {
-		c.counter.With(checkResult(ok)).Inc()
+	err := c.origins.Probe(pctx, k.target, k.host, &k.spec)
+	if err == nil {
+		k.why.Store(nil)
+	} else {
+		why := err.Error()
+		k.why.Store(&why)
 	}
-	return ok
+	if ctx.Err() == nil {
+		c.counter.With(checkResult(err == nil)).Inc()
+	}
+	return err == nil
 }
 
 func checkResult(ok bool) string {

@@ -82,30 +82,46 @@ func (t *plannedTier) peers(w *tierView, scratch []float64) float64 {
 	return list[len(list)/4]
 }
 
-// hasRoom says whether one more request may go to the origin.
-func (o *origin) hasRoom(v *Visitor) bool {
-	return o.inFlight.Load() < o.most.Load() && (v.Class < protectedClass || !o.slow.Load())
-}
-
-// instead finds an origin with room in place of one that has none: a few by chance, then in a row. It is
-// nil when those that were looked at have none.
+// instead finds another origin in place of a slow one that is at its bound, or that a visitor with a basket should
+// not meet: a few by chance, then in a row. A place is held at o, and at the one that is returned, which is o
+// when those that were looked at have no room.
 func (v *tierView) instead(o *origin, who *Visitor, tried *Tried) *origin {
+	if who.Class != protectedClass && o.inFlight.Load() <= o.most.Load() {
+		return o
+	}
 	for range 4 {
-		if c := v.choose(v, who.Hash, tried); c != o && c.hasRoom(who) && !tried.has(c) {
-			return c
+		m := v.choose(v, who, tried)
+		if m == nil {
+			return o
+		}
+		if v.swap(o, m, tried) {
+			return m.o
 		}
 	}
 	n := len(v.members)
 	i := int(v.state.turns.Add(1) % uint64(n))
 	for range min(n, insteadLooked) {
-		if c := v.members[i].o; c.hasRoom(who) && !tried.has(c) {
-			return c
+		if m := &v.members[i]; v.swap(o, m, tried) {
+			return m.o
 		}
 		if i++; i == n {
 			i = 0
 		}
 	}
-	return nil
+	return o
+}
+
+// swap gives the place at o back for one at m, if m is quick and has room.
+func (v *tierView) swap(o *origin, m *member, tried *Tried) bool {
+	if m.o.slow.Load() || tried.has(m.o) {
+		return false
+	}
+	if n := m.o.inFlight.Add(1); m.limit > 0 && n > m.limit {
+		m.o.inFlight.Add(-1)
+		return false
+	}
+	o.inFlight.Add(-1)
+	return true
 }
 
 // insteadLooked bounds how many origins are looked at for one with room.

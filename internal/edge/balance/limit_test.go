@@ -93,7 +93,7 @@ func TestALaggardGetsFewRequestsAndNoBasket(t *testing.T) {
 					left = append(left, f)
 					continue
 				}
-				f.s.Answered(now)
+				f.s.paced(now)
 				f.s.Release(Succeeded)
 			}
 			flight = left

@@ -29,7 +29,7 @@ func newMaglev(members []member) *maglev {
 		heaviest = max(heaviest, m.weight)
 	}
 	t := &maglev{places: make([]uint16, size)}
-	taken := make([]bool, size)
+	taken := make([]uint64, (size+63)/64) // a bit for each place, so that the walks stay in the processor's cache
 	credit := make([]int64, len(members))
 	for left := size; left > 0; {
 		for i := 0; i < len(members) && left > 0; i++ {
@@ -39,36 +39,15 @@ func newMaglev(members []member) *maglev {
 			}
 			credit[i] -= heaviest
 			w := &walks[i]
-			for taken[w.at] {
-				w.at = (w.at + w.step) % uint64(size)
+			for taken[w.at/64]>>(w.at%64)&1 != 0 {
+				if w.at += w.step; w.at >= uint64(size) {
+					w.at -= uint64(size)
+				}
 			}
-			taken[w.at], t.places[w.at] = true, uint16(i)
+			taken[w.at/64] |= 1 << (w.at % 64)
+			t.places[w.at] = uint16(i)
 			left--
 		}
 	}
 	return t
-}
-
-func (t *maglev) at(h uint64) int { return int(t.places[h%uint64(len(t.places))]) }
-
-const (
-	fnvOffset = 14695981039346656037
-	fnvPrime  = 1099511628211
-)
-
-// hashString is FNV-1a. It is the same on every edge, which consistent hashing needs.
-func hashString(s string) uint64 {
-	h := uint64(fnvOffset)
-	for i := 0; i < len(s); i++ {
-		h = (h ^ uint64(s[i])) * fnvPrime
-	}
-	return h
-}
-
-func hashBytes(b []byte) uint64 {
-	h := uint64(fnvOffset)
-	for _, c := range b {
-		h = (h ^ uint64(c)) * fnvPrime
-	}
-	return h
 }

@@ -12,8 +12,7 @@ const maxSeries = 10_000
 type metrics struct {
 	tries, spills, refused, retries, denied, ejections *observe.Family[observe.Counter]
 	inFlight, well, limit, reserve, slow               *observe.Family[observe.Gauge]
-	reports                                            *observe.Family[observe.Counter]
-	checks                                             *observe.Family[observe.Counter]
+	checks, lookups, hedges, reports                   *observe.Family[observe.Counter]
 	unreplayable                                       observe.Counter
 }
 
@@ -32,6 +31,8 @@ func newMetrics(r *observe.Registry) *metrics {
 		slow:      r.Gauges("relais_balance_origins_slow", "Origins that get few requests because they are slower than their peers.", maxSeries, "pool", "tier"),
 		reports:   r.Counters("relais_balance_load_reports_total", "Load reports of origins on answers.", 2*maxSeries, "pool", "result"),
 		checks:    r.Counters("relais_balance_checks_total", "Active health checks.", 2, "result"),
+		lookups:   r.Counters("relais_balance_lookups_total", "Looks at the names of origins with expand or srv.", 3, "result"),
+		hedges:    r.Counters("relais_balance_hedges_total", "Second tries beside a slow one.", 3*maxSeries, "pool", "result"),
 		unreplayable: r.Counters("relais_balance_bodies_not_kept_total",
 			"Request bodies that could not be kept for a retry, because all memory for it was in use.", 1).With(),
 	}
@@ -107,11 +108,16 @@ func (m *metrics) forgetTier(pool bundle.Key, t *tier) {
 }
 
 // poolCounters are the metrics of a pool.
-type poolCounters struct{ refused, retries, denied, reports, badReports observe.Counter }
+type poolCounters struct {
+	refused, retries, denied, hedgeWon, hedgeLost, hedgeDenied, reports, badReports observe.Counter
+}
 
 func (m *metrics) pool(pool bundle.Key) poolCounters {
 	p := string(pool)
-	return poolCounters{m.refused.With(p), m.retries.With(p), m.denied.With(p), m.reports.With(p, "ok"), m.reports.With(p, "refused")}
+	return poolCounters{
+		m.refused.With(p), m.retries.With(p), m.denied.With(p), m.hedges.With(p, "won"), m.hedges.With(p, "lost"), m.hedges.With(p, "denied"),
+		m.reports.With(p, "ok"), m.reports.With(p, "refused"),
+	}
 }
 
 func (m *metrics) forgetPool(pool bundle.Key) {
@@ -120,4 +126,7 @@ func (m *metrics) forgetPool(pool bundle.Key) {
 	}
 	m.reports.Forget(string(pool), "ok")
 	m.reports.Forget(string(pool), "refused")
+	for _, r := range []string{"won", "lost", "denied"} {
+		m.hedges.Forget(string(pool), r)
+	}
 }

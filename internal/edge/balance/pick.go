@@ -3,7 +3,6 @@ package balance
 import (
 	"errors"
 
-	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -86,9 +85,12 @@ type Slot struct {
 	// skipped says why the tiers before this one, or the one with the basket, were not chosen.
 	skipped [maxTiers]Reason
 	at      int    // index of the tier
-	start   int64  // the pool's clock
+	began   int64  // the pool's clock
 	basket  bool   // of a visitor with a basket
 	wanted  Reason // why the tier of first choice was not chosen
+	timed   bool   // the pool wants to know how long answers take
+	counts  bool   // and looks for outliers
+	hedged  bool
 }
 
 // Spill is why the slot is not in the pool's first tier, or not in the one with the visitor's basket: soft, hard,
@@ -134,36 +136,17 @@ func (s *Slot) Release(o Outcome) {
 	s.pool.judge(s.tier, s.origin, o)
 }
 
-// Answered notes that the origin's answer began at the time now of the pool's clock. It is what
+// paced notes that the origin's answer began at the time now of the pool's clock. It is what
 // limits are found from; a try without it (a connection of a Service) does not count for them.
-func (s *Slot) Answered(now int64) {
+func (s *Slot) paced(now int64) {
 	o := s.origin
 	o.answers.Add(1)
-	o.took.Add(uint64(max(0, now-s.start)))
+	o.took.Add(uint64(max(0, now-s.began)))
 	if !o.slow.Load() {
-		s.tier.limiter.hist.add(s.start, now)
+		s.tier.limiter.hist.add(s.began, now)
 	}
 	if !s.pool.awake.Load() {
 		s.pool.wake()
-	}
-}
-
-// judge counts failures in a row and ejects an origin that has too many.
-func (p *Pool) judge(t *tier, o *origin, out Outcome) {
-	switch out {
-	case Succeeded:
-		if o.fails.Load() != 0 {
-			o.fails.Store(0)
-		}
-	case Failed:
-		n := int64(o.fails.Add(1))
-		limit := int64(v1.Value(p.view.Load().spec.Health.Passive.ConsecutiveFailures))
-		// Beyond the limit the count goes on, so that an origin that comes back from an
-		// ejection and fails at once is ejected again at once.
-		if limit > 0 && n >= limit {
-			p.eject(t, o)
-		}
-	case Abandoned:
 	}
 }
 
@@ -172,9 +155,12 @@ func (p *Pool) judge(t *tier, o *origin, out Outcome) {
 func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	w := p.view.Load()
 	if v.Now >= w.changeAt {
-		w = p.refresh(v.Now)
+		w = p.remake(w, v.Now)
 	}
-	s := Slot{pool: p, Panicked: w.panicked, start: v.Now, basket: v.Class == protectedClass}
+	s := Slot{
+		pool: p, Panicked: w.panicked, began: v.Now, basket: v.Class == protectedClass,
+		timed: w.timed, counts: w.counts, hedged: w.hedged,
+	}
 	basket := -1
 	if w.sticky && v.Tier != "" {
 		basket = w.find(v.Tier)
@@ -321,13 +307,15 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 		s.skipped[i] = ReasonHard
 		return false
 	}
-	o := t.choose(t, v.Hash, tried)
-	if !o.hasRoom(v) {
-		if other := t.instead(o, v, tried); other != nil {
-			o = other
-		}
+	o := t.take(t, v, tried)
+	if o == nil { // the origins that are left are at limits of their own
+		t.state.inFlight.Add(-1)
+		s.skipped[i] = ReasonHard
+		return false
 	}
-	o.inFlight.Add(1)
+	if o.slow.Load() {
+		o = t.instead(o, v, tried)
+	}
 	if s.basket {
 		t.state.reserve.saw(t.state.baskets.Add(1))
 	}

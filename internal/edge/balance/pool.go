@@ -2,8 +2,6 @@ package balance
 
 import (
 	"math"
-	"reflect"
-	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -27,17 +25,24 @@ type Pool struct {
 	view    atomic.Pointer[view]
 	mem     atomic.Pointer[residents]
 	retries budget
+	times   histogram   // until the heads of answers, for hedging
+	remade  atomic.Bool // a view is being made beside the requests
 
-	zone  string // of this edge; set before the first update
 	awake atomic.Bool
 	stir  func(*Pool) // has the pool watched; nil in tests that watch themselves
 
-	mu     sync.Mutex // guards what follows, and the making of views
-	spec   *v1.OriginPoolSpec
-	plan   []plannedTier
-	tiers  map[string]*tier
-	byAddr map[string]*origin
-	unused int64 // clock when a sweep first found the pool unused; 0 when it is used
+	where Where  // set before the first update
+	names *names // set before the first update; nil when no origin is found by DNS
+
+	mu      sync.Mutex // guards what follows, and the making of views
+	spec    *v1.OriginPoolSpec
+	plan    []plannedTier
+	kind    string // of its active checks
+	tiers   map[string]*tier
+	byAddr  map[string]*origin
+	closed  bool
+	weighAt int64 // clock of the next look for outliers
+	unused  int64 // clock when a sweep first found the pool unused; 0 when it is used
 
 	ticks    uint64 // of observe
 	lastUse  int64
@@ -53,16 +58,26 @@ type origin struct {
 	most     atomic.Int64 // bounds inFlight when the origin is slower than its peers
 	answers  atomic.Uint64
 	took     atomic.Uint64 // ns, all answers
+	latency  ewma          // with peak-ewma only
 	fails    atomic.Int32  // in a row
+	ejecting atomic.Bool   // it is being ejected beside the requests
 	slow     atomic.Bool   // much slower than its peers
-	_        [24]byte      // keeps the counters of two origins on two cache lines
-	check    *check        // nil without active checks; guarded by Pool.mu, like what follows
-	pace     pace
-	in       atomic.Pointer[tier] // that counts the reports
-	report   report
+	// Of this interval, where the pool looks for outliers:
+	good, bad, heads atomic.Uint32
+	headTime         atomic.Int64         // until the heads of answers, together
+	in               atomic.Pointer[tier] // that counts the reports
+	report           report
+	_                [64]byte // keeps the counters of two origins on two cache lines
+
+	check *check // nil without active checks; guarded by Pool.mu, like what follows
+	host  string // for checks, when its name is not its address
+	zone  string
+	pace  pace
 
 	ejectedUntil int64
 	ejections    int64 // lately, for the growing time
+	since        int64 // clock when it came, or came back
+	was          bool  // it was well when the last view was made
 	marked       bool  // used by the spec that is being applied
 }
 
@@ -78,141 +93,36 @@ func (o *origin) well(now int64) bool {
 type plannedTier struct {
 	state    *tier
 	capacity v1.Capacity
-	members  []member // of weight above 0
-	weight   int64    // of all members
-	adaptive bool     // the tier's limit is found
-	table    *maglev  // only for consistent-hash
+	adaptive bool      // the tier's limit is found
+	members  []member  // of weight above 0
+	table    hashTable // only for consistent-hash
 }
 
 // member is an origin and its weight in a tier.
 type member struct {
 	o      *origin
 	weight int64
+	limit  int64 // requests in flight; 0 is no limit
 }
 
 // view is a pool at one moment: the spec and who is well. It does not change.
 type view struct {
 	spec     *v1.OriginPoolSpec
 	tiers    []tierView
-	changeAt int64 // clock of the first end of an ejection
+	changeAt int64 // clock of the first end of an ejection, or of the next step of a slow start
 	sticky   bool
 	remember bool // some tier but the last has a limit
 	panicked bool // nobody is well, so all are used
+	large    bool // too large to be made anew while a request waits
+	timed    bool // the algorithm wants to know how long answers take
+	counts   bool // outliers are looked for
+	hedged   bool
 }
 
 func newPool(key bundle.Key, clock func() int64, origins Origins, m *metrics) *Pool {
 	p := &Pool{key: key, clock: clock, origins: origins, metrics: m, tiers: map[string]*tier{}, byAddr: map[string]*origin{}}
 	p.view.Store(&view{changeAt: math.MaxInt64})
 	return p
-}
-
-// update makes spec what the pool does. Origins and tiers that stay keep their state, those
-// that go finish what they have. An error leaves the pool as it was.
-func (p *Pool) update(spec *v1.OriginPoolSpec, checks *checks) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.unused = 0
-	if p.spec == spec || p.spec != nil && reflect.DeepEqual(p.spec, spec) {
-		return nil
-	}
-	opened, err := p.openNew(spec)
-	if err != nil {
-		return err
-	}
-	reopen := p.spec != nil && !reflect.DeepEqual(p.spec.Connection, spec.Connection)
-	for _, o := range p.byAddr {
-		o.marked = false
-	}
-	for address, t := range opened {
-		o := p.byAddr[address]
-		if o == nil {
-			o = &origin{address: address}
-			o.most.Store(math.MaxInt64)
-			p.byAddr[address] = o
-		} else if reopen {
-			p.origins.Close(o.target())
-		}
-		o.opened.Store(&t)
-	}
-	p.spec = spec
-	p.makePlan()
-	for address, o := range p.byAddr {
-		if !o.marked {
-			checks.leave(o.check, p)
-			p.origins.Close(o.target())
-			o.report.forget(o.in.Swap(nil))
-			delete(p.byAddr, address)
-			continue
-		}
-		old := o.check
-		o.check = checks.join(p, o.address)
-		checks.leave(old, p)
-	}
-	p.look(p.clock())
-	return nil
-}
-
-// openNew opens targets for the origins of spec that have none, or for all when the way to
-// speak to them changed.
-func (p *Pool) openNew(spec *v1.OriginPoolSpec) (map[string]stage.Target, error) {
-	all := p.spec == nil || !reflect.DeepEqual(p.spec.Connection, spec.Connection)
-	opened := map[string]stage.Target{}
-	for i := range spec.Tiers {
-		for _, so := range spec.Tiers[i].Origins {
-			if opened[so.Address] != nil || !all && p.byAddr[so.Address] != nil {
-				continue
-			}
-			t, err := p.origins.Open(p.key, so.Address, &spec.Connection)
-			if err != nil {
-				for _, t := range opened {
-					p.origins.Close(t)
-				}
-				return nil, err
-			}
-			opened[so.Address] = t
-		}
-	}
-	return opened, nil
-}
-
-// makePlan builds the plan from the spec and marks the origins in use.
-func (p *Pool) makePlan() {
-	used := map[string]*tier{}
-	p.plan = make([]plannedTier, 0, len(p.spec.Tiers))
-	ranks := ranked(p.spec.Tiers, p.zone)
-	for i, at := range ranks {
-		st := &p.spec.Tiers[at]
-		name := st.Name
-		if name == "" {
-			name = "tier-" + strconv.Itoa(at)
-		}
-		t := p.tiers[name]
-		if t == nil || used[name] != nil {
-			t = newTier(name, p.metrics.tier(p.key, name))
-		}
-		used[name] = t
-		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: st.Capacity.Adaptive != "off" && (i < len(ranks)-1 || st.Capacity.Adaptive == "on")}
-		for _, so := range st.Origins {
-			o := p.byAddr[so.Address]
-			if o.marked = true; o.in.Load() != t {
-				o.report.forget(o.in.Swap(t))
-			}
-			if w := int64(v1.Value(so.Weight)); w > 0 {
-				pt.members = append(pt.members, member{o, w})
-				pt.weight += w
-			}
-		}
-		if p.spec.Algorithm == v1.ConsistentHash {
-			pt.table = newMaglev(pt.members)
-		}
-		p.plan = append(p.plan, pt)
-	}
-	for name, t := range p.tiers {
-		if used[name] != t {
-			p.metrics.forgetTier(p.key, t)
-		}
-	}
-	p.tiers = used
 }
 
 // refresh makes a new view, because somebody's health changed or an ejection is over.
@@ -224,23 +134,17 @@ func (p *Pool) refresh(now int64) *view {
 
 // look makes the view of now. The lock is held.
 func (p *Pool) look(now int64) *view {
-	v := &view{spec: p.spec, changeAt: math.MaxInt64, sticky: p.spec.Stickiness.On != "none"}
-	for _, o := range p.byAddr {
-		if o.ejectedUntil > now {
-			v.changeAt = min(v.changeAt, o.ejectedUntil)
-		}
+	passive := &p.spec.Health.Passive
+	v := &view{
+		spec: p.spec, changeAt: math.MaxInt64, sticky: p.spec.Stickiness.On != "none", timed: p.spec.Algorithm == v1.PeakEWMA,
+		counts: passive.SuccessRate > 0 || passive.LatencyFactor > 0, hedged: p.spec.Retries.Hedge != nil,
 	}
-	v.panicked = true
-	for i := range p.plan {
-		if p.plan[i].anyWell(now) {
-			v.panicked = false
-			break
-		}
-	}
+	v.panicked = p.census(v, now)
 	v.tiers = make([]tierView, len(p.plan))
 	for i := range p.plan {
 		t := &p.plan[i]
-		v.tiers[i] = t.view(p.spec.Algorithm, now, v.panicked)
+		v.tiers[i] = t.view(p.spec, p.where.Zone, now, v.panicked)
+		v.large = v.large || len(t.members) > largeTier || len(v.tiers[i].schedule) > largeSchedule
 		v.remember = v.remember || i < len(p.plan)-1 && (t.adaptive || v1.Value(t.capacity.InFlight) > 0)
 		if well := len(v.tiers[i].members) > 0 && !v.panicked; well && t.adaptive && t.state.begun && !t.state.well {
 			t.state.limiter.comeBack()
@@ -252,32 +156,29 @@ func (p *Pool) look(now int64) *view {
 	return v
 }
 
-func (t *plannedTier) anyWell(now int64) bool {
-	for _, m := range t.members {
-		if m.o.well(now) {
-			return true
-		}
-	}
-	return false
-}
-
 // eject takes o out for a while, unless too many of its tier are out already.
 func (p *Pool) eject(t *tier, o *origin) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := p.clock()
-	spec := p.spec.Health.Passive
-	if now < o.ejectedUntil || !p.mayEject(t, now) {
-		return
+	if p.takeOut(t, o, now) {
+		p.look(now)
 	}
-	base := int64(spec.Ejection)
+}
+
+// takeOut notes that o is ejected, and says whether it is from now on. The lock is held.
+func (p *Pool) takeOut(t *tier, o *origin, now int64) bool {
+	if now < o.ejectedUntil || !p.mayEject(t, now) {
+		return false
+	}
+	base := int64(p.spec.Health.Passive.Ejection)
 	if now-o.ejectedUntil > 10*base {
 		o.ejections = 0
 	}
 	o.ejections = min(o.ejections+1, 10)
 	o.ejectedUntil = now + base*o.ejections
 	t.counters.ejections.Inc()
-	p.look(now)
+	return true
 }
 
 // mayEject says whether one more origin of t may be out. One always may, unless the share is
@@ -307,6 +208,8 @@ func (p *Pool) mayEject(t *tier, now int64) bool {
 func (p *Pool) close(checks *checks) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.closed = true
+	p.names.leave(p, nil)
 	for _, o := range p.byAddr {
 		checks.leave(o.check, p)
 		o.check = nil

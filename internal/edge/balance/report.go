@@ -143,9 +143,10 @@ func (l *useLimit) step(now int64, use float64, c load) {
 // hear takes in when the origin answered and what it says of its load, which is not for visitors.
 func (a *attempt) hear(x *stage.Exchange, resp *message.Response) {
 	now := a.stage.now(x)
+	a.slot.answered(now)
 	// An error says nothing of how long the work takes, and a long body comes at the visitor's pace.
 	if resp.Status < 500 && (x.Out.Body == nil || x.Out.ContentLength >= 0 && x.Out.ContentLength <= maxReplay) {
-		a.slot.Answered(now)
+		a.slot.paced(now)
 	}
 	own, orca := resp.Get(message.RelaisLoad), resp.Get(message.EndpointLoadMetrics)
 	if own == nil && orca == nil {

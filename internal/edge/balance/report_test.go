@@ -198,7 +198,7 @@ func TestFollowingAnswersAllocatesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.Answered(now + 20*ms)
+		s.paced(now + 20*ms)
 		s.Reported(Load{3, 8, .5}, now+20*ms)
 		s.Release(Succeeded)
 	}); n != 0 {

@@ -40,13 +40,17 @@ func (p *Pool) mayRetry() bool {
 	for i := range w.tiers {
 		active += w.tiers[i].state.inFlight.Load()
 	}
-	return p.retries.take(max(retryFloor, int64(float64(active)*v1.Value(w.spec.Retries.Budget).Fraction())))
+	most := max(retryFloor, int64(float64(active)*v1.Value(w.spec.Retries.Budget).Fraction()))
+	if n := int64(w.spec.Retries.InFlight); n > 0 {
+		most = min(most, n)
+	}
+	return p.retries.take(most)
 }
 
 // again says whether the request may be sent once more, and counts the retry if so. Answered
 // says that an origin gave an answer, if a bad one.
 func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answered bool) bool {
-	if ctx.Err() != nil || x.Tries > v1.Value(a.pool.view.Load().spec.Retries.Attempts) {
+	if ctx.Err() != nil || a.tries > v1.Value(a.pool.view.Load().spec.Retries.Attempts) {
 		return false
 	}
 	x.Lap()

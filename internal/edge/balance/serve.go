@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -40,9 +39,12 @@ type attempt struct {
 	tried  Tried
 	replay replay
 
-	deadline int64 // the pool's clock; 0 is none
-	counted  bool  // the try is a retry that takes from the budget
-	extra    bool  // the one retry of an order outside the budget was used
+	tries    int     // sent by this stage
+	deadline int64   // the pool's clock; 0 is none
+	grpc     int64   // when the client of a gRPC call gives up; 0 is not said
+	winner   *copied // whose answer is taken, when the request was sent as copies
+	counted  bool    // the try is a retry that takes from the budget
+	extra    bool    // the one retry of an order outside the budget was used
 }
 
 // Serve implements stage.Stage. It sends x to an origin of the pool x.Pool, and to another one
@@ -71,7 +73,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 }
 
 func (a *attempt) begin(x *stage.Exchange, p *Pool) {
-	a.pool, a.deadline, a.extra = p, 0, false
+	a.pool, a.tries, a.extra = p, 0, false
 	body := x.Out.Body
 	if body == nil || body == message.Body(&a.replay) {
 		body = x.In.Body
@@ -88,17 +90,13 @@ func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler
 		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier,
 		Hash: hashOf(x, a.pool.view.Load().spec), Now: a.stage.now(x),
 	}
-	if r := x.Route; r != nil {
-		if limit := v1.Value(r.Spec.Timeouts.Request); limit > 0 {
-			a.deadline = v.Now + int64(limit)
-		}
-	}
+	a.limit(x, v.Now)
 	if err := a.place(ctx, x, &v); err != nil {
 		return nil, err
 	}
 	for {
 		a.aim(x, v.Now)
-		resp, err := next.Serve(ctx, x)
+		resp, err := a.send(ctx, x, next)
 		a.endRetry()
 		if err == nil {
 			a.hear(x, resp)
@@ -133,7 +131,7 @@ func blame(ctx context.Context, e *stage.Error) Outcome {
 // place is held.
 func (a *attempt) consider(ctx context.Context, x *stage.Exchange, v *Visitor, resp *message.Response) *message.Response {
 	a.result = Succeeded
-	if resp.Status == 502 || resp.Status == 503 || resp.Status == 504 {
+	if failing(resp.Status) {
 		a.result = Failed
 	}
 	// A request with a body may still be being sent, so that what is kept of it is not known.
@@ -198,7 +196,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 // pause waits before a try at an origin that failed this request before: longer each time.
 func (a *attempt) pause(ctx context.Context, x *stage.Exchange) bool {
 	x.MayBlock()
-	d := 10 * time.Millisecond << min(x.Tries, 4)
+	d := 10 * time.Millisecond << min(a.tries, 4)
 	defer x.Lap()
 	return sleep(ctx, d/2+rand.N(d))
 }
@@ -224,15 +222,10 @@ func (a *attempt) take(x *stage.Exchange, slot Slot) {
 // aim tells the last handler where the try goes and until when.
 func (a *attempt) aim(x *stage.Exchange, now int64) {
 	x.Tries++
+	a.tries++
 	x.Tier, x.Origin, x.Target = a.slot.tier.name, a.slot.origin.address, a.slot.origin.target()
 	x.Sent, x.Deadline = false, time.Time{}
-	until := a.deadline
-	if r := x.Route; r != nil && r.Spec.Timeouts.Try > 0 {
-		if t := now + int64(r.Spec.Timeouts.Try); until == 0 || t < until {
-			until = t
-		}
-	}
-	if until != 0 {
+	if until := a.tell(x, now); until != 0 {
 		x.Deadline = a.stage.at(until)
 	}
 	a.result = Abandoned
@@ -256,6 +249,10 @@ func (a *attempt) End(message.Outcome) {
 	a.endRetry()
 	a.tried.reset()
 	a.replay.end()
+	if a.winner != nil {
+		a.winner.end()
+		a.winner = nil
+	}
 	a.pool, a.slot, a.inner = nil, Slot{}, nil
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-// This file is a world in virtual time around the real Pick, Answered and Release: edges of
+// This file is a world in virtual time around the real Pick, paced and Release: edges of
 // unequal traffic, visitors who fill baskets and order, and tiers of servers with slots and a
 // queue each. A run is decided by its seed.
 
@@ -168,7 +168,7 @@ type simEdge struct {
 	idle   []int32 // visitors who think
 }
 
-type sample struct {
+type reply struct {
 	at, took int64
 	tier     int8
 	ok       bool
@@ -188,7 +188,7 @@ type world struct {
 	freeR     []int32
 	nextID    uint64
 
-	samples []sample
+	samples []reply
 	busy    []int64 // slot-ns in [from, to) by tier
 	live    []int64
 	lastAt  int64
@@ -519,9 +519,9 @@ func (w *world) answer(id int32) {
 	s := &w.servers[r.server]
 	if r.held {
 		if w.rule != nil {
-			w.rule.answered(int(r.edge), r.slot.tier, r.slot.start, w.now)
+			w.rule.answered(int(r.edge), r.slot.tier, r.slot.began, w.now)
 		} else {
-			r.slot.Answered(w.now)
+			r.slot.paced(w.now)
 			if w.reports != nil {
 				if l, ok := w.reports(r.said, w.tiers[s.tier].slots); ok {
 					r.slot.Reported(l, w.now)
@@ -532,7 +532,7 @@ func (w *world) answer(id int32) {
 	w.release(r, Succeeded)
 	if !r.gone {
 		r.answered = true
-		w.samples = append(w.samples, sample{r.start - second, w.now - r.start, int8(s.tier), true})
+		w.samples = append(w.samples, reply{r.start - second, w.now - r.start, int8(s.tier), true})
 		w.ended(id, true, s.tier)
 	}
 	w.unref(id)
@@ -562,7 +562,7 @@ func (w *world) giveUp(id int32) {
 	if !r.answered {
 		r.gone = true
 		w.release(r, Abandoned)
-		w.samples = append(w.samples, sample{r.start - second, w.patience, -1, false})
+		w.samples = append(w.samples, reply{r.start - second, w.patience, -1, false})
 		w.ended(id, false, 0)
 	}
 	w.unref(id)

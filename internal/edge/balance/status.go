@@ -6,14 +6,26 @@ import (
 	"strings"
 	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 )
 
 // PoolStatus is how a pool is, for a person.
 type PoolStatus struct {
-	Key      bundle.Key   `json:"key"`
-	Panicked bool         `json:"panicked,omitempty"` // nobody is well, so all are used
-	Tiers    []TierStatus `json:"tiers"`
+	Key      bundle.Key `json:"key"`
+	Panicked bool       `json:"panicked,omitempty"` // nobody is well, so all are used
+	// Names are those of origins that are found by DNS.
+	Names []NameStatus `json:"names,omitempty"`
+	Tiers []TierStatus `json:"tiers"`
+}
+
+// NameStatus is what DNS says of an origin with expand or srv.
+type NameStatus struct {
+	Name string `json:"name"`
+	// Found is the number of origins that are used: of the last look that found some.
+	Found int `json:"found"`
+	// Error of the last look; empty when it found some.
+	Error string `json:"error,omitempty"`
 }
 
 // TierStatus is how a tier is.
@@ -33,9 +45,14 @@ type TierStatus struct {
 type OriginStatus struct {
 	Address  string `json:"address"`
 	InFlight int64  `json:"inFlight"`
-	// State is well, slow (much slower than its peers, so that it gets few requests), ejected (by what requests
-	// showed) or down (by its checks).
+	// State is well, starting (slowStart), slow (much slower than its peers, so that it gets few requests), ejected
+	// (by what requests showed) or down (by its checks).
 	State string `json:"state"`
+	// Why the last active check failed; empty when it did not.
+	Why  string `json:"why,omitempty"`
+	Zone string `json:"zone,omitempty"`
+	// LatencyMS is the time that peak-ewma expects an answer to take, in milliseconds.
+	LatencyMS float64 `json:"latencyMS,omitempty"`
 }
 
 // Status lists the pools that run, by key.
@@ -55,14 +72,18 @@ func (p *Pool) status() PoolStatus {
 	defer p.mu.Unlock()
 	now := p.clock()
 	v := p.look(now)
-	st := PoolStatus{Key: p.key, Panicked: v.panicked}
+	st := PoolStatus{Key: p.key, Panicked: v.panicked, Names: p.names.status(p)}
 	for _, pt := range p.plan {
-		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: pt.state.marks.Load().limit, Found: pt.state.marks.Load().found, Others: pt.state.others.Load()}
+		m := pt.state.marks.Load()
+		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: m.limit, Found: m.found, Others: pt.state.others.Load()}
 		if t.Limit == math.MaxInt64 {
 			t.Limit = 0
 		}
 		for _, m := range pt.members {
-			o := OriginStatus{Address: m.o.address, InFlight: m.o.inFlight.Load(), State: "well"}
+			o := OriginStatus{Address: m.o.address, InFlight: m.o.inFlight.Load(), State: "well", Zone: m.o.zone, LatencyMS: m.o.latency.read(now) / 1e6}
+			if m.o.check != nil {
+				o.Why = v1.Value(m.o.check.why.Load())
+			}
 			switch {
 			case m.o.check != nil && !m.o.check.up.Load():
 				o.State = "down"
@@ -70,6 +91,8 @@ func (p *Pool) status() PoolStatus {
 				o.State = "ejected"
 			case m.o.slow.Load():
 				o.State = "slow"
+			case now-m.o.since < int64(p.spec.SlowStart):
+				o.State = "starting"
 			}
 			t.Origins = append(t.Origins, o)
 		}

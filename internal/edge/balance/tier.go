@@ -17,7 +17,11 @@ type tier struct {
 	reserve  reserve
 	told     told
 	use      useLimit
-	weight   int64 // of the origins that were well when the marks were made
+	// Of the origins that were well when the marks were made: their weight, that of all, what is told for
+	// them, and how many they amount to.
+	part, all int64
+	capacity  v1.Capacity
+	share     float64
 
 	marks atomic.Pointer[marks]
 
@@ -28,6 +32,7 @@ type tier struct {
 	refused  atomic.Uint64 // requests that would have come and had to go on
 	baskets  atomic.Int64  // of inFlight, visitors with a basket
 	turns    atomic.Uint64 // round-robin
+	near     atomic.Uint64 // the same, within the edge's own zone
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
 	ramp atomic.Uint64
@@ -68,27 +73,24 @@ func (t *tier) startRamp(old uint64, base, now int64) {
 
 // tierView is a tier at one moment: who is well. It does not change.
 type tierView struct {
-	state   *tier
-	members []member
+	state *tier
 	chooser
 }
 
-func (t *plannedTier) view(algorithm v1.Algorithm, now int64, panicked bool) tierView {
+func (t *plannedTier) view(spec *v1.OriginPoolSpec, zone string, now int64, panicked bool) tierView {
 	v := tierView{state: t.state}
-	var weight int64
-	v.members = make([]member, 0, len(t.members))
-	for _, m := range t.members {
-		if panicked || m.o.well(now) {
-			v.members = append(v.members, m)
-			weight += m.weight
+	members, part, all := t.inUse(spec, now, panicked)
+	s := t.state
+	if share := float64(len(t.members)) * float64(part) / float64(max(all, 1)); share > 0 {
+		if s.share > 0 && s.share != share {
+			s.limiter.scale(share / s.share)
 		}
+		s.share = share
 	}
-	if old := t.state.weight; old > 0 && weight > 0 && old != weight {
-		t.state.limiter.scale(float64(weight) / float64(old))
-	}
-	t.state.weight = weight
+	s.part, s.all, s.capacity = part, all, t.limited(members)
 	t.mark()
-	v.chooser = newChooser(algorithm, v.members, t, panicked, now)
+	v.chooser = newChooser(spec, members, t, panicked, now)
+	v.prefer(spec, zone, t)
 	return v
 }
 
@@ -96,7 +98,7 @@ func (t *plannedTier) view(algorithm v1.Algorithm, now int64, panicked bool) tie
 // lock is held.
 func (t *plannedTier) mark() {
 	s := t.state
-	m := bounds(&t.capacity, s.weight, t.weight, s.found(t), s.reserve.wanted())
+	m := bounds(&s.capacity, s.part, s.all, s.found(t), s.reserve.wanted())
 	if m != *s.marks.Load() {
 		s.marks.Store(&m)
 	}

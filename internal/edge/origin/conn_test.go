@@ -324,16 +324,16 @@ func TestProbe(t *testing.T) {
 	}), connection())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	status, err := h.Probe(ctx, e, "shop.example", "/healthz?deep=1")
-	if status != 418 || err != nil {
-		t.Errorf("%d, %v", status, err)
+	err := h.Probe(ctx, e, "shop.example", &v1.HealthSpec{Path: "/healthz?deep=1", Statuses: []string{"418"}})
+	if err != nil {
+		t.Error(err)
 	}
 	if head := <-heads; !strings.HasPrefix(head, "GET /healthz?deep=1 HTTP/1.1\r\nHost: shop.example\r\n") {
 		t.Errorf("%q", head)
 	}
 	spec := connection()
 	spec.Public = true
-	if _, err := h.Probe(ctx, open(t, h, "127.0.0.1:80", spec), "a", "/"); stage.AsError(err).Code != "destination_ip_prohibited" {
+	if err := h.Probe(ctx, open(t, h, "127.0.0.1:80", spec), "a", &v1.HealthSpec{Path: "/"}); stage.AsError(err).Code != "destination_ip_prohibited" {
 		t.Errorf("%v", err)
 	}
 }

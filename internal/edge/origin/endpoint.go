@@ -90,7 +90,7 @@ func newEndpoint(h *Handler, pool bundle.Key, address string, spec *v1.Connectio
 	if spec.Signature != nil {
 		e.signer = newSigner(spec.Signature)
 	}
-	e.dialer.ControlContext = e.control
+	e.dialer.ControlContext, e.dialer.Resolver = e.control, resolverOf(spec.Resolvers)
 	if t := spec.TLS; t != nil {
 		e.tls = &tls.Config{
 			MinVersion: tls.VersionTLS12, ServerName: t.ServerName, InsecureSkipVerify: t.InsecureSkipVerify,
@@ -169,10 +169,18 @@ func (e *endpoint) get(ctx context.Context, w wish) (*conn, error) {
 	}
 }
 
+// maxWaiting is how many requests may wait for a connection.
+func (e *endpoint) maxWaiting() int {
+	if e.spec.MaxWaiting != nil {
+		return *e.spec.MaxWaiting
+	}
+	return e.h.cfg.MaxWaiting
+}
+
 // queue waits for a connection, or for the place to open one.
 func (e *endpoint) queue(ctx context.Context, w wish) (*conn, error) {
 	e.mu.Lock()
-	if e.waiting.n >= e.h.cfg.MaxWaiting {
+	if e.waiting.n >= e.maxWaiting() {
 		e.mu.Unlock()
 		return nil, errQueue
 	}
@@ -273,6 +281,9 @@ func (e *endpoint) dial(ctx context.Context, w wish) (*conn, error) {
 
 func (e *endpoint) newConn(w wish) *conn {
 	age := e.h.cfg.MaxAge
+	if e.spec.MaxAge > 0 {
+		age = e.spec.MaxAge.Std()
+	}
 	c := &conn{e: e, serverName: string(w.host), dies: e.h.clock() + int64(age-rand.N(age/10+1))}
 	if w.proxy != nil {
 		c.visitor = w.proxy.Source
@@ -291,7 +302,7 @@ func (e *endpoint) connect(ctx context.Context, w wish, p v1.OriginProtocol) (ne
 		ctx, cancel2 = context.WithDeadline(ctx, w.deadline)
 		defer cancel2()
 	}
-	nc, err := e.dialer.DialContext(ctx, "tcp", e.address)
+	nc, err := e.dialTCP(ctx)
 	if err == nil {
 		err = e.introduce(ctx, nc, w.proxy)
 	}

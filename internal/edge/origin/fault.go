@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/http2"
@@ -23,6 +24,7 @@ var (
 	errUnfinished = errors.New("the answer was given up before its end")
 	// errProhibited is wrapped with the address.
 	errProhibited = errors.New("the address is not public; a pool whose connection says public: true must list it in connection.allow")
+	errMetadata   = errors.New("a cloud tells its machines their secrets at the address; a pool that wants it must list it in connection.allow")
 	errLimit      = errors.New("all connections to the origin are in use, and the wait for one was too long")
 	errQueue      = errors.New("all connections to the origin are in use, and too many requests wait for one")
 )
@@ -30,6 +32,12 @@ var (
 // fault makes an error of the origin's side; another origin may do better.
 func fault(code string, status int, cause error) *stage.Error {
 	return &stage.Error{Code: code, Side: stage.SideOrigin, Status: status, Retry: true, Err: cause}
+}
+
+// later tells the visitor to come again: the origin is well, and had too much to do.
+func later(e *stage.Error) *stage.Error {
+	e.RetryAfter = time.Second
+	return e
 }
 
 // gone is the error of a request whose visitor went away. Nobody sees it but the log.
@@ -50,8 +58,8 @@ func connectFault(ctx context.Context, err error) *stage.Error {
 	case ctx.Err() != nil:
 		return gone(context.Cause(ctx))
 	case errors.Is(err, errLimit), errors.Is(err, errQueue):
-		return fault("connection_limit_reached", 503, err)
-	case errors.Is(err, errProhibited):
+		return later(fault("connection_limit_reached", 503, err))
+	case errors.Is(err, errProhibited), errors.Is(err, errMetadata):
 		return fault("destination_ip_prohibited", 502, err)
 	case errors.As(err, &dns) && dns.IsTimeout:
 		return fault("dns_timeout", 504, err)
@@ -116,7 +124,7 @@ func exchangeFault(ctx context.Context, e *http1.Error) *stage.Error {
 	case e.Timeout:
 		return fault("http_response_timeout", 504, e)
 	case errors.Is(e.Err, http2.ErrRefused):
-		return fault("connection_limit_reached", 503, e)
+		return later(fault("connection_limit_reached", 503, e))
 	case isClosed(e.Err), errors.Is(e.Err, http1.ErrClosed), errors.Is(e.Err, http2.ErrGoAway):
 		return fault("connection_terminated", 502, e)
 	}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"syscall"
+
+	v1 "github.com/relais-edge/relais/api/v1"
 )
 
 // guard decides to which addresses a connection may be opened. It is asked with the address that
@@ -19,6 +21,9 @@ func newGuard(public bool, allow []string) (guard, error) {
 	g := guard{public: public}
 	for _, s := range allow {
 		p, err := netip.ParsePrefix(s)
+		if a, aerr := netip.ParseAddr(s); aerr == nil {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
 		if err != nil {
 			return g, fmt.Errorf("connection.allow: %q is not a network; write an address and a length, such as 10.1.0.0/16", s)
 		}
@@ -42,16 +47,19 @@ func prefix4(a, b, c, d byte, bits int) netip.Prefix {
 
 // check returns an error when no connection may be opened to a.
 func (g *guard) check(a netip.Addr) error {
-	if !g.public {
-		return nil
-	}
 	a = a.Unmap().WithZone("")
-	if g.allowed(a) || isPublic(a) {
+	switch {
+	case g.allowed(a):
+		return nil
+	case !g.public && v1.IsMetadata(embedded(a)):
+		return fmt.Errorf("%v: %w", a, errMetadata)
+	case !g.public || isPublic(a) && !v1.IsMetadata(embedded(a)):
 		return nil
 	}
 	return fmt.Errorf("%v: %w", a, errProhibited)
 }
 
+// allowed says whether the pool lists an address.
 func (g *guard) allowed(a netip.Addr) bool {
 	for _, p := range g.allow {
 		if p.Contains(a) {
@@ -88,6 +96,21 @@ func isPublic(a netip.Addr) bool {
 		return false
 	}
 	return true
+}
+
+// embedded is the IPv4 address that a stands for, as in isPublic, or else a.
+func embedded(a netip.Addr) netip.Addr {
+	if a.Is4() {
+		return a
+	}
+	b := a.As16()
+	if b[0] == 0 && b[1] == 0x64 && b[2] == 0xff && b[3] == 0x9b && b[4]|b[5]|b[6]|b[7]|b[8]|b[9]|b[10]|b[11] == 0 {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	if b[0] == 0x20 && b[1] == 0x02 {
+		return netip.AddrFrom4([4]byte(b[2:6]))
+	}
+	return a
 }
 
 // control is net.Dialer's ControlContext: it is called with each address that is connected to.

@@ -42,8 +42,22 @@ func TestPublicRefusesWhatIsNotGlobal(t *testing.T) {
 	if err := g.control(t.Context(), "tcp4", "169.254.169.254:80", nil); !errors.Is(err, errProhibited) {
 		t.Errorf("control: %v", err)
 	}
-	if _, err := newGuard(true, []string{"10.0.0.0"}); err == nil {
-		t.Error("a network without length was accepted")
+	if _, err := newGuard(true, []string{"10.0.0"}); err == nil {
+		t.Error("what is no network was accepted")
+	}
+	one, err := newGuard(true, []string{"10.0.0.1"})
+	if err != nil || one.check(netip.MustParseAddr("10.0.0.1")) != nil || one.check(netip.MustParseAddr("10.0.0.2")) == nil {
+		t.Errorf("one address without length: %v", err)
+	}
+	// Where a cloud keeps secrets is refused in any pool that does not list it.
+	for _, address := range []string{"169.254.169.254", "::ffff:169.254.169.254", "64:ff9b::a9fe:a9fe", "2002:a9fe:a9fe::1", "fd00:ec2::254", "100.100.100.200"} {
+		if err := open.check(netip.MustParseAddr(address)); !errors.Is(err, errMetadata) {
+			t.Errorf("%s: %v", address, err)
+		}
+	}
+	listed, _ := newGuard(false, []string{"169.254.169.254/32"})
+	if err := listed.check(netip.MustParseAddr("169.254.169.254")); err != nil {
+		t.Errorf("listed: %v", err)
 	}
 }
 

@@ -102,7 +102,7 @@ func TestAConnectionWithAProxyHeaderIsOneVisitors(t *testing.T) {
 		headers = nil
 		mu.Unlock()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		if _, err := h.Probe(ctx, e, "shop.example", "/"); err != nil {
+		if err := h.Probe(ctx, e, "shop.example", &v1.HealthSpec{Path: "/"}); err != nil {
 			t.Error(err)
 		}
 		cancel()

@@ -34,10 +34,10 @@ const (
 // Config is what the handler must be told. Zero values other than Slot mean the default.
 type Config struct {
 	Slot stage.Slot
-	// MaxAge is how long a connection is used at most, so that an origin whose address changes
-	// is found again; 10 minutes.
+	// MaxAge is how long a connection is used at most when its pool does not say; 10 minutes.
 	MaxAge time.Duration
-	// MaxWaiting is how many requests may wait for a connection to one origin; 1024.
+	// MaxWaiting is how many requests may wait for a connection to one origin when its pool does not
+	// say; 1024.
 	MaxWaiting int
 	// Authority issues the client certificates that are the internal CA's; nil means that there is none.
 	Authority Authority
@@ -249,6 +249,7 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		}
 		x.MarkDetail(name, "stale", e.address)
 		e.stats.stale.Inc()
+		x.Tries++ // it may have arrived twice
 		want.fresh = true
 	}
 }

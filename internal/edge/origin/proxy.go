@@ -79,7 +79,13 @@ func (h *Handler) Dial(ctx context.Context, t stage.Target, network string, from
 func (e *endpoint) dialRaw(ctx context.Context, network string, from *proxyproto.Header) (net.Conn, error) {
 	dctx, cancel := context.WithTimeout(ctx, e.spec.Connect.Std())
 	defer cancel()
-	nc, err := e.dialer.DialContext(dctx, network, e.address)
+	var nc net.Conn
+	var err error
+	if network == "tcp" {
+		nc, err = e.dialTCP(dctx)
+	} else {
+		nc, err = e.dialer.DialContext(dctx, network, e.address)
+	}
 	if err != nil || network == "udp" {
 		return nc, err
 	}

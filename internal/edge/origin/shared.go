@@ -141,7 +141,7 @@ func (e *endpoint) drainIdle() {
 
 func (e *endpoint) queueShared(ctx context.Context, w *wish) (grant, error) {
 	e.mu.Lock()
-	if e.waiting.n >= e.h.cfg.MaxWaiting {
+	if e.waiting.n >= e.maxWaiting() {
 		e.mu.Unlock()
 		return grant{}, errQueue
 	}

@@ -99,8 +99,8 @@ func TestThePoolsProtocolIsSpoken(t *testing.T) {
 			if tc.p != v1.OriginHTTP1 && tc.want != "tls_protocol_error" {
 				ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 				defer cancel()
-				if status, err := h.Probe(ctx, e, "shop.example", "/"); status != 200 {
-					t.Error(status, err)
+				if err := h.Probe(ctx, e, "shop.example", &v1.HealthSpec{Path: "/"}); err != nil {
+					t.Error(err)
 				}
 			}
 		})

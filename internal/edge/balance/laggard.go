@@ -9,11 +9,12 @@ import (
 // with a basket while another one has room. It is compared with its peers and not with
 // what it did before, so that a tier that is slow as a whole is not emptied.
 const (
-	slowFactor  = 2.0 // times the peers' time, where bounds begin
-	laggardLook = 8   // ticks between two comparisons
-	latest      = 32  // answers that an origin's average reaches back
-	leastLatest = 6   // answers without which nothing is said of an origin
-	peersLooked = 64  // origins that the peers' time is taken from
+	slowFactor  = 2.0  // times the peers' time, where bounds begin
+	laggardLook = 8    // ticks between two comparisons
+	latest      = 32   // answers that an origin's average reaches back
+	leastLatest = 6    // answers without which nothing is said of an origin
+	leastLag    = 20e6 // ns more than its peers, below which nobody cares
+	peersLooked = 64   // origins that the peers' time is taken from
 )
 
 // pace is what is known of an origin's answers, guarded by Pool.mu.
@@ -56,7 +57,7 @@ func (t *plannedTier) laggards(w *tierView, scratch []float64) {
 		slow := false
 		if peers > 0 && p.n >= leastLatest {
 			sure := p.took * (1 - 1.5/math.Sqrt(p.n))
-			if factor := sure / (slowFactor * peers); factor > 1 {
+			if factor := sure / (slowFactor * peers); factor > 1 && sure-peers > leastLag {
 				slow = true
 				most = max(1, int64(fair/(factor*factor)))
 			}

@@ -53,8 +53,10 @@ const (
 	// costShare is the wait that a limit aims at, as a share of the 95th percentile at ease.
 	costShare = 0.12
 	// maxHunger bounds how much longer a wait an edge bears for those that it sends away.
-	maxHunger   = 2.0
-	leastSize   = 4.0
+	maxHunger = 2.0
+	leastSize = 4.0
+	// leastAim is a wait, in ns, that hurts nobody: a busy machine makes as much by itself.
+	leastAim    = float64(4 * time.Millisecond)
 	gain        = 0.5             // of what is too much in the queue is cut
 	growth      = 0.15            // the most that a limit grows in a window
 	unusedRate  = 0.10            // a limit that nobody meets grows by so much a second
@@ -216,7 +218,9 @@ func (l *limiter) aim() float64 {
 }
 
 // plainAim is the same for an edge that sends nobody away.
-func (l *limiter) plainAim() float64 { return min(max(costShare*l.tail, 0.1), 1) * l.base }
+func (l *limiter) plainAim() float64 {
+	return max(min(max(costShare*l.tail, 0.1), 1)*l.base, leastAim)
+}
 
 // cut takes what is too much of the queue away. It keeps a part of what was in flight at ease: a tier
 // that became slow has its places all the same.

@@ -111,9 +111,9 @@ type useLimit struct {
 }
 
 const (
-	useAim    = 0.9 // of what the origins can do
-	useCuts   = 2.0 // times the relative excess a second
-	useGrowth = 0.5 // times the relative room a second
+	useAim    = 0.95 // of what the origins can do
+	useCuts   = 2.0  // times the relative excess a second
+	useGrowth = 0.5  // times the relative room a second
 )
 
 // step follows a utilization; negative is none.

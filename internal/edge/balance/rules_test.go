@@ -109,11 +109,8 @@ func aimd(e *edgeRule, mean float64) {
 	}
 }
 
-// TestRules prints how other rules do; it judges none.
-func TestRules(t *testing.T) {
-	if !*allScenes {
-		t.Skip("only with -scenes")
-	}
+// BenchmarkRules prints how other rules do; it judges none.
+func BenchmarkRules(t *testing.B) {
 	for _, r := range []struct {
 		name string
 		law  func(*edgeRule, float64)

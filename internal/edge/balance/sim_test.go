@@ -37,7 +37,6 @@ type scene struct {
 	patience int64
 	reports  func(inFlight int64, slots int) (Load, bool) // what origins say
 	clocks   int64                                        // between the clocks of edges
-	seldom   bool                                         // less than half of the tiers' servers is measured as home
 }
 
 type simTier struct {
@@ -205,8 +204,6 @@ type world struct {
 	basketMoved                           int
 	refusedAll                            int
 	after, afterOn                        int
-	trace                                 func(w *world)
-	basketHook                            func(string) string
 }
 
 func newWorld(s scene) *world {
@@ -301,9 +298,6 @@ func (w *world) run() {
 				} else {
 					e.observe(w.now, w.now+w.skew(i))
 				}
-			}
-			if w.trace != nil {
-				w.trace(w)
 			}
 			w.q.push(event{w.now + int64(tick), evTick, 0, 0})
 		case evCheck:
@@ -604,9 +598,6 @@ func (w *world) ended(id int32, ok bool, tier int) {
 	switch {
 	case v.step == 6 && v.buys && ok:
 		v.basket = w.tiers[tier].name
-		if w.basketHook != nil {
-			v.basket = w.basketHook(v.basket)
-		}
 	case v.step >= 9 || v.step >= 6 && !v.buys:
 		w.freeV = append(w.freeV, vi)
 		return

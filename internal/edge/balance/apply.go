@@ -40,7 +40,7 @@ type seat struct {
 func (p *Pool) update(spec *v1.OriginPoolSpec, checks *checks) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.unused = 0
+	p.unused.Store(0)
 	if p.spec == spec || p.spec != nil && reflect.DeepEqual(p.spec, spec) {
 		return nil
 	}

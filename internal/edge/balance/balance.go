@@ -6,6 +6,7 @@ package balance
 import (
 	"context"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -145,26 +146,41 @@ func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 	return p, nil
 }
 
-// pool finds or makes a pool and has it do what spec says.
+// pool finds or makes a pool and has it do what spec says. The stage is not locked while a pool is made,
+// so that a large one holds up nobody who wants another.
 func (s *Stage) pool(key bundle.Key, spec *v1.OriginPoolSpec) (*Pool, error) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	p := s.pools[key]
 	if p == nil {
 		p = newPool(key, s.clock, s.origins, s.metrics)
 		p.stir = s.stir
 		p.where, p.names = s.cfg.Where, s.names
-		if err := p.update(spec, s.checks); err != nil {
-			return nil, err
-		}
 		p.counters = s.metrics.pool(key)
 		s.pools[key] = p
-		return p, nil
 	}
+	p.unused.Store(0)
+	s.mu.Unlock()
 	if p.view.Load().large {
 		return p, nil // the sweep that follows brings it to the spec, while requests go on with the old one
 	}
-	return p, p.update(spec, s.checks)
+	err := p.update(spec, s.checks)
+	if err == nil {
+		return p, nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pools[key] == p && p.blank() {
+		s.metrics.forgetPool(key)
+		delete(s.pools, key)
+	}
+	return nil, err
+}
+
+// all lists the pools.
+func (s *Stage) all() []*Pool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Values(s.pools))
 }
 
 // Prepare makes ready, before the documents are in service, what no request shall wait for: it looks up the
@@ -207,27 +223,28 @@ func (s *Stage) Prepare(ctx context.Context, pools iter.Seq2[bundle.Key, *v1.Ori
 // when it has not been named or compiled for the time Config.Grace: with its health, its
 // checks and its idle connections. Requests under way end in peace.
 func (s *Stage) Sweep(live iter.Seq2[bundle.Key, *v1.OriginPoolSpec]) error {
+	named := map[*Pool]*v1.OriginPoolSpec{}
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	var first error
-	named := make(map[bundle.Key]bool, len(s.pools))
 	for key, spec := range live {
-		p := s.pools[key]
-		if p == nil || named[key] {
-			continue
-		}
-		named[key] = true
-		if err := p.update(spec, s.checks); err != nil && first == nil {
-			first = err
+		if p := s.pools[key]; p != nil && named[p] == nil {
+			p.unused.Store(0)
+			named[p] = spec
 		}
 	}
 	now := s.clock()
-	for key, p := range s.pools {
-		if !named[key] {
+	for _, p := range s.pools {
+		if named[p] == nil {
 			p.leaveUnused(now)
 		}
 	}
 	s.drop(now)
+	s.mu.Unlock()
+	var first error
+	for p, spec := range named {
+		if err := p.update(spec, s.checks); err != nil && first == nil {
+			first = err
+		}
+	}
 	s.names.prune()
 	return first
 }
@@ -271,11 +288,11 @@ func (s *Stage) Run(ctx context.Context) error {
 		case <-tick.C:
 			s.mu.Lock()
 			s.drop(s.clock())
-			for _, p := range s.pools {
+			s.mu.Unlock()
+			for _, p := range s.all() {
 				p.tick(s.clock())
 				p.show()
 			}
-			s.mu.Unlock()
 		}
 	}
 }

@@ -27,6 +27,12 @@ func (z *dnsZone) set(name string, addresses ...string) {
 	z.names[name] = addresses
 }
 
+func (z *dnsZone) forget(name string) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	delete(z.names, name)
+}
+
 func (z *dnsZone) resolve(o *v1.Origin) (list []v1.Origin, err error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -93,7 +99,9 @@ func TestOriginsAreWhatDNSSays(t *testing.T) {
 		want("one came and one went", "10.0.0.2:80", "10.0.0.3:80", "x.shop.test:81", "y.shop.test:82")
 		s.Release(Succeeded)
 		z.set("shop.test:80")
-		delete(z.names, "_http._tcp.shop.test")
+		z.mu.Lock()
+		z.forget("_http._tcp.shop.test")
+		z.mu.Unlock()
 		time.Sleep(time.Minute)
 		want("a name that is gone, or resolves to nothing", "10.0.0.2:80", "10.0.0.3:80", "x.shop.test:81", "y.shop.test:82")
 		if st := r.Status()[1].Names; len(st) != 2 || st[1].Found != 2 || st[1].Error != errNothing.Error() || st[0].Error != "no such host" {
@@ -114,9 +122,12 @@ func TestOriginsAreWhatDNSSays(t *testing.T) {
 		before = z.asked
 		z.mu.Unlock()
 		time.Sleep(time.Minute)
-		if z.asked != before || len(r.names.byKey) != 0 {
+		z.mu.Lock()
+		if r.names.mu.Lock(); z.asked != before || len(r.names.byKey) != 0 {
 			t.Errorf("asked %d times more, %d names are left", z.asked-before, len(r.names.byKey))
 		}
+		r.names.mu.Unlock()
+		z.mu.Unlock()
 		cancel()
 		if err := <-done; err != nil {
 			t.Error(err)

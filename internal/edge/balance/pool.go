@@ -31,6 +31,8 @@ type Pool struct {
 	awake atomic.Bool
 	stir  func(*Pool) // has the pool watched; nil in tests that watch themselves
 
+	unused atomic.Int64 // clock when a sweep first found the pool unused; 0 when it is used
+
 	where Where  // set before the first update
 	names *names // set before the first update; nil when no origin is found by DNS
 
@@ -42,7 +44,6 @@ type Pool struct {
 	byAddr  map[string]*origin
 	closed  bool
 	weighAt int64 // clock of the next look for outliers
-	unused  int64 // clock when a sweep first found the pool unused; 0 when it is used
 
 	ticks    uint64 // of observe
 	lastUse  int64
@@ -202,6 +203,13 @@ func (p *Pool) mayEject(t *tier, now int64) bool {
 		return out < max(1, int(share*float64(len(p.plan[i].members))))
 	}
 	return false
+}
+
+// blank says whether the pool never had a spec.
+func (p *Pool) blank() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spec == nil
 }
 
 // close gives everything back. Requests under way end by themselves.

@@ -1,7 +1,6 @@
 package balance
 
 import (
-	"cmp"
 	"math/bits"
 	"slices"
 )
@@ -34,7 +33,7 @@ func (t *hashTable) member(at uint64) int {
 		place, _ := bits.Mul64(at, uint64(len(t.maglev.places)))
 		return int(t.maglev.places[place])
 	}
-	return int(t.ring.points[at].member)
+	return t.ring.points[at].member()
 }
 
 const (
@@ -55,17 +54,13 @@ type ring struct {
 	heavy  int64 // its weight
 }
 
-type point struct {
-	at     uint64
-	member uint16
-}
+// point is a place on the circle, in the upper 48 bits, and the member there: in a word, so that a ring stays
+// in the processor's cache.
+type point uint64
 
-func comparePoints(a, b point) int {
-	if a.at != b.at {
-		return cmp.Compare(a.at, b.at)
-	}
-	return cmp.Compare(a.member, b.member)
-}
+const pointMember = 1<<16 - 1
+
+func (p point) member() int { return int(p & pointMember) }
 
 func newRing(members []member, old *ring, before []member) *ring {
 	if len(members) == 0 {
@@ -80,7 +75,7 @@ func newRing(members []member, old *ring, before []member) *ring {
 		for i := range members {
 			r.points = r.add(r.points, &members[i], i)
 		}
-		slices.SortFunc(r.points, comparePoints)
+		slices.Sort(r.points)
 	}
 	r.index()
 	return r
@@ -91,7 +86,7 @@ func (r *ring) add(to []point, m *member, i int) []point {
 	h := hashString(m.o.address)
 	n := max(1, m.weight*r.per/r.heavy)
 	for k := range n {
-		to = append(to, point{mix(h + uint64(k)*0x9e3779b97f4a7c15), uint16(i)})
+		to = append(to, point(mix(h+uint64(k)*0x9e3779b97f4a7c15)&^pointMember|uint64(i)))
 	}
 	return to
 }
@@ -118,15 +113,15 @@ func (r *ring) change(members []member, old *ring, before []member) bool {
 		}
 		fresh = r.add(fresh, m, i)
 	}
-	slices.SortFunc(fresh, comparePoints)
+	slices.Sort(fresh)
 	r.points = make([]point, 0, len(old.points)+len(fresh))
 	for _, p := range old.points {
-		n := number[p.member]
+		n := number[p.member()]
 		if n == 0 {
 			continue
 		}
-		p.member = uint16(n - 1)
-		for len(fresh) > 0 && comparePoints(fresh[0], p) < 0 {
+		p = p&^pointMember | point(n-1)
+		for len(fresh) > 0 && fresh[0] < p {
 			r.points, fresh = append(r.points, fresh[0]), fresh[1:]
 		}
 		r.points = append(r.points, p)
@@ -135,14 +130,14 @@ func (r *ring) change(members []member, old *ring, before []member) bool {
 	return true
 }
 
-// index makes the way to a point short: about one point for each value of the upper bits.
+// index makes the way to a point short: one or two points for each value of the upper bits.
 func (r *ring) index() {
-	n := bits.Len(uint(len(r.points)))
+	n := max(1, bits.Len(uint(len(r.points)))-1)
 	r.shift = uint(64 - n)
 	r.first = make([]uint32, 1<<n)
 	i := 0
 	for b := range r.first {
-		for i < len(r.points) && r.points[i].at>>r.shift < uint64(b) {
+		for i < len(r.points) && uint64(r.points[i])>>r.shift < uint64(b) {
 			i++
 		}
 		r.first[b] = uint32(i)
@@ -152,7 +147,7 @@ func (r *ring) index() {
 // find returns the first point at or after a hash.
 func (r *ring) find(h uint64) int {
 	i := int(r.first[h>>r.shift])
-	for i < len(r.points) && r.points[i].at < h {
+	for least := point(h &^ pointMember); i < len(r.points) && r.points[i] < least; {
 		i++
 	}
 	if i == len(r.points) {
@@ -167,7 +162,7 @@ func (r *ring) after(at, i int) int {
 		if at++; at == len(r.points) {
 			at = 0
 		}
-		if int(r.points[at].member) != i {
+		if r.points[at].member() != i {
 			break
 		}
 	}

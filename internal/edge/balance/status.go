@@ -57,10 +57,9 @@ type OriginStatus struct {
 
 // Status lists the pools that run, by key.
 func (s *Stage) Status() []PoolStatus {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]PoolStatus, 0, len(s.pools))
-	for _, p := range s.pools {
+	pools := s.all()
+	list := make([]PoolStatus, 0, len(pools))
+	for _, p := range pools {
 		list = append(list, p.status())
 	}
 	slices.SortFunc(list, func(a, b PoolStatus) int { return strings.Compare(string(a.Key), string(b.Key)) })
@@ -70,6 +69,9 @@ func (s *Stage) Status() []PoolStatus {
 func (p *Pool) status() PoolStatus {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.spec == nil { // it is being made for the first time
+		return PoolStatus{Key: p.key}
+	}
 	now := p.clock()
 	v := p.look(now)
 	st := PoolStatus{Key: p.key, Panicked: v.panicked, Names: p.names.status(p)}
@@ -132,19 +134,12 @@ func (p *Pool) show() {
 }
 
 // leaveUnused notes that a sweep did not find the pool.
-func (p *Pool) leaveUnused(now int64) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.unused == 0 {
-		p.unused = now
-	}
-}
+func (p *Pool) leaveUnused(now int64) { p.unused.CompareAndSwap(0, now) }
 
 func (p *Pool) unusedFor(now int64) time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.unused == 0 {
+	since := p.unused.Load()
+	if since == 0 {
 		return 0
 	}
-	return time.Duration(now - p.unused)
+	return time.Duration(now - since)
 }

@@ -12,8 +12,14 @@ func TestStatusesThatACheckWants(t *testing.T) {
 		list   []string
 		want   bool
 	}{
-		{200, nil, true}, {399, nil, true}, {404, nil, false}, {199, nil, false},
-		{200, []string{"204"}, false}, {204, []string{"204"}, true}, {404, []string{"204", "4xx"}, true}, {500, []string{"4xx"}, false},
+		{200, nil, true},
+		{399, nil, true},
+		{404, nil, false},
+		{199, nil, false},
+		{200, []string{"204"}, false},
+		{204, []string{"204"}, true},
+		{404, []string{"204", "4xx"}, true},
+		{500, []string{"4xx"}, false},
 	} {
 		if got := statusWanted(c.status, c.list); got != c.want {
 			t.Errorf("%d of %v: %t", c.status, c.list, got)

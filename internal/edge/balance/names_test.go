@@ -27,12 +27,6 @@ func (z *dnsZone) set(name string, addresses ...string) {
 	z.names[name] = addresses
 }
 
-func (z *dnsZone) forget(name string) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	delete(z.names, name)
-}
-
 func (z *dnsZone) resolve(o *v1.Origin) (list []v1.Origin, err error) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
@@ -100,7 +94,7 @@ func TestOriginsAreWhatDNSSays(t *testing.T) {
 		s.Release(Succeeded)
 		z.set("shop.test:80")
 		z.mu.Lock()
-		z.forget("_http._tcp.shop.test")
+		delete(z.names, "_http._tcp.shop.test")
 		z.mu.Unlock()
 		time.Sleep(time.Minute)
 		want("a name that is gone, or resolves to nothing", "10.0.0.2:80", "10.0.0.3:80", "x.shop.test:81", "y.shop.test:82")

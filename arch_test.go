@@ -43,6 +43,7 @@ var rooms = []room{
 	{"internal/edge/cache/*", 4, nil},
 	{"internal/edge/cache", 5, nil},
 	{"internal/edge/proxyproto", 3, nil},
+	{"internal/edge/loadreport", 3, nil},
 	{"internal/edge/*", 4, nil},
 	{"internal/edge", 6, nil},
 	{"internal/pop", 6, nil},

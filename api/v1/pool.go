@@ -65,6 +65,13 @@ type Tier struct {
 	Name string `json:"name,omitempty" schema:"format=name,maxLength=63"`
 	// Capacity of the whole tier.
 	Capacity Capacity `json:"capacity,omitempty"`
+	// Order is the tier's rank; absent means its place in the list, from 1. Among tiers of one rank those in this
+	// edge's zone (relais serve --zone) come first, then those of a lower price, then those that stand first.
+	Order *int `json:"order,omitempty" schema:"min=1,max=16"`
+	// Price of a request there, in any unit that the pool's tiers share.
+	Price int `json:"price,omitempty" schema:"default=0,min=0,max=1000000000"`
+	// Zone says where the tier is.
+	Zone string `json:"zone,omitempty" schema:"format=name,maxLength=63"`
 	// Subset is how many of the tier's origins this edge uses, so that many edges do not all keep connections
 	// to all of them; 0 means all. Edges that are numbered (relais serve --edge-number) share the origins evenly.
 	Subset int `json:"subset,omitempty" schema:"default=0,min=0,max=10000"`
@@ -72,13 +79,18 @@ type Tier struct {
 	Origins []Origin `json:"origins" schema:"required,minItems=1,maxItems=10000"`
 }
 
-// Capacity is how much a tier takes.
+// Capacity is how much a tier takes: the least of what is told here, what the time of its answers shows, and
+// what its origins report.
 type Capacity struct {
-	// InFlight is the number of requests at once; 0 means no limit.
-	InFlight int `json:"inFlight,omitempty" schema:"default=0,min=0,max=10000000"`
-	// Reserve is the share kept for visitors with a basket.
+	// InFlight is the number of requests at once; absent means that it is not told.
+	InFlight *int `json:"inFlight,omitempty" schema:"min=1,max=10000000"`
+	// Adaptive finds the number of requests at once from how long answers take and from load reports of the
+	// origins: auto does so in every tier that has another one after it.
+	Adaptive string `json:"adaptive,omitempty" schema:"enum=auto|on|off,default=auto"`
+	// Reserve is the least share kept for visitors with a basket; where inFlight is told it grows with how many
+	// there are, up to half.
 	Reserve Percent `json:"reserve,omitempty" schema:"default=0%"`
-	// SoftMark is the share of InFlight from which new anonymous visitors go to the next tier.
+	// SoftMark is the share of the limit from which new anonymous visitors go to the next tier.
 	SoftMark *Percent `json:"softMark,omitempty" schema:"default=85%"`
 }
 

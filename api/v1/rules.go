@@ -127,8 +127,8 @@ func (c *checker) tier(t *Tier, before []Tier) {
 	if slices.ContainsFunc(before, func(o Tier) bool { return o.Name == t.Name }) {
 		c.add("name", quote(t.Name)+" is the name of an earlier tier", "give each tier its own name")
 	}
-	if t.Capacity.InFlight == 0 && t.Capacity.Reserve > 0 {
-		c.add("capacity.reserve", "is a share of inFlight, which has no limit", "give capacity.inFlight")
+	if t.Capacity.InFlight == nil && t.Capacity.Adaptive == "off" && t.Capacity.Reserve > 0 {
+		c.add("capacity.reserve", "is a share of a limit, and there is none", "give capacity.inFlight, or write adaptive: auto")
 	}
 	if t.Capacity.Reserve >= 100 {
 		c.add("capacity.reserve", "leaves no room for visitors without a basket, who then cannot fill one", "write less than 100%")

@@ -68,6 +68,9 @@ func explainRest(w io.Writer, e record.Explanation) {
 	if e.Origin != "" {
 		fmt.Fprintf(w, "pool %s, tier %s, origin %s, tries %d\n", e.Pool, e.Tier, e.Origin, e.Tries)
 	}
+	if e.Spill != "" {
+		fmt.Fprintf(w, "spill: %s (%s)\n", e.Spill, spillWords(e.Spill))
+	}
 	for _, l := range [][2]string{{"code", e.Code}, {"side", e.Side}, {"cause", e.Cause}, {"abort", e.Abort}} {
 		if l[1] != "" {
 			fmt.Fprintf(w, "%s: %s\n", l[0], l[1])
@@ -78,6 +81,25 @@ func explainRest(w io.Writer, e record.Explanation) {
 		fmt.Fprintf(t, "  %.3f ms\t%s\t%s\t%s\n", d.Millis, d.Stage, d.Code, d.Detail)
 	}
 	_ = t.Flush()
+}
+
+// spillWords says what a reason of the balance stage means.
+func spillWords(code string) string {
+	switch code {
+	case "soft":
+		return "the tier before was at its soft mark, which keeps room for visitors that are known"
+	case "hard":
+		return "the tier before was full for such a visitor"
+	case "unhealthy":
+		return "no origin of the tier before is well"
+	case "tried":
+		return "every origin of the tier before was tried"
+	case "stayed":
+		return "the visitor was sent here lately, and stays for a while"
+	case "sticky":
+		return "the visitor's basket is in this tier"
+	}
+	return "not known to this version"
 }
 
 func explainList(w io.Writer, list []record.Explanation) {

@@ -101,7 +101,7 @@ func checkOrigins(t *testing.T, set *Set, addresses []string, capacity int) {
 				t.Errorf("tier %s is at %s, want %s", tier.Name, tier.Origins[0].Address, addresses[i])
 			}
 		}
-		if c := p.Spec.Tiers[0].Capacity; len(p.Spec.Tiers) == 2 && (c.InFlight != capacity || c.Reserve != 20) {
+		if c := p.Spec.Tiers[0].Capacity; len(p.Spec.Tiers) == 2 && (v1.Value(c.InFlight) != capacity || c.Reserve != 20) {
 			t.Errorf("capacity is %+v, want %d with a reserve of 20%%", c, capacity)
 		}
 	}

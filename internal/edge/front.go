@@ -162,6 +162,13 @@ func (t *turn) End(o message.Outcome) {
 // finish adds to every answer what only the front can know.
 func (t *turn) finish(resp *message.Response) {
 	resp.Set(message.XRequestId, t.IDText())
+	if t.Spill != "" && t.Failure == nil { // RFC 9209; a page says why it is one
+		resp.Begin(message.ProxyStatus)
+		resp.Append(`relais; details="spill=`)
+		resp.Append(t.Spill)
+		resp.Append(`"`)
+		resp.End()
+	}
 	if !resp.Has(message.Date) { // RFC 9110 section 6.6.1
 		if s := t.Start.Unix(); s != t.second {
 			t.second = s

@@ -57,7 +57,7 @@ func (p servicePool) Connect(ctx context.Context, network string, from *proxypro
 			return failed
 		}
 		l.Tries++
-		l.Tier, l.Origin, l.Spilled = slot.Tier(), slot.Address(), slot.Spilled
+		l.Tier, l.Origin, l.Spilled, l.Spill = slot.Tier(), slot.Address(), slot.Spilled, slot.Spill()
 		var nc net.Conn
 		if nc, err = p.origin.Dial(ctx, slot.Target(), network, from); err == nil {
 			if network != "udp" { // over UDP nothing is known yet

@@ -21,7 +21,7 @@ func servicePoolOf(t *testing.T, inFlight int, attempts int, origins ...string) 
 	t.Helper()
 	doc := &v1.OriginPool{Spec: v1.OriginPoolSpec{Algorithm: v1.First, Retries: v1.RetrySpec{Attempts: &attempts}}}
 	for _, o := range origins {
-		doc.Spec.Tiers = append(doc.Spec.Tiers, v1.Tier{Name: "t" + o[len(o)-1:], Capacity: v1.Capacity{InFlight: inFlight}, Origins: []v1.Origin{{Address: o}}})
+		doc.Spec.Tiers = append(doc.Spec.Tiers, v1.Tier{Name: "t" + o[len(o)-1:], Capacity: v1.Capacity{InFlight: new(inFlight)}, Origins: []v1.Origin{{Address: o}}})
 	}
 	v1.Default(doc)
 	reg := observe.New()

@@ -72,6 +72,9 @@ type Exchange struct {
 	Tries              int
 	// Spilled says that the request went to a tier that was not its first choice.
 	Spilled bool
+	// Spill is why the request is not in the pool's first tier, or not in that of its basket, as a code of the
+	// balance stage; empty when it is.
+	Spill string
 	// Noted says that a stage decided something that a person may ask about, such as what a
 	// rule in shadow would have done.
 	Noted bool
@@ -113,7 +116,7 @@ func (x *Exchange) Reset() {
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
-	x.Spilled, x.Noted, x.Failure, x.lap = false, false, nil, 0
+	x.Spill, x.Spilled, x.Noted, x.Failure, x.lap = "", false, false, nil, 0
 	x.Target, x.Deadline, x.Sent, x.Shared = nil, time.Time{}, false, false
 	clear(x.enders)
 	x.enders = x.enders[:0]

@@ -77,6 +77,7 @@ func (p *Pool) apply(spec *v1.OriginPoolSpec, checks *checks) error {
 		if o == nil {
 			// All that a new pool has is as warm as the rest of it.
 			o = &origin{address: address, was: p.spec == nil, since: math.MinInt64 / 2}
+			o.most.Store(math.MaxInt64)
 			p.byAddr[address] = o
 		} else if reopen {
 			p.origins.Close(o.target())
@@ -91,6 +92,7 @@ func (p *Pool) apply(spec *v1.OriginPoolSpec, checks *checks) error {
 		if !o.marked {
 			checks.leave(o.check, p)
 			p.origins.Close(o.target())
+			o.report.forget(o.in.Swap(nil))
 			delete(p.byAddr, address)
 			continue
 		}
@@ -172,20 +174,24 @@ func (p *Pool) makePlan(tiers [][]seat) map[*origin]bool {
 	used, before := map[string]*tier{}, p.plan
 	renamed := map[*origin]bool{}
 	p.plan = make([]plannedTier, 0, len(tiers))
-	for i, seats := range tiers {
-		st := &p.spec.Tiers[i]
+	for i, at := range ranked(p.spec.Tiers[:len(tiers)], p.where.Zone) {
+		st, seats := &p.spec.Tiers[at], tiers[at]
 		name := st.Name
 		if name == "" {
-			name = "tier-" + strconv.Itoa(i)
+			name = "tier-" + strconv.Itoa(at)
 		}
 		t := p.tiers[name]
 		if t == nil || used[name] != nil {
-			t = &tier{name: name, counters: p.metrics.tier(p.key, name)}
+			t = newTier(name, p.metrics.tier(p.key, name))
 		}
 		used[name] = t
-		pt := plannedTier{state: t, capacity: st.Capacity, members: make([]member, 0, len(seats))}
+		adaptive := st.Capacity.Adaptive != "off" && (i < len(tiers)-1 || st.Capacity.Adaptive == "on")
+		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: adaptive, members: make([]member, 0, len(seats))}
 		for _, s := range seats {
 			o := p.byAddr[s.address]
+			if o.in.Load() != t {
+				o.report.forget(o.in.Swap(t))
+			}
 			if o.marked = true; o.host != s.host {
 				o.host, renamed[o] = s.host, true
 			}

@@ -61,6 +61,7 @@ type Stage struct {
 	bodies  bodyMemory
 	full    [fullErrors]*stage.Error
 	turn    atomic.Uint32 // of full
+	stirred chan *Pool    // begin to be watched
 
 	mu    sync.Mutex
 	pools map[bundle.Key]*Pool
@@ -74,7 +75,7 @@ func New(cfg Config, origins Origins, reg *observe.Registry) *Stage {
 	if cfg.Grace <= 0 {
 		cfg.Grace = time.Minute
 	}
-	s := &Stage{cfg: cfg, origins: origins, epoch: time.Now(), metrics: newMetrics(reg), pools: map[bundle.Key]*Pool{}}
+	s := &Stage{cfg: cfg, origins: origins, epoch: time.Now(), metrics: newMetrics(reg), pools: map[bundle.Key]*Pool{}, stirred: make(chan *Pool, 256)}
 	s.checks = newChecks(origins, s.metrics.checks)
 	s.names = newNames(origins, s.checks, s.metrics.lookups)
 	s.bodies.limit, s.bodies.refused = cfg.ReplayMemory, s.metrics.unreplayable
@@ -152,6 +153,7 @@ func (s *Stage) pool(key bundle.Key, spec *v1.OriginPoolSpec) (*Pool, error) {
 	p := s.pools[key]
 	if p == nil {
 		p = newPool(key, s.clock, s.origins, s.metrics)
+		p.stir = s.stir
 		p.where, p.names = s.cfg.Where, s.names
 		p.counters = s.metrics.pool(key)
 		s.pools[key] = p
@@ -275,6 +277,7 @@ func (s *Stage) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.checks.run(ctx) })
+	wg.Go(func() { s.watch(ctx) })
 	wg.Go(func() { s.names.run(ctx) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -104,7 +104,10 @@ func (b *bed) must(t testing.TB, v Visitor) Slot {
 
 // tierSpec makes a tier of n origins named after it.
 func tierSpec(name string, n, inFlight int, reserve v1.Percent) v1.Tier {
-	tr := v1.Tier{Name: name, Capacity: v1.Capacity{InFlight: inFlight, Reserve: reserve, SoftMark: new(v1.Percent(85))}}
+	tr := v1.Tier{Name: name, Capacity: v1.Capacity{Reserve: reserve, SoftMark: new(v1.Percent(85))}}
+	if inFlight > 0 {
+		tr.Capacity.InFlight = new(inFlight)
+	}
 	for i := range n {
 		tr.Origins = append(tr.Origins, v1.Origin{Address: fmt.Sprintf("%s-%d:80", name, i), Weight: new(1)})
 	}

@@ -27,12 +27,7 @@ func (p *Pool) Place(client netip.Addr, tried *Tried) (Slot, error) {
 		}
 		return s, err
 	}
-	w := p.view.Load()
-	for i := range s.skipped {
-		if r := s.skipped[i]; r != ReasonNone && i < len(w.tiers) {
-			w.tiers[i].state.counters.skipped(r)
-		}
-	}
+	s.count(p.view.Load())
 	s.tier.counters.tries.Inc()
 	return s, nil
 }

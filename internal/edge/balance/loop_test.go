@@ -239,7 +239,7 @@ func pool(tiers ...v1.Tier) *v1.OriginPoolSpec {
 }
 
 func tierOf(name string, inFlight int, servers ...*server) v1.Tier {
-	t := v1.Tier{Name: name, Capacity: v1.Capacity{InFlight: inFlight, Reserve: 20, SoftMark: new(v1.Percent(85))}}
+	t := v1.Tier{Name: name, Capacity: v1.Capacity{InFlight: new(inFlight), Reserve: 20, SoftMark: new(v1.Percent(85))}}
 	for _, s := range servers {
 		t.Origins = append(t.Origins, v1.Origin{Address: s.address, Weight: new(1)})
 	}

@@ -11,21 +11,25 @@ const maxSeries = 10_000
 // metrics are the families of this stage.
 type metrics struct {
 	tries, spills, refused, retries, denied, ejections *observe.Family[observe.Counter]
-	inFlight, well                                     *observe.Family[observe.Gauge]
-	checks, lookups, hedges                            *observe.Family[observe.Counter]
+	inFlight, well, limit, reserve, slow               *observe.Family[observe.Gauge]
+	checks, lookups, hedges, reports                   *observe.Family[observe.Counter]
 	unreplayable                                       observe.Counter
 }
 
 func newMetrics(r *observe.Registry) *metrics {
 	return &metrics{
 		tries:     r.Counters("relais_balance_tries_total", "Tries sent to a tier.", maxSeries, "pool", "tier"),
-		spills:    r.Counters("relais_balance_spills_total", "Tries that a tier had no room for.", 2*maxSeries, "pool", "tier", "reason"),
+		spills:    r.Counters("relais_balance_spills_total", "Tries that went past a tier, by why.", 6*maxSeries, "pool", "tier", "reason"),
 		refused:   r.Counters("relais_balance_refused_total", "Requests for which no tier had room.", maxSeries, "pool"),
 		retries:   r.Counters("relais_balance_retries_total", "Tries after the first.", maxSeries, "pool"),
 		denied:    r.Counters("relais_balance_retries_denied_total", "Retries that the budget did not allow.", maxSeries, "pool"),
 		ejections: r.Counters("relais_balance_ejections_total", "Origins taken out because of failures in a row.", maxSeries, "pool", "tier"),
 		inFlight:  r.Gauges("relais_balance_in_flight", "Requests in flight, looked at each second.", maxSeries, "pool", "tier"),
 		well:      r.Gauges("relais_balance_origins_available", "Origins of a tier that may be chosen.", maxSeries, "pool", "tier"),
+		limit:     r.Gauges("relais_balance_limit", "Requests at once that a tier takes, as told, found or reported; 0 is any number.", maxSeries, "pool", "tier"),
+		reserve:   r.Gauges("relais_balance_reserve", "Of the limit, places kept for visitors with a basket.", maxSeries, "pool", "tier"),
+		slow:      r.Gauges("relais_balance_origins_slow", "Origins that get few requests because they are slower than their peers.", maxSeries, "pool", "tier"),
+		reports:   r.Counters("relais_balance_load_reports_total", "Load reports of origins on answers.", 2*maxSeries, "pool", "result"),
 		checks:    r.Counters("relais_balance_checks_total", "Active health checks.", 2, "result"),
 		lookups:   r.Counters("relais_balance_lookups_total", "Looks at the names of origins with expand or srv.", 3, "result"),
 		hedges:    r.Counters("relais_balance_hedges_total", "Second tries beside a slow one.", 3*maxSeries, "pool", "result"),
@@ -36,8 +40,9 @@ func newMetrics(r *observe.Registry) *metrics {
 
 // tierCounters are the metrics of a tier.
 type tierCounters struct {
-	tries, soft, hard, unhealthy, ejections observe.Counter
-	inFlight, well                          observe.Gauge
+	tries, ejections                             observe.Counter
+	soft, hard, unhealthy, tried, stayed, sticky observe.Counter
+	inFlight, well, limit, reserve, slow         observe.Gauge
 }
 
 // skipped counts a try that went past the tier.
@@ -49,6 +54,24 @@ func (c *tierCounters) skipped(r Reason) {
 		c.hard.Inc()
 	case ReasonUnhealthy:
 		c.unhealthy.Inc()
+	case ReasonTried:
+		c.tried.Inc()
+	case ReasonStayed:
+		c.stayed.Inc()
+	case ReasonSticky:
+		c.sticky.Inc()
+	}
+}
+
+// count counts the tiers that the slot went past, by reason.
+func (s *Slot) count(w *view) {
+	for i := range s.skipped {
+		if r := s.skipped[i]; r != ReasonNone && i < len(w.tiers) {
+			w.tiers[i].state.counters.skipped(r)
+		}
+	}
+	if s.at > 0 && (s.Reason == ReasonStayed || s.Reason == ReasonSticky) {
+		w.tiers[0].state.counters.skipped(s.Reason)
 	}
 }
 
@@ -59,9 +82,15 @@ func (m *metrics) tier(pool bundle.Key, tier string) tierCounters {
 		soft:      m.spills.With(p, tier, "soft"),
 		hard:      m.spills.With(p, tier, "hard"),
 		unhealthy: m.spills.With(p, tier, "unhealthy"),
+		tried:     m.spills.With(p, tier, "tried"),
+		stayed:    m.spills.With(p, tier, "stayed"),
+		sticky:    m.spills.With(p, tier, "sticky"),
 		ejections: m.ejections.With(p, tier),
 		inFlight:  m.inFlight.With(p, tier),
 		well:      m.well.With(p, tier),
+		limit:     m.limit.With(p, tier),
+		reserve:   m.reserve.With(p, tier),
+		slow:      m.slow.With(p, tier),
 	}
 }
 
@@ -70,20 +99,24 @@ func (m *metrics) forgetTier(pool bundle.Key, t *tier) {
 	for _, f := range []*observe.Family[observe.Counter]{m.tries, m.ejections} {
 		f.Forget(p, t.name)
 	}
-	for _, r := range []string{"soft", "hard", "unhealthy"} {
+	for _, r := range []string{"soft", "hard", "unhealthy", "tried", "stayed", "sticky"} {
 		m.spills.Forget(p, t.name, r)
 	}
-	m.inFlight.Forget(p, t.name)
-	m.well.Forget(p, t.name)
+	for _, f := range []*observe.Family[observe.Gauge]{m.inFlight, m.well, m.limit, m.reserve, m.slow} {
+		f.Forget(p, t.name)
+	}
 }
 
 // poolCounters are the metrics of a pool.
-type poolCounters struct{ refused, retries, denied, hedgeWon, hedgeLost, hedgeDenied observe.Counter }
+type poolCounters struct {
+	refused, retries, denied, hedgeWon, hedgeLost, hedgeDenied, reports, badReports observe.Counter
+}
 
 func (m *metrics) pool(pool bundle.Key) poolCounters {
 	p := string(pool)
 	return poolCounters{
 		m.refused.With(p), m.retries.With(p), m.denied.With(p), m.hedges.With(p, "won"), m.hedges.With(p, "lost"), m.hedges.With(p, "denied"),
+		m.reports.With(p, "ok"), m.reports.With(p, "refused"),
 	}
 }
 
@@ -91,6 +124,8 @@ func (m *metrics) forgetPool(pool bundle.Key) {
 	for _, f := range []*observe.Family[observe.Counter]{m.refused, m.retries, m.denied} {
 		f.Forget(string(pool))
 	}
+	m.reports.Forget(string(pool), "ok")
+	m.reports.Forget(string(pool), "refused")
 	for _, r := range []string{"won", "lost", "denied"} {
 		m.hedges.Forget(string(pool), r)
 	}

@@ -84,12 +84,30 @@ type Slot struct {
 	Panicked bool // nobody in the pool is well, and the origin was chosen all the same
 	// skipped says why the tiers before this one, or the one with the basket, were not chosen.
 	skipped [maxTiers]Reason
-	at      int // index of the tier
-	began   int64
-	timed   bool // the pool wants to know how long answers take
-	counts  bool // and looks for outliers
+	at      int    // index of the tier
+	began   int64  // the pool's clock
+	basket  bool   // of a visitor with a basket
+	wanted  Reason // why the tier of first choice was not chosen
+	timed   bool   // the pool wants to know how long answers take
+	counts  bool   // and looks for outliers
 	hedged  bool
 }
+
+// Spill is why the slot is not in the pool's first tier, or not in the one with the visitor's basket: soft, hard,
+// unhealthy, tried, stayed or sticky. It is empty when it is.
+func (s *Slot) Spill() string {
+	r := s.wanted
+	switch {
+	case s.at == 0 && !s.Spilled:
+		return ""
+	case r == ReasonNone:
+		r = s.Reason
+	}
+	return spillCodes[r]
+}
+
+// spillCodes are the reasons without the way they are written in a trail.
+var spillCodes = [...]string{"", "sticky", "", "stayed", "soft", "hard", "unhealthy", "tried"}
 
 // Tier is the name of the tier.
 func (s *Slot) Tier() string { return s.tier.name }
@@ -111,8 +129,25 @@ const (
 // called exactly once for each Slot that Pick gave.
 func (s *Slot) Release(o Outcome) {
 	s.tier.inFlight.Add(-1)
+	if s.basket {
+		s.tier.baskets.Add(-1)
+	}
 	s.origin.inFlight.Add(-1)
 	s.pool.judge(s.tier, s.origin, o)
+}
+
+// paced notes that the origin's answer began at the time now of the pool's clock. It is what
+// limits are found from; a try without it (a connection of a Service) does not count for them.
+func (s *Slot) paced(now int64) {
+	o := s.origin
+	o.answers.Add(1)
+	o.took.Add(uint64(max(0, now-s.began)))
+	if !o.slow.Load() {
+		s.tier.limiter.hist.add(s.began, now)
+	}
+	if !s.pool.awake.Load() {
+		s.pool.wake()
+	}
 }
 
 // Pick chooses a tier and an origin for one try and takes a place at both. It neither blocks
@@ -122,22 +157,24 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	if v.Now >= w.changeAt {
 		w = p.remake(w, v.Now)
 	}
-	s := Slot{pool: p, Panicked: w.panicked, began: v.Now, timed: w.timed, counts: w.counts, hedged: w.hedged}
+	s := Slot{
+		pool: p, Panicked: w.panicked, began: v.Now, basket: v.Class == protectedClass,
+		timed: w.timed, counts: w.counts, hedged: w.hedged,
+	}
 	basket := -1
 	if w.sticky && v.Tier != "" {
 		basket = w.find(v.Tier)
 	}
 	if basket >= 0 {
-		t := &w.tiers[basket]
-		bound := t.general
-		if v.Class == stage.Protected {
-			bound = t.limit
-		}
-		if s.enter(w, basket, bound, &v, tried) {
+		m := w.tiers[basket].state.marks.Load()
+		if s.enter(w, basket, m, m.forKnown(&v), &v, tried) {
 			if s.Reason == ReasonNone {
 				s.Reason = ReasonSticky
 			}
 			return s, nil
+		}
+		if s.basket && s.skipped[basket] == ReasonHard {
+			w.tiers[basket].state.reserve.away.Add(1)
 		}
 	}
 	ok := false
@@ -147,13 +184,36 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 		ok = s.waterfall(w, basket, &v, tried)
 	}
 	if !ok {
+		w.sentOn(&s, len(w.tiers))
 		return Slot{}, w.whyNot(&s)
 	}
-	s.Spilled = s.at != max(basket, 0)
+	if s.at > 0 {
+		w.sentOn(&s, s.at)
+	}
+	if s.Spilled = s.at != max(basket, 0); s.Spilled {
+		s.wanted = s.skipped[max(basket, 0)]
+	}
 	if basket < s.at {
 		clear(s.skipped[s.at+1:]) // of a first round
 	}
 	return s, nil
+}
+
+// sentOn counts the visitor in the tiers before the one at an index that had no room for it.
+func (w *view) sentOn(s *Slot, before int) {
+	for i := range before {
+		if r := s.skipped[i]; r == ReasonSoft || r == ReasonHard {
+			w.tiers[i].state.refused.Add(1)
+		}
+	}
+}
+
+// forKnown is the bound for a visitor who is not anonymous.
+func (m *marks) forKnown(v *Visitor) int64 {
+	if v.Class == protectedClass {
+		return m.basket
+	}
+	return m.general
 }
 
 // waterfall is for visitors that are known: the first tier that is not full for them.
@@ -162,11 +222,8 @@ func (s *Slot) waterfall(w *view, except int, v *Visitor, tried *Tried) bool {
 		if i == except {
 			continue
 		}
-		bound := w.tiers[i].general
-		if v.Class == stage.Protected {
-			bound = w.tiers[i].limit
-		}
-		if s.enter(w, i, bound, v, tried) {
+		m := w.tiers[i].state.marks.Load()
+		if s.enter(w, i, m, m.forKnown(v), v, tried) {
 			return true
 		}
 	}
@@ -184,31 +241,35 @@ func (p *Pool) pickAnonymous(s *Slot, w *view, v *Visitor, tried *Tried) bool {
 			before = -1
 		}
 	}
-	if before >= 0 && s.enter(w, before, w.tiers[before].general, v, tried) {
-		if before > 0 {
-			s.Reason = ReasonStayed
-		} else {
-			mem.keep(v.Key, before, v.Now)
+	if before >= 0 {
+		m := w.tiers[before].state.marks.Load()
+		if s.enter(w, before, m, m.general, v, tried) {
+			if before > 0 {
+				s.Reason = ReasonStayed
+			} else {
+				mem.keep(v.Key, before, v.Now)
+			}
+			return true
 		}
-		return true
 	}
 	if before >= 0 && s.skipped[before] == ReasonUnhealthy {
 		before = -1 // it moves for good
 	}
 	for i := range w.tiers {
-		t := &w.tiers[i]
-		if s.enter(w, i, t.softBound(v.Now), v, tried) {
+		t := w.tiers[i].state
+		m := t.marks.Load()
+		if s.enter(w, i, m, t.softBound(m, v.Now), v, tried) {
 			if before < 0 && w.remember {
 				p.remember(w, v, i, mem)
 			}
 			return true
 		}
-		if n := t.state.inFlight.Load(); s.skipped[i] == ReasonHard {
-			if n < t.general {
+		if n := t.inFlight.Load() + t.others.Load(); s.skipped[i] == ReasonHard {
+			if n < m.general {
 				s.skipped[i] = ReasonSoft
 			}
-			if n >= t.soft {
-				t.spilled(v.Now)
+			if n >= m.soft {
+				t.spilled(m, v.Now)
 			}
 		}
 	}
@@ -218,8 +279,8 @@ func (p *Pool) pickAnonymous(s *Slot, w *view, v *Visitor, tried *Tried) bool {
 // remember notes where a new anonymous visitor went, once the first tier is half full: below
 // that there is no choice to remember.
 func (p *Pool) remember(w *view, v *Visitor, i int, mem *residents) {
-	t := &w.tiers[0]
-	if i == 0 && t.state.inFlight.Load() < t.soft/2 {
+	t := w.tiers[0].state
+	if i == 0 && t.inFlight.Load() < t.marks.Load().soft/2 {
 		return
 	}
 	if mem == nil {
@@ -231,7 +292,7 @@ func (p *Pool) remember(w *view, v *Visitor, i int, mem *residents) {
 
 // enter takes a place in tier i if fewer than bound are taken and an origin is left to try.
 // It notes why not.
-func (s *Slot) enter(w *view, i int, bound int64, v *Visitor, tried *Tried) bool {
+func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *Tried) bool {
 	t := &w.tiers[i]
 	if len(t.members) == 0 {
 		s.skipped[i] = ReasonUnhealthy
@@ -252,13 +313,22 @@ func (s *Slot) enter(w *view, i int, bound int64, v *Visitor, tried *Tried) bool
 		s.skipped[i] = ReasonHard
 		return false
 	}
+	if o.slow.Load() {
+		o = t.instead(o, v, tried)
+	}
+	if s.basket {
+		t.state.reserve.saw(t.state.baskets.Add(1))
+	}
 	s.tier, s.origin, s.at = t.state, o, i
 	s.skipped[i] = ReasonNone
-	if taken >= t.general {
+	if taken >= m.general {
 		s.Reason = ReasonReserve
 	}
 	return true
 }
+
+// protectedClass is that of visitors with a basket.
+const protectedClass = stage.Protected
 
 // leaves says whether the tier has an origin that was not tried.
 func (v *tierView) leaves(tried *Tried) bool {

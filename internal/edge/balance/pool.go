@@ -28,6 +28,9 @@ type Pool struct {
 	times   histogram   // until the heads of answers, for hedging
 	remade  atomic.Bool // a view is being made beside the requests
 
+	awake atomic.Bool
+	stir  func(*Pool) // has the pool watched; nil in tests that watch themselves
+
 	unused atomic.Int64 // clock when a sweep first found the pool unused; 0 when it is used
 
 	where Where  // set before the first update
@@ -41,6 +44,11 @@ type Pool struct {
 	byAddr  map[string]*origin
 	closed  bool
 	weighAt int64 // clock of the next look for outliers
+
+	ticks    uint64 // of observe
+	lastUse  int64
+	lastSent [maxTiers]uint64
+	scratch  [2 * peersLooked]float64
 }
 
 // origin is the state of one server. Its counters outlive a change of the spec.
@@ -48,17 +56,24 @@ type origin struct {
 	address  string
 	opened   atomic.Pointer[stage.Target] // a change of the pool's connection opens another one, while requests are served
 	inFlight atomic.Int64
-	latency  ewma         // with peak-ewma only
-	fails    atomic.Int32 // in a row
-	ejecting atomic.Bool  // it is being ejected beside the requests
+	most     atomic.Int64 // bounds inFlight when the origin is slower than its peers
+	answers  atomic.Uint64
+	took     atomic.Uint64 // ns, all answers
+	latency  ewma          // with peak-ewma only
+	fails    atomic.Int32  // in a row
+	ejecting atomic.Bool   // it is being ejected beside the requests
+	slow     atomic.Bool   // much slower than its peers
 	// Of this interval, where the pool looks for outliers:
 	good, bad, heads atomic.Uint32
-	headTime         atomic.Int64 // until the heads of answers, together
-	_                [64]byte     // keeps the counters of two origins on two cache lines
+	headTime         atomic.Int64         // until the heads of answers, together
+	in               atomic.Pointer[tier] // that counts the reports
+	report           report
+	_                [64]byte // keeps the counters of two origins on two cache lines
 
 	check *check // nil without active checks; guarded by Pool.mu, like what follows
 	host  string // for checks, when its name is not its address
 	zone  string
+	pace  pace
 
 	ejectedUntil int64
 	ejections    int64 // lately, for the growing time
@@ -79,6 +94,7 @@ func (o *origin) well(now int64) bool {
 type plannedTier struct {
 	state    *tier
 	capacity v1.Capacity
+	adaptive bool      // the tier's limit is found
 	members  []member  // of weight above 0
 	table    hashTable // only for consistent-hash
 }
@@ -130,8 +146,12 @@ func (p *Pool) look(now int64) *view {
 		t := &p.plan[i]
 		v.tiers[i] = t.view(p.spec, p.where.Zone, now, v.panicked)
 		v.large = v.large || len(t.members) > largeTier || len(v.tiers[i].schedule) > largeSchedule
-		v.remember = v.remember || i < len(p.plan)-1 && t.capacity.InFlight > 0
-		t.state.turn(len(v.tiers[i].members) > 0 && !v.panicked, now, v.tiers[i].limit)
+		v.remember = v.remember || i < len(p.plan)-1 && (t.adaptive || v1.Value(t.capacity.InFlight) > 0)
+		if well := len(v.tiers[i].members) > 0 && !v.panicked; well && t.adaptive && t.state.begun && !t.state.well {
+			t.state.limiter.comeBack()
+			t.mark()
+		}
+		t.state.turn(len(v.tiers[i].members) > 0 && !v.panicked, now)
 	}
 	p.view.Store(v)
 	return v

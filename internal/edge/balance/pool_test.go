@@ -2,6 +2,7 @@ package balance
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -32,9 +33,9 @@ func TestBoundsOfCapacity(t *testing.T) {
 		{3, 0, 85, 1, 2, 2, 2, 2},
 		{400, 20, 85, 0, 2, 0, 0, 0},
 	} {
-		limit, general, mark := bounds(v1.Capacity{InFlight: c.inFlight, Reserve: c.reserve, SoftMark: &c.soft}, c.part, c.all)
-		if limit != c.limit || general != c.general || mark != c.mark {
-			t.Errorf("%+v: got %d, %d, %d", c, limit, general, mark)
+		m := bounds(&v1.Capacity{InFlight: new(c.inFlight), Reserve: c.reserve, SoftMark: &c.soft}, c.part, c.all, math.Inf(1), 0)
+		if m.limit != c.limit || m.general != c.general || m.soft != c.mark || m.basket != c.limit {
+			t.Errorf("%+v: got %+v", c, m)
 		}
 	}
 }

@@ -99,7 +99,7 @@ func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler
 		resp, err := a.send(ctx, x, next)
 		a.endRetry()
 		if err == nil {
-			a.slot.answered(a.stage.now(x))
+			a.hear(x, resp)
 			if resp = a.consider(ctx, x, &v, resp); resp != nil {
 				return resp, nil
 			}
@@ -207,15 +207,14 @@ func (a *attempt) take(x *stage.Exchange, slot Slot) {
 	w := a.pool.view.Load()
 	for i := range slot.skipped {
 		if r := slot.skipped[i]; r != ReasonNone && i < len(w.tiers) {
-			t := w.tiers[i].state
-			t.counters.skipped(r)
-			x.MarkDetail(name, r.String(), t.name)
+			x.MarkDetail(name, r.String(), w.tiers[i].state.name)
 		}
 	}
 	if slot.Panicked {
 		x.Mark(name, "panic")
 	}
-	x.Spilled = slot.Spilled
+	slot.count(w)
+	x.Spilled, x.Spill = slot.Spilled, slot.Spill()
 	slot.tier.counters.tries.Inc()
 	x.MarkDetail(name, slot.Reason.String(), slot.tier.name)
 }

@@ -33,7 +33,11 @@ type TierStatus struct {
 	Name     string `json:"name"`
 	InFlight int64  `json:"inFlight"`
 	// Limit is the number of requests at once that the tier takes as it is now; 0 is no limit.
-	Limit   int64          `json:"limit,omitempty"`
+	Limit int64 `json:"limit,omitempty"`
+	// Found says that the limit is not what the document tells, but was found from answers or reported by origins.
+	Found bool `json:"found,omitempty"`
+	// Others is what the origins have in flight that is not from here, as far as they say.
+	Others  int64          `json:"others,omitempty"`
 	Origins []OriginStatus `json:"origins"`
 }
 
@@ -41,7 +45,8 @@ type TierStatus struct {
 type OriginStatus struct {
 	Address  string `json:"address"`
 	InFlight int64  `json:"inFlight"`
-	// State is well, starting (slowStart), ejected (by what requests showed) or down (by its checks).
+	// State is well, starting (slowStart), slow (much slower than its peers, so that it gets few requests), ejected
+	// (by what requests showed) or down (by its checks).
 	State string `json:"state"`
 	// Why the last active check failed; empty when it did not.
 	Why  string `json:"why,omitempty"`
@@ -70,8 +75,9 @@ func (p *Pool) status() PoolStatus {
 	now := p.clock()
 	v := p.look(now)
 	st := PoolStatus{Key: p.key, Panicked: v.panicked, Names: p.names.status(p)}
-	for i, pt := range p.plan {
-		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: v.tiers[i].limit}
+	for _, pt := range p.plan {
+		m := pt.state.marks.Load()
+		t := TierStatus{Name: pt.state.name, InFlight: pt.state.inFlight.Load(), Limit: m.limit, Found: m.found, Others: pt.state.others.Load()}
 		if t.Limit == math.MaxInt64 {
 			t.Limit = 0
 		}
@@ -85,6 +91,8 @@ func (p *Pool) status() PoolStatus {
 				o.State = "down"
 			case now < m.o.ejectedUntil:
 				o.State = "ejected"
+			case m.o.slow.Load():
+				o.State = "slow"
 			case now-m.o.since < int64(p.spec.SlowStart):
 				o.State = "starting"
 			}
@@ -109,6 +117,19 @@ func (p *Pool) show() {
 			well = 0
 		}
 		t.state.counters.well.Set(float64(well))
+		limit, reserve := 0.0, 0.0
+		if m := t.state.marks.Load(); m.limit != math.MaxInt64 {
+			limit, reserve = float64(m.limit), float64(m.limit-m.general)
+		}
+		slow := 0
+		for _, m := range t.members {
+			if m.o.slow.Load() {
+				slow++
+			}
+		}
+		t.state.counters.limit.Set(limit)
+		t.state.counters.reserve.Set(reserve)
+		t.state.counters.slow.Set(float64(slow))
 	}
 }
 

@@ -11,25 +11,56 @@ import (
 type tier struct {
 	name     string
 	counters tierCounters
-	well     bool // guarded by Pool.mu
+	well     bool // guarded by Pool.mu, like what follows
 	begun    bool // well has been set once
+	limiter  limiter
+	reserve  reserve
+	told     told
+	use      useLimit
+	// Of the origins that were well when the marks were made: their weight, that of all, what is told for
+	// them, and how many they amount to.
+	part, all int64
+	capacity  v1.Capacity
+	share     float64
+
+	marks atomic.Pointer[marks]
 
 	_        [64]byte
 	inFlight atomic.Int64
+	others   atomic.Int64  // what others have in flight there, as far as the origins say
+	sent     atomic.Uint64 // requests, since ever
+	refused  atomic.Uint64 // requests that would have come and had to go on
+	baskets  atomic.Int64  // of inFlight, visitors with a basket
 	turns    atomic.Uint64 // round-robin
 	near     atomic.Uint64 // the same, within the edge's own zone
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
 	ramp atomic.Uint64
-	_    [32]byte
+	_    [8]byte
+}
+
+// marks are the bounds of a tier's requests in flight, those of others included. They do not
+// change.
+type marks struct {
+	limit   int64 // what the tier takes; the return after a spill is measured by it
+	basket  int64 // for visitors with a basket; more than limit when that is only an estimate
+	general int64 // for the others: limit less the reserve
+	soft    int64 // for new anonymous visitors, as long as another tier has room
+	found   bool  // limit is not what was told
 }
 
 const rampTimeBits = 40
 
+func newTier(name string, c tierCounters) *tier {
+	t := &tier{name: name, counters: c, limiter: newLimiter(), told: told{math.Inf(1), -1}, use: useLimit{size: math.Inf(1)}}
+	t.marks.Store(&marks{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, false})
+	return t
+}
+
 // turn notes that the tier became well or ill. A tier that comes back gets its anonymous
 // visitors back slowly, from none. The pool's lock is held.
-func (t *tier) turn(well bool, now, limit int64) {
-	if well && !t.well && t.begun && limit != math.MaxInt64 {
+func (t *tier) turn(well bool, now int64) {
+	if well && !t.well && t.begun && t.marks.Load().limit != math.MaxInt64 {
 		t.startRamp(0, 0, now)
 	}
 	t.well, t.begun = well, true
@@ -40,45 +71,89 @@ func (t *tier) startRamp(old uint64, base, now int64) {
 	t.ramp.CompareAndSwap(old, uint64(base)<<rampTimeBits|uint64(now/1e6)&(1<<rampTimeBits-1))
 }
 
-// tierView is a tier at one moment: its bounds, and who is well. It does not change.
-//
-// Bounds are for the origins that are well: a tier with half of its weight out takes half.
+// tierView is a tier at one moment: who is well. It does not change.
 type tierView struct {
-	state   *tier
-	limit   int64 // for visitors with a basket
-	general int64 // for the others: limit less the reserve
-	soft    int64 // for new anonymous visitors, as long as another tier has room
+	state *tier
 	chooser
 }
 
 func (t *plannedTier) view(spec *v1.OriginPoolSpec, zone string, now int64, panicked bool) tierView {
 	v := tierView{state: t.state}
 	members, part, all := t.inUse(spec, now, panicked)
-	v.limit, v.general, v.soft = bounds(t.limited(members), part, all)
+	s := t.state
+	if share := float64(len(t.members)) * float64(part) / float64(max(all, 1)); share > 0 {
+		if s.share > 0 && s.share != share {
+			s.limiter.scale(share / s.share)
+		}
+		s.share = share
+	}
+	s.part, s.all, s.capacity = part, all, t.limited(members)
+	t.mark()
 	v.chooser = newChooser(spec, members, t, panicked, now)
 	v.prefer(spec, zone, t)
 	return v
 }
 
-// bounds turns a capacity into numbers of requests, when part of all weight is well.
-func bounds(c v1.Capacity, part, all int64) (limit, general, soft int64) {
-	if c.InFlight <= 0 {
-		return math.MaxInt64, math.MaxInt64, math.MaxInt64
+// mark makes the marks from what is told, what was found and what origins report. The pool's
+// lock is held.
+func (t *plannedTier) mark() {
+	s := t.state
+	m := bounds(&s.capacity, s.part, s.all, s.found(t), s.reserve.wanted())
+	if m != *s.marks.Load() {
+		s.marks.Store(&m)
 	}
-	limit = int64(c.InFlight)
-	if all > 0 {
-		limit = (limit*part + all - 1) / all
+}
+
+// found is the limit that the operator did not tell, +Inf when there is none: from the time of
+// answers and from utilization for what is in flight from here, and what the origins say for all.
+func (t *tier) found(p *plannedTier) float64 {
+	if !p.adaptive {
+		return math.Inf(1)
 	}
-	if limit == 0 {
-		return 0, 0, 0
+	own := min(t.limiter.limit(), t.use.size)
+	return min(own+float64(t.others.Load()), t.told.limit)
+}
+
+// bounds turns a capacity into numbers of requests: of what is told for the whole tier, the
+// part of the weight that is well; and what was found for that part already.
+//
+// What was found is where waiting begins, so it is the soft mark; the limit is above it as the
+// limit that is told is above its own soft mark. As it is an estimate, visitors with a basket
+// may go half beyond: others are kept away then, and the estimate follows.
+func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
+	limit := int64(math.MaxInt64)
+	if told := v1.Value(c.InFlight); told > 0 {
+		limit = int64(told)
+		if all > 0 {
+			limit = (limit*part + all - 1) / all
+		}
+		if limit == 0 {
+			return marks{}
+		}
 	}
-	reserve := ceil(float64(limit) * c.Reserve.Fraction())
-	general = limit - reserve
+	share, basket := v1.Value(c.SoftMark).Fraction(), limit
+	if found < 1e12 {
+		if l := max(1, ceil(found/max(share, 0.1))); l < limit {
+			basket = min(limit, l+(l+1)/2)
+			limit = l
+		}
+	}
+	if limit == math.MaxInt64 {
+		return marks{limit: limit, basket: limit, general: limit, soft: limit}
+	}
+	kept := ceil(float64(limit) * c.Reserve.Fraction())
+	if basket == limit {
+		kept = max(kept, min(ceil(reserve), limit/2))
+	}
+	general := limit - kept
 	if general == 0 && c.Reserve < 100 {
 		general = 1
 	}
-	soft = min(general, max(1, ceil(float64(limit)*v1.Value(c.SoftMark).Fraction())))
-	return limit, general, soft
+	soft := min(general, max(1, ceil(float64(limit)*share)))
+	if basket > limit {
+		soft = min(general, max(1, int64(found)))
+	}
+	return marks{limit, basket, general, soft, basket > limit}
 }
 
 // ceil rounds up, but not for what binary fractions add to a product such as 400 × 0.2.
@@ -86,37 +161,40 @@ func ceil(f float64) int64 { return int64(math.Ceil(f - 1e-6)) }
 
 // softBound is the bound for new anonymous visitors: the soft mark, or less while they
 // return after a spill, a tenth of the tier a second.
-func (v *tierView) softBound(now int64) int64 {
-	r := v.state.ramp.Load()
+func (t *tier) softBound(m *marks, now int64) int64 {
+	r := t.ramp.Load()
 	if r == 0 {
-		return v.soft
+		return m.soft
 	}
 	since := now/1e6 - int64(r&(1<<rampTimeBits-1))
-	b := int64(r>>rampTimeBits) + max(0, since)*v.limit/10_000
-	if b >= v.soft {
-		v.state.ramp.CompareAndSwap(r, 0)
-		return v.soft
+	b := int64(r>>rampTimeBits) + max(0, since)*min(m.limit, math.MaxInt32)/10_000
+	if b >= m.soft {
+		t.ramp.CompareAndSwap(r, 0)
+		return m.soft
 	}
 	return b
 }
 
 // spilled starts the slow return: a first visitor was sent on at the soft mark. Until the
-// bound has grown back the tier keeps a tenth free, so that it does not flap.
-func (v *tierView) spilled(now int64) {
-	if v.limit != math.MaxInt64 && v.state.ramp.Load() == 0 {
-		v.state.startRamp(0, max(1, v.soft-max(1, v.limit/10)), now)
+// bound has grown back the tier keeps a tenth free, so that it does not flap. A limit that was
+// found needs none of this: it stays while there is any waiting, and grows back as slowly.
+func (t *tier) spilled(m *marks, now int64) {
+	if m.limit != math.MaxInt64 && !m.found && t.ramp.Load() == 0 {
+		t.startRamp(0, max(1, m.soft-max(1, m.limit/10)), now)
 	}
 }
 
 // admit takes one place if fewer than bound are taken. Taken is how many were.
 func (t *tier) admit(bound int64) (taken int64, ok bool) {
+	others := t.others.Load()
 	for {
 		n := t.inFlight.Load()
-		if n >= bound {
-			return n, false
+		if n+others >= bound {
+			return n + others, false
 		}
 		if t.inFlight.CompareAndSwap(n, n+1) {
-			return n, true
+			t.sent.Add(1)
+			return n + others, true
 		}
 	}
 }

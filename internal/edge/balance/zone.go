@@ -38,7 +38,8 @@ func (v *tierView) prefer(spec *v1.OriginPoolSpec, zone string, t *plannedTier) 
 
 // hasRoom says whether a member of the own zone is below its part of the tier's limit.
 func (v *tierView) hasRoom(m *member) bool {
-	return v.limit == math.MaxInt64 || m.o.inFlight.Load() < max(1, v.limit*m.weight/v.weight)
+	limit := v.state.marks.Load().limit
+	return limit == math.MaxInt64 || m.o.inFlight.Load() < max(1, limit*m.weight/v.weight)
 }
 
 // limited is the tier's capacity, no more than what the limits of its members come to when each has one.
@@ -50,8 +51,8 @@ func (t *plannedTier) limited(members []member) v1.Capacity {
 		}
 		sum += m.limit
 	}
-	if len(members) > 0 && (c.InFlight == 0 || sum < int64(c.InFlight)) {
-		c.InFlight = int(sum)
+	if told := int64(v1.Value(c.InFlight)); len(members) > 0 && (told == 0 || sum < told) {
+		c.InFlight = new(int(sum))
 	}
 	return c
 }

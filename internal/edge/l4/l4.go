@@ -49,7 +49,8 @@ type Link struct {
 	// Tier and Origin are where it goes, Tries how many were needed.
 	Tier, Origin string
 	Tries        int
-	Spilled      bool // the tier is not the first choice
+	Spilled      bool   // the tier is not the first choice
+	Spill        string // why
 	Place        Place
 }
 
@@ -73,6 +74,7 @@ type Ended struct {
 	Origin  string
 	Tries   int
 	Spilled bool
+	Spill   string // why
 	// Received is from the client, Sent to it.
 	Received, Sent int64
 	// Code says why it ended when that was not the wish of one of the two, or why it never began;

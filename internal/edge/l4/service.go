@@ -122,7 +122,7 @@ func (s *service) exit(c *connection) {
 	}
 	c.mu.Unlock()
 	c.Took = time.Since(c.Start)
-	c.Tier, c.Origin, c.Tries, c.Spilled = c.link.Tier, c.link.Origin, c.link.Tries, c.link.Spilled
+	c.Tier, c.Origin, c.Tries, c.Spilled, c.Spill = c.link.Tier, c.link.Origin, c.link.Tries, c.link.Spilled, c.link.Spill
 	s.m.cfg.Record(&c.Ended)
 }
 

@@ -21,6 +21,7 @@ type Connection struct {
 	Origin  string
 	Tries   int
 	Spilled bool
+	Spill   string // why
 	// Received is from the client, Sent to it.
 	Received, Sent int64
 	// Code says why it ended when that was not the wish of one of the two, or why it never began;
@@ -51,6 +52,7 @@ func (r *Recorder) Connection(c *Connection) {
 		l.str(`,"pool":`, c.Pool)
 		l.str(`,"tier":`, c.Tier)
 		l.str(`,"origin":`, c.Origin)
+		l.str(`,"spill":`, c.Spill)
 	}
 	if c.Tries > 1 {
 		l.num(`,"tries":`, int64(c.Tries))
@@ -81,6 +83,7 @@ func (s *slot) keepConnection(c *Connection) {
 	s.end.Status, s.end.Body, s.end.Err = 0, c.Sent, nil
 	s.site, s.route, s.class, s.cache = "", "", stage.Anonymous, ""
 	s.pool, s.tier, s.origin, s.tries = c.Pool, c.Tier, c.Origin, c.Tries
+	s.spill = c.Spill
 	s.marks = s.marks[:0]
 }
 

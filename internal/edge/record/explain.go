@@ -28,6 +28,7 @@ type Explanation struct {
 	Tier      string     `json:"tier,omitempty"`
 	Origin    string     `json:"origin,omitempty"`
 	Tries     int        `json:"tries,omitempty"`
+	Spill     string     `json:"spill,omitempty"` // why it is not in the first tier, or in its basket's
 	Code      string     `json:"code,omitempty"`
 	Side      string     `json:"side,omitempty"`
 	Cause     string     `json:"cause,omitempty"`
@@ -92,7 +93,7 @@ func (s *slot) explain() Explanation {
 		ID: s.id.String(), Time: s.start, Client: client.String(), Proto: s.proto.String(),
 		Method: string(s.text[:s.cut[0]]), Host: string(s.text[s.cut[0]:s.cut[1]]), Path: string(s.text[s.cut[1]:s.cut[2]]),
 		Status: s.end.Status, Bytes: s.end.Body, Millis: millis(s.took), Site: s.site, Route: s.route,
-		Visitor: s.class.String(), Cache: s.cache, Pool: s.pool, Tier: s.tier, Origin: s.origin, Tries: s.tries,
+		Visitor: s.class.String(), Cache: s.cache, Pool: s.pool, Tier: s.tier, Origin: s.origin, Tries: s.tries, Spill: s.spill,
 	}
 	if c := s.connection; c != nil {
 		e.Proto, e.Code, e.Cause, e.Service = c.Proto, c.Code, c.Cause, c

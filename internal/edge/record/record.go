@@ -196,6 +196,7 @@ func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.
 		l.str(`,"pool":`, x.Pool)
 		l.str(`,"tier":`, x.Tier)
 		l.str(`,"origin":`, x.Origin)
+		l.str(`,"spill":`, x.Spill)
 	}
 	if x.Tries > 1 {
 		l.num(`,"tries":`, int64(x.Tries))

@@ -65,6 +65,7 @@ type slot struct {
 	pool   string
 	tier   string
 	origin string
+	spill  string
 	tries  int
 	marks  []stage.Mark
 	// connection is what a service's connection has in place of a request; nil for requests.
@@ -114,5 +115,6 @@ func (s *slot) keep(x *stage.Exchange, o message.Outcome, took time.Duration) {
 		s.route = x.Route.Name
 	}
 	s.class, s.cache, s.pool, s.tier, s.origin, s.tries = x.Visitor.Class, x.CacheStatus, x.Pool, x.Tier, x.Origin, x.Tries
+	s.spill = x.Spill
 	s.marks = append(s.marks[:0], x.Trail.Marks()...)
 }

@@ -28,7 +28,7 @@ Sec-WebSocket-Protocol Sec-WebSocket-Version Server Server-Timing Set-Cookie
 Strict-Transport-Security Surrogate-Control Surrogate-Key TE Traceparent Tracestate Trailer
 Transfer-Encoding Upgrade Upgrade-Insecure-Requests User-Agent Vary Via WWW-Authenticate
 X-Forwarded-For X-Forwarded-Host X-Forwarded-Proto X-Frame-Options X-Real-IP X-Request-Id
-X-Content-Type-Options X-Requested-With Idempotency-Key Endpoint-Load-Metrics RateLimit RateLimit-Policy`
+X-Content-Type-Options X-Requested-With Idempotency-Key Endpoint-Load-Metrics RateLimit RateLimit-Policy Relais-Load`
 
 func main() {
 	list := strings.Fields(names)

@@ -69,6 +69,7 @@ const (
 	RateLimit
 	RateLimitPolicy
 	Referer
+	RelaisLoad
 	RetryAfter
 	SecCHUA
 	SecCHUAMobile
@@ -176,6 +177,7 @@ var names = [numIDs]string{
 	RateLimit:                     "RateLimit",
 	RateLimitPolicy:               "RateLimit-Policy",
 	Referer:                       "Referer",
+	RelaisLoad:                    "Relais-Load",
 	RetryAfter:                    "Retry-After",
 	SecCHUA:                       "Sec-CH-UA",
 	SecCHUAMobile:                 "Sec-CH-UA-Mobile",
@@ -282,6 +284,7 @@ var lower = [numIDs]string{
 	RateLimit:                     "ratelimit",
 	RateLimitPolicy:               "ratelimit-policy",
 	Referer:                       "referer",
+	RelaisLoad:                    "relais-load",
 	RetryAfter:                    "retry-after",
 	SecCHUA:                       "sec-ch-ua",
 	SecCHUAMobile:                 "sec-ch-ua-mobile",
@@ -377,6 +380,7 @@ var byHash = [512]ID{
 	230: ContentLength,
 	232: RetryAfter,
 	233: AccessControlRequestMethod,
+	237: RelaisLoad,
 	240: Age,
 	247: Location,
 	250: ContentType,

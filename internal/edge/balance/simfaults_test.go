@@ -1,0 +1,155 @@
+package balance
+
+// This file is what goes wrong in the world of sim_test.go, and its queue of events.
+
+type event struct {
+	at   int64
+	kind int16
+	gen  int16 // of a request in service
+	id   int32
+}
+
+type events []event
+
+func (q *events) push(e event) {
+	*q = append(*q, e)
+	h, i := *q, len(*q)-1
+	for i > 0 {
+		p := (i - 1) / 4
+		if h[p].at <= e.at {
+			break
+		}
+		h[i], i = h[p], p
+	}
+	h[i] = e
+}
+
+func (q *events) pop() event {
+	h := *q
+	top, last := h[0], h[len(h)-1]
+	h = h[:len(h)-1]
+	*q = h
+	if len(h) == 0 {
+		return top
+	}
+	i := 0
+	for {
+		c := 4*i + 1
+		if c >= len(h) {
+			break
+		}
+		best := c
+		for k := c + 1; k < min(c+4, len(h)); k++ {
+			if h[k].at < h[best].at {
+				best = k
+			}
+		}
+		if h[best].at >= last.at {
+			break
+		}
+		h[i], i = h[best], best
+	}
+	h[i] = last
+	return top
+}
+
+// kill stops servers of a tier as a crash does.
+func (w *world) kill(tier, from, to int) {
+	for i := range w.servers {
+		s := &w.servers[i]
+		k := w.index(i)
+		if s.tier != tier || k < from || k >= to || !s.up {
+			continue
+		}
+		s.up = false
+		s.epoch++
+		w.nLive[tier] -= int64(w.tiers[tier].slots)
+		w.nBusy[tier] -= int64(s.busy)
+		if tier == 0 && s.slow == 1 {
+			w.nHB -= int64(s.busy)
+			w.nHS -= int64(w.tiers[tier].slots)
+		}
+		s.queue, s.head, s.busy = s.queue[:0], 0, 0
+		for id := range w.requests {
+			r := &w.requests[id]
+			if r.server == int32(i) && r.epoch == s.epoch-1 && r.refs > 0 {
+				r.gen++
+				r.epoch = -1
+				w.q.push(event{w.now + w.tiers[tier].rtt/2, evRefused, 0, int32(id)})
+			}
+		}
+	}
+}
+
+func (w *world) revive(tier, from, to int) {
+	for i := range w.servers {
+		s := &w.servers[i]
+		if k := w.index(i); s.tier != tier || k < from || k >= to || s.up {
+			continue
+		}
+		s.up, s.away = true, true
+	}
+}
+
+// slow has servers take longer.
+func (w *world) slow(tier, from, to int, factor float64) {
+	for i := range w.servers {
+		s := &w.servers[i]
+		if k := w.index(i); s.tier != tier || k < from || k >= to {
+			continue
+		}
+		if was := s.slow == 1; tier == 0 && was != (factor == 1) {
+			d := int64(1)
+			if was {
+				d = -1
+			}
+			w.nHB += d * int64(s.busy)
+			w.nHS += d * int64(w.tiers[tier].slots)
+		}
+		s.slow = factor
+	}
+}
+
+// index is the number of a server in its tier.
+func (w *world) index(i int) int {
+	for j := range w.servers {
+		if w.servers[j].tier == w.servers[i].tier {
+			return i - j
+		}
+	}
+	return -1
+}
+
+// check is active health: a server that is down is found, and one that is up again, by the next
+// look, a second apart. It ejects as a failed check does.
+func (w *world) check() {
+	for i := range w.servers {
+		if s := &w.servers[i]; s.away {
+			s.away = false
+			w.nLive[s.tier] += int64(w.tiers[s.tier].slots)
+			if s.tier == 0 && s.slow == 1 {
+				w.nHS += int64(w.tiers[s.tier].slots)
+			}
+		}
+	}
+	for _, e := range w.edges {
+		e.mu.Lock()
+		changed := false
+		for a, o := range e.byAddr {
+			s := &w.servers[w.byAddress[a]]
+			if !s.up && o.ejectedUntil < w.now+100*second {
+				o.ejectedUntil = w.now + 1000*second
+				changed = true
+			}
+			if s.up && o.ejectedUntil > w.now+100*second {
+				o.ejectedUntil = w.now
+				o.fails.Store(0)
+				changed = true
+			}
+		}
+		if changed {
+			e.look(w.now)
+		}
+		e.mu.Unlock()
+	}
+}

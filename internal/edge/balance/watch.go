@@ -1,0 +1,96 @@
+package balance
+
+import (
+	"context"
+	"time"
+)
+
+// asleepAfter is how long a pool is looked at after its last request.
+const asleepAfter = 10 * time.Second
+
+// wake has the pool looked at; the first answer after a rest does it.
+func (p *Pool) wake() {
+	if p.stir != nil && p.awake.CompareAndSwap(false, true) {
+		p.stir(p)
+	}
+}
+
+// look takes in what answers showed: limits, reserves, laggards. It is called every tick while
+// the pool is awake, and says whether the pool should stay so.
+func (p *Pool) observe(now, wall int64) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	w := p.view.Load()
+	p.ticks++
+	active := false
+	for i := range p.plan {
+		t := &p.plan[i]
+		s := t.state
+		c := load{s.sent.Load(), s.refused.Load(), s.inFlight.Load()}
+		active = active || c.inFlight > 0
+		if c.sent != p.lastSent[i] {
+			p.lastSent[i], p.lastUse = c.sent, now
+		}
+		if p.ticks%laggardLook == 0 && i < len(w.tiers) {
+			for _, m := range w.tiers[i].members {
+				m.o.look()
+			}
+			t.laggards(&w.tiers[i], p.scratch[:])
+			s.told = w.tiers[i].gather(now)
+		}
+		if t.adaptive {
+			s.limiter.step(now, wall, c)
+			s.use.step(now, s.told.use, c)
+		}
+		s.reserve.look(now, s.baskets.Load())
+		t.mark()
+	}
+	if active || now-p.lastUse < int64(asleepAfter) {
+		return true
+	}
+	p.awake.Store(false)
+	return false
+}
+
+// watch looks at the pools that are awake until ctx ends.
+func (s *Stage) watch(ctx context.Context) {
+	timer := time.NewTicker(tick)
+	defer timer.Stop()
+	var list []*Pool
+	for {
+		if len(list) == 0 {
+			timer.Stop()
+			select {
+			case <-ctx.Done():
+				return
+			case p := <-s.stirred:
+				list = append(list, p)
+			}
+			timer.Reset(tick)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-s.stirred:
+			list = append(list, p)
+		case <-timer.C:
+			now, wall, kept := s.clock(), time.Now().UnixNano(), list[:0]
+			for _, p := range list {
+				if p.observe(now, wall) {
+					kept = append(kept, p)
+				}
+			}
+			clear(list[len(kept):])
+			list = kept
+		}
+	}
+}
+
+// stir queues a pool for watch. When the queue is full the pool's next answer tries again.
+func (s *Stage) stir(p *Pool) {
+	select {
+	case s.stirred <- p:
+	default:
+		p.awake.Store(false)
+	}
+}

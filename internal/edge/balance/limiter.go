@@ -268,7 +268,6 @@ func (l *limiter) judge() {
 // row is a row of cuts, each window's wait above its bound.
 type row struct {
 	began       int64   // 0 is no row
-	floor       float64 // of the limit, until the row is judged
 	size        float64 // the limit before, or what was in flight
 	early, late average // of low
 }

@@ -219,22 +219,21 @@ func (a *Active) place(network string) place {
 // bind opens the sockets of a that are not open yet. With port 0 HTTP/3 gets the port that
 // the system chose for TCP.
 func (m *Manager) bind(c *change, a *Active) error {
-	address := a.Spec.Address
-	for _, network := range a.networks() {
-		p := a.place(network)
-		if e := m.endpoints[p]; e != nil {
-			address = e.addr().String()
-			continue
+	before := len(c.bound)
+	address, network, err := m.bindAll(c, a)
+	for range anyPortTries {
+		if !errors.Is(err, syscall.EADDRINUSE) || a.place(network).key == "" || len(c.bound) == before {
+			break
 		}
-		e := &endpoint{m: m, place: p, over: make(chan struct{}), gone: make(chan struct{}), aborted: make(chan struct{})}
-		if err := e.bind(address); err != nil {
-			return m.explain(a, network, err)
+		// The port that TCP was given belongs to another program over UDP: take another one.
+		for _, e := range c.bound[before:] {
+			e.close()
 		}
-		if p.key != "" {
-			address = e.addr().String()
-		}
-		e.current.Store(a)
-		c.bound = append(c.bound, e)
+		c.bound = c.bound[:before]
+		address, network, err = m.bindAll(c, a)
+	}
+	if err != nil {
+		return m.explain(a, network, err)
 	}
 	if a.h3 && !a.current.Load() {
 		if _, port, err := net.SplitHostPort(address); err == nil {
@@ -244,6 +243,32 @@ func (m *Manager) bind(c *change, a *Active) error {
 		}
 	}
 	return nil
+}
+
+// anyPortTries is how often another port is tried where any will do.
+const anyPortTries = 16
+
+// bindAll binds the sockets of a that are not bound yet. It returns the address of the last one, or
+// the network for which there was none.
+func (m *Manager) bindAll(c *change, a *Active) (address, network string, err error) {
+	address = a.Spec.Address
+	for _, network := range a.networks() {
+		p := a.place(network)
+		if e := m.endpoints[p]; e != nil {
+			address = e.addr().String()
+			continue
+		}
+		e := &endpoint{m: m, place: p, over: make(chan struct{}), gone: make(chan struct{}), aborted: make(chan struct{})}
+		if err := e.bind(address); err != nil {
+			return "", network, err
+		}
+		if p.key != "" {
+			address = e.addr().String()
+		}
+		e.current.Store(a)
+		c.bound = append(c.bound, e)
+	}
+	return address, "", nil
 }
 
 func (e *endpoint) bind(address string) error {

@@ -134,6 +134,7 @@ var stricterResponses = []string{
 	"transfer_encoding_on_http10", "bad_transfer_encoding", "unknown_transfer_encoding", // which it leaves out on HTTP/1.0
 	"bad_status_line",                           // any HTTP/x.y, several spaces
 	"bad_content_length", "length_and_encoding", // the same length twice; the coding wins
+	"field_name_collision", // a rule for those behind us
 }
 
 // FuzzParseResponse: what is taken is the same to net/http.

@@ -159,6 +159,9 @@ var stricter = []string{
 	"http3: too many unknown frames", "http3: too many empty DATA frames",
 	"bad_host", "bad_target", "bad_scheme", "field_name_collision", "expectation_failed", // rules for those behind us
 	"bad_connect",          // without a port
+	"bad_pseudo_header",    // it takes a request without :scheme
+	"host_differs",         // it does not look at Host
+	"websocket_refused",    // it knows no WebSocket
 	"unknown_protocol",     // we speak WebSocket alone
 	"bad_content_length",   // it takes a repeated one, and an empty one
 	"connection_field",     // it takes several TE in part

@@ -252,3 +252,65 @@ func TestAnAnswerThatBreaksInTheMiddleIsNeverPassedOffAsWhole(t *testing.T) {
 		wg.Wait()
 	}
 }
+
+// drip is a body that comes in pieces, with a wait before each.
+type drip struct {
+	pieces      int
+	piece, rest []byte
+}
+
+func (d *drip) Read(b []byte) (int, error) {
+	if len(d.rest) == 0 {
+		if d.pieces == 0 {
+			return 0, io.EOF
+		}
+		d.pieces--
+		time.Sleep(50 * time.Millisecond)
+		d.rest = d.piece
+	}
+	n := copy(b, d.rest)
+	d.rest = d.rest[n:]
+	return n, nil
+}
+
+// TestTheTimeOfASlowClientIsNotTheOrigins: the route's limit counts from the end of the request, for a body that
+// is gathered before an origin is asked and for one that is sent as it comes.
+func TestTheTimeOfASlowClientIsNotTheOrigins(t *testing.T) {
+	c := newCrew(t, 1)
+	c.play = func(_ int, w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			_, _ = io.Copy(io.Discard, r.Body)
+			<-r.Context().Done()
+			return
+		}
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, n, err)
+	}
+	b := newBed(t, nil, c.poolOf(`, timeouts: {request: 400ms}`, `{health: {passive: {consecutiveFailures: 1}}, tiers: [{origins: [{address: A0}]}]}`))
+	for _, proto := range []string{"http1", "h2", "h3", "std"} {
+		for _, size := range []int64{1000, 100_000, -1} {
+			body := &drip{pieces: 10, piece: bytes.Repeat([]byte("x"), 100)}
+			if size > 1000 {
+				body.piece = bytes.Repeat([]byte("x"), int(size)/10)
+			}
+			req, _ := http.NewRequestWithContext(t.Context(), "POST", b.base(proto)+"/", body)
+			req.ContentLength = size
+			resp, err := clientOf(t, proto).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, _ := io.ReadAll(resp.Body)
+			_ = resp.Body.Close()
+			if want := fmt.Sprint(max(size, 1000), nil); resp.StatusCode != 200 || string(got) != want {
+				t.Errorf("%s, %d bytes: %d %q, want %q", proto, size, resp.StatusCode, got, want)
+			}
+		}
+	}
+	for _, size := range []int{100, 100_000} {
+		begin := time.Now()
+		resp, _ := b.send("http1", "POST", "/slow", bytes.NewReader(make([]byte, size)))
+		if took := time.Since(begin); resp.StatusCode != 504 || took < 400*time.Millisecond || took > 10*time.Second {
+			t.Errorf("an origin that does not answer %d bytes: %d after %v", size, resp.StatusCode, took)
+		}
+	}
+}

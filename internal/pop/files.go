@@ -162,6 +162,11 @@ func (f *Files) stamp() string {
 			if err != nil || d.IsDir() {
 				return err
 			}
+			info, err := os.Stat(path)
+			if err == nil && !info.Mode().IsRegular() {
+				fmt.Fprintf(h, "%s\x00%s\x00", path, info.Mode()) // reading a pipe may never end
+				return nil
+			}
 			b, err := os.ReadFile(path)
 			if errors.Is(err, fs.ErrNotExist) {
 				return nil // replaced just now

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -135,5 +136,19 @@ func TestDocumentsThatServeNothingAreRefusedWithAWayToMendThem(t *testing.T) {
 	write(t, file, "not: [a document")
 	if _, problems := Compile([]string{file}, os.LookupEnv); len(problems) != 1 || strings.Contains(problems[0].What, "Listener") {
 		t.Errorf("a listener is missed where nothing could be read: %v", problems)
+	}
+}
+
+// TestAPipeAmongTheDocumentsHoldsNothingUp: nobody may ever write into it.
+func TestAPipeAmongTheDocumentsHoldsNothingUp(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, "a.yaml"), good)
+	f := New(Config{Paths: []string{dir}})
+	before := f.stamp()
+	if err := syscall.Mkfifo(filepath.Join(dir, "b.yaml"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if f.stamp() == before {
+		t.Error("the pipe is not noticed")
 	}
 }

@@ -84,6 +84,9 @@ type Exchange struct {
 	// means no limit. Balance sets both for each try.
 	Target   Target
 	Deadline time.Time
+	// Wait is how long an origin may take for the head of its answer from the end of a request whose body
+	// is sent as it comes; zero leaves it to the last handler.
+	Wait time.Duration
 	// Sent says that the last try's request may have reached the origin, so that only one
 	// whose repeat does no harm may be tried again. The last handler sets it.
 	Sent bool
@@ -117,7 +120,7 @@ func (x *Exchange) Reset() {
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
 	x.Spill, x.Spilled, x.Noted, x.Failure, x.lap = "", false, false, nil, 0
-	x.Target, x.Deadline, x.Sent, x.Shared = nil, time.Time{}, false, false
+	x.Target, x.Deadline, x.Wait, x.Sent, x.Shared = nil, time.Time{}, 0, false, false
 	clear(x.enders)
 	x.enders = x.enders[:0]
 }

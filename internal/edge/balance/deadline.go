@@ -13,11 +13,16 @@ import (
 const grpcTimeout = "grpc-timeout"
 
 // limit finds out until when the request's answer must be there: the route's limit, or what the client asks
-// for when that is less.
+// for when that is less. The route's counts from the end of the request: how long a client may send is
+// bounded by its listener, and no fault of the origin.
 func (a *attempt) limit(x *stage.Exchange, now int64) {
-	a.deadline, a.grpc = 0, 0
+	a.deadline, a.grpc, a.wait = 0, 0, 0
 	if r := x.Route; r != nil {
-		if limit := v1.Value(r.Spec.Timeouts.Request); limit > 0 {
+		switch limit := v1.Value(r.Spec.Timeouts.Request); {
+		case limit <= 0:
+		case a.replay.coming():
+			a.wait = limit.Std()
+		default:
 			a.deadline = now + int64(limit)
 		}
 		if h := r.Spec.Timeouts.Header; h != "" {
@@ -50,10 +55,14 @@ func (a *attempt) tell(x *stage.Exchange, now int64) (until int64) {
 	until = a.deadline
 	var digits [24]byte
 	if r := x.Route; r != nil {
-		if r.Spec.Timeouts.Try > 0 {
-			if t := now + int64(r.Spec.Timeouts.Try); until == 0 || t < until {
+		switch try := r.Spec.Timeouts.Try.Std(); {
+		case try <= 0:
+		case !a.replay.coming():
+			if t := now + int64(try); until == 0 || t < until {
 				until = t
 			}
+		case a.wait == 0 || try < a.wait:
+			a.wait = try
 		}
 		switch h := r.Spec.Timeouts.Header; {
 		case h == "":

@@ -56,14 +56,15 @@ func (m *bodyMemory) put(b *[]byte) {
 // replay is a request body that can be sent again: it keeps what was pulled, up to maxReplay.
 // The server owns the body, so replay never closes it.
 type replay struct {
-	src    message.Body
-	memory *bodyMemory
-	buf    *[]byte
-	n, pos int   // bytes kept; bytes of them sent in this try
-	err    error // the body's end, once it was seen
-	pulled bool
-	lost   bool   // something was pulled and not kept
-	held   []byte // was pulled ahead, is not kept, and comes after what is
+	src      message.Body
+	memory   *bodyMemory
+	buf      *[]byte
+	n, pos   int   // bytes kept; bytes of them sent in this try
+	err      error // the body's end, once it was seen
+	pulled   bool
+	lost     bool   // something was pulled and not kept
+	gathered bool   // all of it was kept before an origin was asked
+	held     []byte // was pulled ahead, is not kept, and comes after what is
 }
 
 func (r *replay) begin(src message.Body, m *bodyMemory, length int64) {
@@ -73,6 +74,9 @@ func (r *replay) begin(src message.Body, m *bodyMemory, length int64) {
 		r.lost = true
 	}
 }
+
+// coming says whether the client may still be sending.
+func (r *replay) coming() bool { return r.src != nil && r.err == nil && !r.gathered }
 
 // repeatable says whether a further try sends the same body.
 func (r *replay) repeatable() bool {
@@ -144,7 +148,7 @@ func (r *replay) ahead(ctx context.Context, length int64) error {
 	if errors.As(r.err, &bad) {
 		return &stage.Error{Code: "http_request_error", Side: stage.SideClient, Status: bad.Status, Close: true, Err: r.err}
 	}
-	r.pos = 0
+	r.pos, r.gathered = 0, int64(r.n) == length
 	return nil
 }
 

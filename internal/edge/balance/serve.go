@@ -39,12 +39,13 @@ type attempt struct {
 	tried  Tried
 	replay replay
 
-	tries    int     // sent by this stage
-	deadline int64   // the pool's clock; 0 is none
-	grpc     int64   // when the client of a gRPC call gives up; 0 is not said
-	winner   *copied // whose answer is taken, when the request was sent as copies
-	counted  bool    // the try is a retry that takes from the budget
-	extra    bool    // the one retry of an order outside the budget was used
+	tries    int           // sent by this stage
+	deadline int64         // the pool's clock; 0 is none
+	wait     time.Duration // the route's limit, from the end of a body that is sent as it comes
+	grpc     int64         // when the client of a gRPC call gives up; 0 is not said
+	winner   *copied       // whose answer is taken, when the request was sent as copies
+	counted  bool          // the try is a retry that takes from the budget
+	extra    bool          // the one retry of an order outside the budget was used
 }
 
 // Serve implements stage.Stage. It sends x to an origin of the pool x.Pool, and to another one
@@ -68,6 +69,9 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	x.OnEnd(a)
 	if err := a.replay.ahead(ctx, x.Out.ContentLength); err != nil {
 		return nil, err
+	}
+	if a.replay.gathered {
+		x.Lap() // the time that the client took is not the origin's
 	}
 	return a.run(ctx, x, next)
 }
@@ -107,6 +111,9 @@ func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler
 		}
 		failed := stage.AsError(err)
 		a.result = blame(ctx, failed)
+		if failed.Status == 504 && a.replay.coming() {
+			a.result = Abandoned // it was the client's own limit, and the client had not sent all
+		}
 		a.tried.add(a.slot.origin)
 		a.release()
 		if !failed.Retry || !a.again(ctx, x, failed.Code, false) {
@@ -228,6 +235,7 @@ func (a *attempt) aim(x *stage.Exchange, now int64) {
 	if until := a.tell(x, now); until != 0 {
 		x.Deadline = a.stage.at(until)
 	}
+	x.Wait = a.wait
 	a.result = Abandoned
 	a.replay.Rewind()
 }

@@ -202,7 +202,7 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		want.maxIdle = min(want.maxIdle, young)
 		want.sure = true
 	}
-	try := http1.Try{Inform: x, Head: x.Deadline, Body: e.spec.Read.Std(), Upgrade: mayUpgrade(x.Out.Get(message.Upgrade))}
+	try := http1.Try{Inform: x, Head: x.Deadline, Wait: x.Wait, Body: e.spec.Read.Std(), Upgrade: mayUpgrade(x.Out.Get(message.Upgrade))}
 	hot := x.Out.Method.Safe() && !x.Shared
 	want.http1 = try.Upgrade && e.byHTTP1(x.Out.Get(message.Upgrade))
 	if message.IsGRPC(&x.Out.Fields) {

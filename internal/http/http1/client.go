@@ -83,7 +83,8 @@ type Informer interface {
 // Try says how one request is sent.
 type Try struct {
 	Inform  Informer      // takes 1xx other than 100 and 101; may be nil
-	Head    time.Time     // latest time for the final answer's head; zero leaves ClientConfig.HeadTimeout alone
+	Head    time.Time     // latest time for the final answer's head, also while the request is sent; zero is none
+	Wait    time.Duration // from the last byte of the request to the final answer's head; zero is ClientConfig.HeadTimeout
 	Body    time.Duration // longest wait for more of the answer's body; zero is ClientConfig.BodyTimeout
 	Upgrade bool          // ask for the protocols of the request's Upgrade field; CONNECT needs none
 	Hot     bool          // the connection was in use a moment ago: send a bodyless request without looking whether it is quiet

@@ -45,6 +45,7 @@ type ClientConn struct {
 	sent     bool // a byte of the request has left
 	partial  bool // the request was not sent whole
 	closed   atomic.Bool
+	headWait time.Duration // from the request's end to the final head
 	bodyWait time.Duration // longest wait for more of the answer's body
 	trailer  message.Fields
 	sender   *sender
@@ -132,6 +133,9 @@ func (c *ClientConn) RoundTrip(ctx context.Context, req *message.Request, resp *
 	if c.bodyWait = t.Body; t.Body <= 0 {
 		c.bodyWait = c.cl.cfg.BodyTimeout
 	}
+	if c.headWait = t.Wait; t.Wait <= 0 {
+		c.headWait = c.cl.cfg.HeadTimeout
+	}
 	c.arm(ctx)
 	if err := ctx.Err(); err != nil {
 		return c.fail(ctx, PhaseWrite, err)
@@ -203,10 +207,10 @@ func (c *ClientConn) release(reusable bool) {
 	}
 }
 
-// headLimit is the time by which the final head must be there.
+// headLimit is the time by which the final head must be there when the request was sent now.
 func (c *ClientConn) headLimit(t *Try) int64 {
 	w := &c.cl.watch
-	at := w.Limit(c.cl.cfg.HeadTimeout)
+	at := w.Limit(c.headWait)
 	if !t.Head.IsZero() {
 		at = min(at, w.At(t.Head))
 	}
@@ -216,8 +220,13 @@ func (c *ClientConn) headLimit(t *Try) int64 {
 // waitHead sets the limit for the head. While a body is still being sent only the caller's
 // own limit counts; the sender starts the other when it is done.
 func (c *ClientConn) waitHead(t *Try) {
-	if c.sender != nil && t.Head.IsZero() {
-		if c.rg.Set(phaseBusy, 0); c.sender.state.Load() != sendDone {
+	if c.sender != nil {
+		if t.Head.IsZero() {
+			c.rg.Set(phaseBusy, 0)
+		} else {
+			c.rg.Set(phaseHead, c.cl.watch.At(t.Head))
+		}
+		if c.sender.state.Load() != sendDone {
 			return
 		}
 	}

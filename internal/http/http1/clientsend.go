@@ -283,7 +283,7 @@ func (c *ClientConn) startSender(ctx context.Context, u upload) {
 		}
 		s.state.Store(sendDone)
 		// From here the origin has to answer.
-		c.rg.Follow(phaseBusy, phaseHead, c.cl.watch.Limit(c.cl.cfg.HeadTimeout))
+		c.rg.Follow(phaseBusy, phaseHead, c.cl.watch.Limit(c.headWait))
 	}()
 }
 
@@ -297,7 +297,7 @@ func (s *sender) fail(c *ClientConn, err error) {
 		_ = c.nc.SetReadDeadline(past())
 		return
 	}
-	c.rg.Follow(phaseBusy, phaseHead, c.cl.watch.Limit(c.cl.cfg.HeadTimeout))
+	c.rg.Follow(phaseBusy, phaseHead, c.cl.watch.Limit(c.headWait))
 }
 
 // sendFault returns what ended the sending, if it was the request's body.

@@ -70,7 +70,7 @@ func (s *clientStream) sendRequest(ctx context.Context, req *message.Request, re
 		}
 	}
 	s.upload = u
-	u.start(ctx, first, s.headLimit(t, false))
+	u.start(ctx, first, s.headWait(t))
 	return 0, nil
 }
 
@@ -237,8 +237,8 @@ func (u *clientUpload) pull(ctx context.Context) ([]byte, error) {
 	return b, nil
 }
 
-// start sends the rest in another goroutine. From its end the origin has until headLimit.
-func (u *clientUpload) start(ctx context.Context, first []byte, headLimit int64) {
+// start sends the rest in another goroutine. From its end the origin has headWait.
+func (u *clientUpload) start(ctx context.Context, first []byte, headWait time.Duration) {
 	// A context of its own, so that the pull from the client can be ended alone.
 	ctx, u.cancel = context.WithCancel(ctx)
 	go func() {
@@ -253,7 +253,7 @@ func (u *clientUpload) start(ctx context.Context, first []byte, headLimit int64)
 		}
 		if err == nil {
 			if !s.head && s.limit == 0 {
-				s.limit = headLimit
+				s.limit = c.cl.clock.Limit(headWait)
 			}
 			return
 		}

@@ -214,7 +214,7 @@ func (s *clientStream) headLimit(t *http1.Try, sending bool) int64 {
 	c := s.c.cl
 	at := int64(0)
 	if !sending {
-		at = c.clock.Limit(c.cfg.HeadTimeout)
+		at = c.clock.Limit(s.headWait(t))
 	}
 	if !t.Head.IsZero() {
 		if own := c.clock.At(t.Head); at == 0 || own < at {
@@ -222,6 +222,14 @@ func (s *clientStream) headLimit(t *http1.Try, sending bool) int64 {
 		}
 	}
 	return at
+}
+
+// headWait is the time from the end of the request to the final head.
+func (s *clientStream) headWait(t *http1.Try) time.Duration {
+	if t.Wait > 0 {
+		return t.Wait
+	}
+	return s.c.cl.cfg.HeadTimeout
 }
 
 // begin makes resp what its head says. C.mu is not held.

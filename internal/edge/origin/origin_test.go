@@ -348,9 +348,9 @@ func TestTooManyRequestsWaitInTurnAndNotForLong(t *testing.T) {
 		t.Errorf("the wait was too long: %+v", r)
 	}
 	close(release)
-	for i := range 2 {
-		if r := <-results; r.i != i || r.err != nil {
-			t.Errorf("want number %d without error: %+v", i, r)
+	for range 2 { // the one may tell before the other
+		if r := <-results; r.i > 1 || r.err != nil {
+			t.Errorf("want numbers 0 and 1 without error: %+v", r)
 		}
 	}
 	if e.open != 1 || len(e.idle) != 1 || e.waiting.n != 0 {

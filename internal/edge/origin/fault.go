@@ -128,7 +128,9 @@ func exchangeFault(ctx context.Context, e *http1.Error) *stage.Error {
 	case isClosed(e.Err), errors.Is(e.Err, http1.ErrClosed), errors.Is(e.Err, http2.ErrGoAway):
 		return fault("connection_terminated", 502, e)
 	case errors.Is(e.Err, http1.ErrWebSocket), errors.Is(e.Err, http1.ErrSwitched):
-		return fault("http_upgrade_failed", 502, e)
+		failed := fault("http_upgrade_failed", 502, e)
+		failed.Retry = false // it has answered, and another one runs the same program
+		return failed
 	}
 	return fault("http_protocol_error", 502, e)
 }

@@ -261,9 +261,9 @@ func (a *Active) shedders() []shedder {
 		return nil
 	}
 	if !a.h3 {
-		return []shedder{over1{a.own}, over2{a.own2}}
+		return []shedder{a.own, a.own2}
 	}
-	return []shedder{over1{a.own}, over2{a.own2}, over3{a.own3}}
+	return []shedder{a.own, a.own2, a.own3}
 }
 
 // state is what of a listener outlives its settings: the count of its connections and the

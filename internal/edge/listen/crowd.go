@@ -3,8 +3,7 @@ package listen
 import (
 	"net/netip"
 
-	"github.com/relais-edge/relais/internal/http/http1"
-	"github.com/relais-edge/relais/internal/http/http2"
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/http3"
 )
 
@@ -82,11 +81,11 @@ func (m *Manager) full() bool { return m.cfg.Files > 0 && m.open.Load() >= int64
 // which those over UDP share.
 func (a *Active) shed(files bool) bool {
 	for _, s := range a.state.engines() {
-		if _, udp := s.(over3); udp && files {
+		if _, udp := s.(*http3.Server); udp && files {
 			continue
 		}
-		if state := s.Shed(); state != "" {
-			a.series.shed[state].Inc()
+		if state := s.Shed(); state != deadline.ShedNothing {
+			a.series.shed[state.String()].Inc()
 			return true
 		}
 	}
@@ -95,45 +94,8 @@ func (a *Active) shed(files bool) bool {
 
 // shedder is a server that can do without some of its connections.
 type shedder interface {
-	// Shed ends one, and says in which of the states that sheds names it was; "" when there is none.
-	Shed() string
-}
-
-// over1, over2 and over3 are our servers as shedders.
-type (
-	over1 struct{ *http1.Server }
-	over2 struct{ *http2.Server }
-	over3 struct{ *http3.Server }
-)
-
-func (s over1) Shed() string {
-	switch s.Server.Shed() {
-	case http1.ShedIdle:
-		return shedIdle
-	case http1.ShedSilent:
-		return shedSilent
-	}
-	return ""
-}
-
-func (s over2) Shed() string {
-	switch s.Server.Shed() {
-	case http2.ShedIdle:
-		return shedIdle
-	case http2.ShedSilent:
-		return shedSilent
-	}
-	return ""
-}
-
-func (s over3) Shed() string {
-	switch s.Server.Shed() {
-	case http3.ShedIdle:
-		return shedIdle
-	case http3.ShedSilent:
-		return shedSilent
-	}
-	return ""
+	// Shed ends one, and says in what state it was.
+	Shed() deadline.Shed
 }
 
 // admit takes a place of those of the client's address, or says why there is none. Trusted

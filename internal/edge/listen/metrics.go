@@ -1,6 +1,7 @@
 package listen
 
 import (
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/http2"
 	"github.com/relais-edge/relais/internal/observe"
 )
@@ -21,13 +22,8 @@ func refusals() []string {
 	return []string{refuseConnections, refuseAddress, refuseShare, refuseHandshakes, refuseUntrusted, refuseProxy, refuseProtocol, refuseFiles}
 }
 
-// The kinds of connections that are ended to make room, as counted.
-const (
-	shedIdle   = "idle"   // between requests
-	shedSilent = "silent" // no whole head came on it yet
-)
-
-func sheds() []string { return []string{shedIdle, shedSilent} }
+// sheds are the states of connections that are ended to make room, as counted.
+func sheds() []string { return []string{deadline.ShedIdle.String(), deadline.ShedSilent.String()} }
 
 // maxSeries bounds the listeners that are counted apart.
 const maxSeries = 1000

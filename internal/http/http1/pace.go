@@ -1,10 +1,6 @@
 package http1
 
-import (
-	"time"
-
-	"github.com/relais-edge/relais/internal/http/deadline"
-)
+import "github.com/relais-edge/relais/internal/http/deadline"
 
 // pace is how fast a client takes the piece of an answer that is being written. What the
 // kernel has taken is not what the client has: its buffer may hold minutes of a slow line. So
@@ -63,49 +59,31 @@ func (c *serverConn) acknowledged() (n int64, ok bool) {
 	return n, ok && err == nil
 }
 
-// Shed is what Server.Shed has ended.
-type Shed uint8
-
-// What can be shed, in the order in which it is.
-const (
-	ShedNothing Shed = iota
-	ShedIdle         // a connection between requests
-	ShedSilent       // one on which no whole head has come yet
-)
-
-// How many connections Shed looks at, and how many that could go are enough to choose from.
-const (
-	shedLook  = 1024
-	shedFound = 32
-	// shedYoung spares a connection that is waited for, for so short a time, for its first head.
-	shedYoung = time.Second
-)
-
 // Shed ends a connection that is in nobody's way: of some that are idle, the one that has been
 // for longest; where none is, one that has been slow to send its first head. A request that
 // comes at that very moment is answered.
-func (s *Server) Shed() Shed {
+func (s *Server) Shed() deadline.Shed {
 	var idle, silent victim
 	found := 0
 	now := s.watch.Now()
-	s.watch.Some(shedLook, func(c *serverConn) bool {
+	s.watch.Some(deadline.ShedLook, func(c *serverConn) bool {
 		switch p, at, over := c.rg.Look(); {
 		case over:
 		case p == phaseIdle:
 			found++
 			idle.older(c, p, at)
-		case (p == phaseFresh || p == phaseHead) && now-(at-s.cfg.HeaderTimeout.Milliseconds()) > shedYoung.Milliseconds():
+		case (p == phaseFresh || p == phaseHead) && now-(at-s.cfg.HeaderTimeout.Milliseconds()) > deadline.ShedYoung.Milliseconds():
 			silent.older(c, p, at)
 		}
-		return found < shedFound
+		return found < deadline.ShedFound
 	})
 	switch {
 	case idle.end():
-		return ShedIdle
+		return deadline.ShedIdle
 	case silent.end():
-		return ShedSilent
+		return deadline.ShedSilent
 	}
-	return ShedNothing
+	return deadline.ShedNothing
 }
 
 // victim is the connection whose limit is nearest.

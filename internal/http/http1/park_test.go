@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
+
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -208,7 +210,7 @@ func TestAParkedConnectionEnds(t *testing.T) {
 		"when it is idle for too long": {ServerConfig{IdleTimeout: time.Second}, func(*testing.T, *bed, *net.TCPConn) {}, io.EOF},
 		"by Drain":                     {ServerConfig{}, func(_ *testing.T, b *bed, _ *net.TCPConn) { b.s.Drain() }, io.EOF},
 		"by Shed": {ServerConfig{}, func(t *testing.T, b *bed, _ *net.TCPConn) {
-			if got := b.s.Shed(); got != ShedIdle {
+			if got := b.s.Shed(); got != deadline.ShedIdle {
 				t.Errorf("Shed: %d", got)
 			}
 		}, io.EOF},
@@ -315,7 +317,7 @@ func TestARequestThatMeetsTheEndOfAParkedConnection(t *testing.T) {
 		get(t, nc, r)
 		b.park(1)
 		_, _ = io.WriteString(nc, hello) // has come before the connection is told to go
-		if b.s.Shed() == ShedNothing {
+		if b.s.Shed() == deadline.ShedNothing {
 			answered(t, r) // it was read before
 		} else if got, _ := io.ReadAll(r); !strings.HasSuffix(string(got), "GET /hello ") {
 			lost++

@@ -1,6 +1,10 @@
 package http2
 
-import "time"
+import (
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/deadline"
+)
 
 // patience is how long a client may be waited for now: limit, and less when all the waits before
 // have taken longer than limit and n bytes at rate a second. Waited is in milliseconds.
@@ -45,68 +49,50 @@ func (c *serverConn) ended(since, sum *int64) {
 	}
 }
 
-// Shed is what Server.Shed has ended.
-type Shed uint8
-
-// What can be shed, in the order in which it is.
-const (
-	ShedNothing Shed = iota
-	ShedIdle         // a connection between requests
-	ShedSilent       // one on which no whole request has come yet
-)
-
-// How many connections Shed looks at, and how many that could go are enough to choose from.
-const (
-	shedLook  = 1024
-	shedFound = 32
-	// shedYoung spares a connection that is waited for, for so short a time, for its first request.
-	shedYoung = time.Second
-)
-
 // Shed ends a connection that is in nobody's way: of some that are idle, the one that has been
 // for longest; where none is, one that has been slow to send its first request. It goes in good
 // order: GOAWAY says that a request that comes at that very moment was not looked at.
-func (s *Server) Shed() Shed {
+func (s *Server) Shed() deadline.Shed {
 	var idle, silent victim
 	found := 0
 	now := s.watch.Now()
-	s.watch.Some(shedLook, func(c *serverConn) bool {
+	s.watch.Some(deadline.ShedLook, func(c *serverConn) bool {
 		switch what, since := c.look(); {
-		case what == ShedIdle:
+		case what == deadline.ShedIdle:
 			found++
 			idle.older(c, since)
-		case what == ShedSilent && now-since > shedYoung.Milliseconds():
+		case what == deadline.ShedSilent && now-since > deadline.ShedYoung.Milliseconds():
 			silent.older(c, since)
 		}
-		return found < shedFound
+		return found < deadline.ShedFound
 	})
 	switch {
-	case idle.end(ShedIdle):
-		return ShedIdle
-	case silent.end(ShedSilent):
-		return ShedSilent
+	case idle.end(deadline.ShedIdle):
+		return deadline.ShedIdle
+	case silent.end(deadline.ShedSilent):
+		return deadline.ShedSilent
 	}
-	return ShedNothing
+	return deadline.ShedNothing
 }
 
 // look says what the connection could be shed as, and since when it could.
-func (c *serverConn) look() (what Shed, since int64) {
+func (c *serverConn) look() (what deadline.Shed, since int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sheddable()
 }
 
 // sheddable is look; c.mu is held.
-func (c *serverConn) sheddable() (what Shed, since int64) {
+func (c *serverConn) sheddable() (what deadline.Shed, since int64) {
 	switch {
 	case c.dead != nil || c.closing || c.doom != nil || !c.waits || c.active > 0:
-		return ShedNothing, 0
+		return deadline.ShedNothing, 0
 	case c.served == 0:
-		return ShedSilent, c.born
+		return deadline.ShedSilent, c.born
 	case c.partly:
-		return ShedNothing, 0
+		return deadline.ShedNothing, 0
 	}
-	return ShedIdle, max(c.since, c.idleAt)
+	return deadline.ShedIdle, max(c.since, c.idleAt)
 }
 
 // victim is the connection that has been idle for longest.
@@ -122,7 +108,7 @@ func (v *victim) older(c *serverConn, since int64) {
 }
 
 // end ends the connection, if it is still what it was.
-func (v *victim) end(what Shed) bool {
+func (v *victim) end(what deadline.Shed) bool {
 	if v.c == nil {
 		return false
 	}

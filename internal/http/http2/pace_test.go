@@ -9,6 +9,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
+
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -131,30 +133,30 @@ func TestShedEndsWhatIsInNobodysWay(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 			return p
 		}
-		shed := func(want Shed) {
+		shed := func(want deadline.Shed) {
 			t.Helper()
 			if got := s.Shed(); got != want {
 				t.Errorf("shed %d, want %d", got, want)
 			}
 			synctest.Wait()
 		}
-		shed(ShedNothing)
+		shed(deadline.ShedNothing)
 		busy, silent, first, second := open("/wait"), open(""), open("/"), open("/")
-		shed(ShedIdle)
+		shed(deadline.ShedIdle)
 		if code := first.goAway(); code != NoError {
 			t.Errorf("GOAWAY with %v", code)
 		}
-		shed(ShedIdle)
+		shed(deadline.ShedIdle)
 		second.goAway()
-		shed(ShedNothing) // the silent one is too young
-		time.Sleep(shedYoung)
-		shed(ShedSilent)
+		shed(deadline.ShedNothing) // the silent one is too young
+		time.Sleep(deadline.ShedYoung)
+		shed(deadline.ShedSilent)
 		silent.goAway()
-		shed(ShedNothing)
+		shed(deadline.ShedNothing)
 		close(wait)
 		busy.until(typeData)
 		time.Sleep(time.Second)
-		shed(ShedIdle)
+		shed(deadline.ShedIdle)
 		time.Sleep(2 * lingerTime)
 		if n := s.Conns(); n != 0 || s.Stats().Slow != 0 {
 			t.Errorf("%d connections are left, %+v", n, s.Stats())

@@ -1,6 +1,10 @@
 package http3
 
-import "time"
+import (
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/deadline"
+)
 
 // pace is how fast a client is: the bytes that it brought or took, and the milliseconds that were
 // spent waiting for them.
@@ -21,77 +25,60 @@ func (p *pace) patience(limit time.Duration, rate int64) time.Duration {
 	return max(0, min(left, limit))
 }
 
-// Shed is what Server.Shed has ended.
-type Shed uint8
-
-// What can be shed, in the order in which it is.
-const (
-	ShedNothing Shed = iota
-	ShedIdle         // a connection between requests
-	ShedSilent       // one on which no whole head has come yet
-)
-
-// How many connections Shed looks at, and how many that could go are enough to choose from.
-const (
-	shedLook  = 1024
-	shedFound = 32
-	// shedYoung spares a connection that is waited for, for so short a time, for its first head.
-	shedYoung = time.Second
-	// shedLinger is between GOAWAY and the end of a connection that is shed.
-	shedLinger = 2 * tick
-)
+// shedLinger is between GOAWAY and the end of a connection that is shed.
+const shedLinger = 2 * tick
 
 // Shed ends a connection that is in nobody's way: of some that are idle, the one that has been for
 // longest; where none is, one that has been slow to send its first head. An idle one is told with
 // GOAWAY which requests were not served, so that a client may send them again elsewhere.
-func (s *Server) Shed() Shed {
+func (s *Server) Shed() deadline.Shed {
 	var idle, silent *serverConn
 	var idleAt, silentAt int64
 	found := 0
 	now := s.watch.Now()
-	s.watch.Some(shedLook, func(c *serverConn) bool {
+	s.watch.Some(deadline.ShedLook, func(c *serverConn) bool {
 		switch state, at := c.sheddable(now); {
-		case state == ShedIdle:
+		case state == deadline.ShedIdle:
 			if found++; idle == nil || at < idleAt {
 				idle, idleAt = c, at
 			}
-		case state == ShedSilent && (silent == nil || at < silentAt):
+		case state == deadline.ShedSilent && (silent == nil || at < silentAt):
 			silent, silentAt = c, at
 		}
-		return found < shedFound
+		return found < deadline.ShedFound
 	})
 	switch {
-	case idle != nil && idle.shed(ShedIdle):
-		return ShedIdle
-	case silent != nil && silent.shed(ShedSilent):
-		return ShedSilent
+	case idle != nil && idle.shed(deadline.ShedIdle):
+		return deadline.ShedIdle
+	case silent != nil && silent.shed(deadline.ShedSilent):
+		return deadline.ShedSilent
 	}
-	return ShedNothing
+	return deadline.ShedNothing
 }
 
 // sheddable says whether the connection could go, and since when it is as it is.
-func (c *serverConn) sheddable(now int64) (state Shed, since int64) {
+func (c *serverConn) sheddable(now int64) (state deadline.Shed, since int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.sheddable1(now), c.used.Load()
 }
 
 // sheddable1 is sheddable with c.mu held.
-func (c *serverConn) sheddable1(now int64) Shed {
+func (c *serverConn) sheddable1(now int64) deadline.Shed {
 	switch {
 	case c.leaving != staying:
 	case c.heard.Load():
 		if c.quiet() {
-			return ShedIdle
+			return deadline.ShedIdle
 		}
-	case now-c.used.Load() > shedYoung.Milliseconds():
-		return ShedSilent
+	case now-c.used.Load() > deadline.ShedYoung.Milliseconds():
+		return deadline.ShedSilent
 	}
-	return ShedNothing
+	return deadline.ShedNothing
 }
 
 // shed ends the connection if it still is in that state.
-func (c *serverConn) shed(state Shed) bool {
+func (c *serverConn) shed(state deadline.Shed) bool {
 	now := c.s.watch.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -100,7 +87,7 @@ func (c *serverConn) shed(state Shed) bool {
 	}
 	c.leaving, c.since, c.linger = leftNow, now, shedLinger.Milliseconds()
 	c.sendGoAway(c.next)
-	if state == ShedSilent {
+	if state == deadline.ShedSilent {
 		go func() { _ = c.qc.CloseWithError(codeNone, "") }() // it waits for the last packet to leave
 	}
 	return true

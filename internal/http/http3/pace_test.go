@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
+
 	"github.com/quic-go/quic-go"
 
 	"github.com/relais-edge/relais/internal/http/message"
@@ -142,7 +144,7 @@ func TestShed(t *testing.T) {
 		}
 		return text(200, "x")
 	}})
-	if got := s.Shed(); got != ShedNothing {
+	if got := s.Shed(); got != deadline.ShedNothing {
 		t.Fatal(got)
 	}
 	// One is busy, two are idle, and one says nothing.
@@ -162,22 +164,22 @@ func TestShed(t *testing.T) {
 	}
 	silent := dialRaw(t, addr, settings)
 	until(t, "not all have come", func() bool { return s.Conns() == 4 })
-	until(t, "nothing is idle", func() bool { return s.Shed() == ShedIdle })
+	until(t, "nothing is idle", func() bool { return s.Shed() == deadline.ShedIdle })
 	if got := idle.closed(); got != "connection 0x100" {
 		t.Errorf("the one that was idle for longest: %s", got)
 	}
 	if id, ok := <-ids; !ok || id != 4 { // RFC 9114 section 5.2: 0 was served, no more
 		t.Errorf("GOAWAY with %d %v", id, ok)
 	}
-	until(t, "the next is not idle", func() bool { return s.Shed() == ShedIdle })
+	until(t, "the next is not idle", func() bool { return s.Shed() == deadline.ShedIdle })
 	if got := newer.closed(); got != "connection 0x100" {
 		t.Errorf("the next: %s", got)
 	}
-	until(t, "the silent one stays", func() bool { return s.Shed() == ShedSilent })
+	until(t, "the silent one stays", func() bool { return s.Shed() == deadline.ShedSilent })
 	if got := silent.closed(); got != "connection 0x100" {
 		t.Errorf("the silent one: %s", got)
 	}
-	if got := s.Shed(); got != ShedNothing {
+	if got := s.Shed(); got != deadline.ShedNothing {
 		t.Errorf("then %d", got)
 	}
 	close(hold)

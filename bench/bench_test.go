@@ -79,19 +79,37 @@ func TestGoals(t *testing.T) {
 		line   string
 		short  bool
 	}{
-		{"reached", []rowResult{measured("nginx", 12.4, ""), measured("relais", 8, "")}, all, "bench-hit1k  measured 1.55  goal 1.40  peer nginx 12.4us vs 8.0us  ok", false},
-		{"missed", []rowResult{measured("nginx", 10, ""), measured("relais", 8, "")}, all, "measured 1.25  goal 1.40  peer nginx 10.0us vs 8.0us  short", true},
-		{"void is not fast", []rowResult{measured("nginx", 12, ""), measured("relais", 1, "404")}, all, "not measured  goal 1.40  peer nginx  short", true},
+		{"reached", []rowResult{measured("nginx", 12.4, ""), measured("relais", 8, "")}, all, "bench-tls1k/nginx  measured 1.55  goal 1.15  peer nginx 12.4us vs 8.0us  ok", false},
+		{"missed", []rowResult{measured("nginx", 10, ""), measured("relais", 10, "")}, all, "measured 1.00  goal 1.15  peer nginx 10.0us vs 8.0us  short", true},
+		{"void is not fast", []rowResult{measured("nginx", 12, ""), measured("relais", 1, "404")}, all, "not measured  goal 1.15  peer nginx  short", true},
 		{"peer void", []rowResult{measured("nginx", 12, "x"), measured("relais", 1, "")}, all, "short", true},
 		{"left out", []rowResult{measured("nginx", 12, "")}, func(r string) bool { return r == "nginx" }, "left out by -only", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
-			short := check(&out, map[string]*caseResult{"hit1k": {Rows: tt.rows}}, tt.wanted)
+			short := check(&out, map[string]*caseResult{"tls1k": {Rows: tt.rows}}, tt.wanted)
 			if short != tt.short || !strings.Contains(out.String(), tt.line) || strings.Count(out.String(), "\n") != 1 {
 				t.Errorf("short %v, printed %q, want %q", short, out.String(), tt.line)
 			}
 		})
+	}
+}
+
+// TestARatioIsOfNeighbours: a burst on the machine that meets one round of both does not count.
+func TestARatioIsOfNeighbours(t *testing.T) {
+	row := func(name string, cpu ...float64) rowResult {
+		r := rowResult{Name: name}
+		for _, c := range cpu {
+			r.Samples = append(r.Samples, sample{CPUMicros: c})
+		}
+		return r
+	}
+	ours, peer := row("relais", 5, 10, 5, 20, 20), row("nginx", 10, 20, 10, 40, 90)
+	if got := ours.ratioTo(peer); got != 2 {
+		t.Errorf("ratio %v, want 2", got)
+	}
+	if got := ours.ratioTo(row("nginx")); got != 0 {
+		t.Errorf("ratio %v without rounds", got)
 	}
 }
 
@@ -104,7 +122,7 @@ func TestGoalsNameCasesAndRows(t *testing.T) {
 			}
 		}
 		if !found {
-			t.Errorf("%s: no row %q in a case %q", g.name, g.peer, g.test)
+			t.Errorf("%s: no row %q in a case %q", g.name(), g.peer, g.test)
 		}
 	}
 }

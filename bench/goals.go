@@ -3,13 +3,15 @@ package main
 import (
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 )
 
 // goal is what the product must reach in a case: CPU per request of the peer
-// divided by CPU per request of the product.
+// divided by CPU per request of the product, the median over the rounds. A
+// round's two visits are neighbours in time, so that what the machine does
+// besides meets both.
 type goal struct {
-	name  string
 	test  string // a benchCase
 	peer  string // a row of it
 	ratio float64
@@ -17,18 +19,38 @@ type goal struct {
 	kib float64
 }
 
+// name is how the line of a goal begins.
+func (g goal) name() string { return "bench-" + g.test + "/" + strings.ReplaceAll(g.peer, " ", "-") }
+
 func goals() []goal {
 	return []goal{
-		{"bench-hit1k", "hit1k", baseline, 1.4, 0},
-		{"bench-proxy1k", "proxy1k", baseline, 1.0, 0},
-		{"bench-proxy64k", "proxy64k", baseline, 1.0, 0},
-		{"bench-tls1k", "tls1k", baseline, 1.1, 0},
-		{"bench-h2hit1k", "h2hit1k", baseline, 3.5, 0},
-		{"bench-handshake", "handshake", baseline, 1.0, 0},
-		{"bench-h3hit1k", "h3hit1k", "caddy respond", 1.9, 0},
-		{"bench-idle", "idle", product, 0, 4},
-		{"bench-idle-tls", "idle", "relais TLS", 0, 24},
+		{"hit1k", baseline, 1.5, 0},
+		{"hit1k", "haproxy cache", 1.1, 0},
+		{"hit1k", "varnish", 2.8, 0},
+		{"proxy1k", baseline, 1.1, 0},
+		{"proxy1k", "haproxy", 1.1, 0},
+		{"proxy64k", baseline, 1.0, 0},
+		{"proxy64k", "haproxy", 1.2, 0},
+		{"tls1k", baseline, 1.15, 0},
+		{"h2hit1k", baseline, 3.5, 0},
+		{"h2hit1k", "haproxy cache", 1.3, 0},
+		{"h2hit1k", "relais std", 12, 0},
+		{"handshake", baseline, 1.0, 0},
+		{"h3hit1k", "caddy respond", 1.9, 0},
+		{"idle", product, 0, 4},
+		{"idle", "relais TLS", 0, 24},
 	}
+}
+
+// ratioTo is the median over the rounds of the peer's CPU per request divided by r's, and 0 without a round of both.
+func (r rowResult) ratioTo(peer rowResult) float64 {
+	var ratios []float64
+	for i := range min(len(r.Samples), len(peer.Samples)) {
+		if ours := r.Samples[i].CPUMicros; ours > 0 {
+			ratios = append(ratios, peer.Samples[i].CPUMicros/ours)
+		}
+	}
+	return middle(ratios)
 }
 
 // check prints one line for each goal whose case was run and tells whether one
@@ -42,12 +64,12 @@ func check(out io.Writer, results map[string]*caseResult, wanted func(row string
 			continue
 		}
 		if !wanted(product) || !wanted(g.peer) {
-			fmt.Fprintf(t, "%s\tnot measured\tgoal %.2f\tpeer %s\tleft out by -only\n", g.name, g.ratio, g.peer)
+			fmt.Fprintf(t, "%s\tnot measured\tgoal %.2f\tpeer %s\tleft out by -only\n", g.name(), g.ratio, g.peer)
 			continue
 		}
 		ours, peer := r.row(product), r.row(g.peer)
 		if ours.Void != "" || peer.Void != "" {
-			fmt.Fprintf(t, "%s\tnot measured\tgoal %.2f\tpeer %s\tshort\n", g.name, g.ratio, g.peer)
+			fmt.Fprintf(t, "%s\tnot measured\tgoal %.2f\tpeer %s\tshort\n", g.name(), g.ratio, g.peer)
 			short = true
 			continue
 		}
@@ -56,16 +78,16 @@ func check(out io.Writer, results map[string]*caseResult, wanted func(row string
 			if peer.Median.ConnKiB > g.kib {
 				word, short = "short", true
 			}
-			fmt.Fprintf(t, "%s\tmeasured %.1f KiB\tgoal %.0f\trow %s\t%s\n", g.name, peer.Median.ConnKiB, g.kib, g.peer, word)
+			fmt.Fprintf(t, "%s\tmeasured %.1f KiB\tgoal %.0f\trow %s\t%s\n", g.name(), peer.Median.ConnKiB, g.kib, g.peer, word)
 			continue
 		}
-		ratio := peer.Median.CPUMicros / ours.Median.CPUMicros
+		ratio := ours.ratioTo(peer)
 		word := "ok"
 		if ratio < g.ratio {
 			word, short = "short", true
 		}
 		fmt.Fprintf(t, "%s\tmeasured %.2f\tgoal %.2f\tpeer %s %.1fus vs %.1fus\t%s\n",
-			g.name, ratio, g.ratio, g.peer, peer.Median.CPUMicros, ours.Median.CPUMicros, word)
+			g.name(), ratio, g.ratio, g.peer, peer.Median.CPUMicros, ours.Median.CPUMicros, word)
 	}
 	_ = t.Flush()
 	return short

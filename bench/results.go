@@ -56,12 +56,7 @@ func median(samples []sample) sample {
 		for _, s := range samples {
 			values = append(values, figure(s))
 		}
-		slices.Sort(values)
-		half := len(values) / 2
-		if len(values)%2 == 1 {
-			return values[half]
-		}
-		return (values[half-1] + values[half]) / 2
+		return middle(values)
 	}
 	m := sample{
 		Requests:    int64(of(func(s sample) float64 { return float64(s.Requests) })),
@@ -81,6 +76,19 @@ func median(samples []sample) sample {
 	return m
 }
 
+// middle is the median of values, which it sorts; 0 of none.
+func middle(values []float64) float64 {
+	if len(values) == 0 {
+		return 0
+	}
+	slices.Sort(values)
+	half := len(values) / 2
+	if len(values)%2 == 1 {
+		return values[half]
+	}
+	return (values[half-1] + values[half]) / 2
+}
+
 // spread is the lowest and highest CPU per request over the rounds.
 func (r rowResult) spread() (low, high float64) {
 	for i, s := range r.Samples {
@@ -95,7 +103,7 @@ func (r rowResult) spread() (low, high float64) {
 // markdown is the whole report.
 func (r *results) markdown() string {
 	var b strings.Builder
-	b.WriteString("# Benchmark results\n\nMade by `go run ./bench`; how, and what to distrust: [README](../README.md). CPU is of the server, per request, median over the rounds; per core is the CPU of nginx, or of the first row where there is no nginx, divided by it, higher is better.\n\n")
+	b.WriteString("# Benchmark results\n\nMade by `go run ./bench`; how, and what to distrust: [README](../README.md). CPU is of the server, per request, median over the rounds; per core is the CPU of nginx, or of the first row where there is no nginx, divided by it, median of the rounds' ratios, higher is better.\n\n")
 	fmt.Fprintf(&b, "Machine: %s, %d cores, Linux %s, %s.\n", r.Machine.CPU, r.Machine.Cores, r.Machine.Kernel, r.Machine.Go)
 	for _, name := range sortedKeys(r.Versions) {
 		fmt.Fprintf(&b, "%s: `%s`.\n", name, r.Versions[name])
@@ -126,8 +134,8 @@ func (c *caseResult) markdown(b *strings.Builder, name string) {
 		}
 		low, high := r.spread()
 		ratio := "-"
-		if base.Void == "" && r.Median.CPUMicros > 0 {
-			ratio = fmt.Sprintf("%.2f", base.Median.CPUMicros/r.Median.CPUMicros)
+		if got := r.ratioTo(base); base.Void == "" && got > 0 {
+			ratio = fmt.Sprintf("%.2f", got)
 		}
 		m := r.Median
 		fmt.Fprintf(b, "| %s | %.2f | %.2f-%.2f | %s | %.0f | %.2f | %.0f | %.0f | %d |\n",

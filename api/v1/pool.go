@@ -87,11 +87,11 @@ type Capacity struct {
 	// Adaptive finds the number of requests at once from how long answers take and from load reports of the
 	// origins: auto does so in every tier that has another one after it.
 	Adaptive string `json:"adaptive,omitempty" schema:"enum=auto|on|off,default=auto"`
-	// Reserve is the least share kept for visitors with a basket; where inFlight is told it grows with how many
-	// there are, up to half.
+	// Reserve is the least share kept for visitors with a basket; where inFlight is told it follows the share
+	// that they have of the tier, up to half.
 	Reserve Percent `json:"reserve,omitempty" schema:"default=0%"`
 	// SoftMark is the share of the limit from which new anonymous visitors go to the next tier.
-	SoftMark *Percent `json:"softMark,omitempty" schema:"default=85%"`
+	SoftMark *Percent `json:"softMark,omitempty" schema:"default=95%"`
 }
 
 // Origin is one server, or with expand or srv those that DNS names. Exactly one of Address and SRV is given.

@@ -186,7 +186,10 @@ func (p *Pool) makePlan(tiers [][]seat) map[*origin]bool {
 		}
 		used[name] = t
 		adaptive := st.Capacity.Adaptive != "off" && (i < len(tiers)-1 || st.Capacity.Adaptive == "on")
-		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: adaptive, members: make([]member, 0, len(seats))}
+		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: adaptive, rare: sentOnRare, members: make([]member, 0, len(seats))}
+		if i == len(tiers)-1 {
+			pt.rare = refusedRare
+		}
 		for _, s := range seats {
 			o := p.byAddr[s.address]
 			if o.in.Load() != t {

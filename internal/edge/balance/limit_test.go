@@ -9,69 +9,63 @@ import (
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-func TestTheReserveGrowsWithTheBaskets(t *testing.T) {
-	b := newBed(t, poolSpec(v1.LeastRequest, tierSpec("home", 1, 20, 20), tierSpec("next", 1, 0, 0)))
-	rng := rand.New(rand.NewPCG(1, 2))
-	var others, baskets []Slot
-	moved := 0
-	run := func(rounds int, look bool) int {
-		moved = 0
-		for range rounds {
-			b.pass(5 * time.Millisecond)
-			// Anonymous visitors fill what they may; eight baskets come and go.
-			for {
-				s := b.must(t, Visitor{Class: stage.Known})
-				if s.Tier() != "home" {
-					s.Release(Succeeded)
-					break
+// TestTheReserveFollowsTheBaskets: anonymous visitors take every place they may as soon as it is free, and
+// visitors with a basket, who want a given share of the tier, still find one nearly always.
+func TestTheReserveFollowsTheBaskets(t *testing.T) {
+	for _, share := range []float64{0.1, 0.3, 0.5} {
+		b := newBed(t, poolSpec(v1.LeastRequest, tierSpec("home", 1, 60, 0), tierSpec("next", 1, 0, 0)))
+		rng := rand.New(rand.NewPCG(1, 2))
+		var held []Slot
+		run := func(rounds int, look bool) (moved, used float64) {
+			asked, moves, taken := 0, 0, 0
+			for range rounds {
+				for {
+					s := b.must(t, Visitor{Class: stage.Known})
+					if s.Tier() != "home" {
+						s.Release(Succeeded)
+						break
+					}
+					held = append(held, s)
 				}
-				others = append(others, s)
-			}
-			for len(baskets) < 8 && rng.IntN(3) > 0 {
-				s := b.must(t, Visitor{Class: stage.Protected, Tier: "home"})
-				if s.Tier() != "home" {
-					moved++
+				b.pass(5 * time.Millisecond)
+				taken += len(held)
+				i := rng.IntN(len(held))
+				if rng.Float64() < share {
+					asked++
+					if s := b.must(t, Visitor{Class: stage.Protected, Tier: "home"}); s.Tier() == "home" {
+						held = append(held, s)
+					} else {
+						moves++
+						s.Release(Succeeded)
+					}
 				}
-				baskets = append(baskets, s)
-			}
-			for range 3 {
-				if len(baskets) > 0 && rng.IntN(2) == 0 {
-					i := rng.IntN(len(baskets))
-					baskets[i].Release(Succeeded)
-					baskets = append(baskets[:i], baskets[i+1:]...)
-				}
-			}
-			for range 5 {
-				if len(others) > 0 {
-					i := rng.IntN(len(others))
-					others[i].Release(Succeeded)
-					others = append(others[:i], others[i+1:]...)
+				held[i].Release(Succeeded)
+				held[i], held = held[len(held)-1], held[:len(held)-1]
+				if look {
+					b.observe(b.now.Load(), second)
 				}
 			}
-			if look {
-				b.observe(b.now.Load(), second)
-			}
+			return float64(moves) / float64(asked), float64(taken) / float64(rounds) / 60
 		}
-		return moved
-	}
-	before := run(2000, false)
-	run(200, true)
-	if n := run(2000, true); n > before/20 || before < 100 {
-		t.Errorf("%d baskets had to go elsewhere although the reserve could grow; %d when it did not", n, before)
-	}
-	m := b.plan[0].state.marks.Load()
-	if kept := m.limit - m.general; kept < 8 || kept > 10 {
-		t.Errorf("%d places are kept, want 8 to 10, half of all", kept)
-	}
-	for _, s := range append(others, baskets...) {
-		s.Release(Succeeded)
-	}
-	for range 300 {
-		b.pass(time.Second)
-		b.observe(b.now.Load(), second)
-	}
-	if m := b.plan[0].state.marks.Load(); m.limit-m.general != 4 {
-		t.Errorf("without baskets %d places are kept, want the 4 that are told", m.limit-m.general)
+		before, _ := run(4000, false)
+		run(4000, true)
+		moved, used := run(20_000, true)
+		if before < 0.9 || moved > 2*sentOnRare {
+			t.Errorf("share %v: %.3f of the baskets had to go elsewhere, %.3f without a reserve", share, moved, before)
+		}
+		if used < 0.85 {
+			t.Errorf("share %v: only %.3f of the tier is used", share, used)
+		}
+		for _, s := range held {
+			s.Release(Succeeded)
+		}
+		for range 300 {
+			b.pass(time.Second)
+			b.observe(b.now.Load(), second)
+		}
+		if m := b.plan[0].state.marks.Load(); m.limit != m.general {
+			t.Errorf("without baskets %d places are kept", m.limit-m.general)
+		}
 	}
 }
 

@@ -66,9 +66,11 @@ const (
 	floorShare  = 0.5             // of what is in flight at ease is kept
 	rebaseAt    = 2.5             // times the bound of the wait, above which a tier may count as slower
 	// Edges ebb together, by the clock on the wall, for ebbTime in each ebbEvery: all let their part of
-	// the queue drain, so that what a tier at ease is like can be seen while it never is.
+	// the queue drain, so that what a tier at ease is like can be seen while it never is. Both are
+	// doubled while answers take longer than ebbFor, 16 times at most.
 	ebbEvery = 8 * time.Second
 	ebbTime  = 200 * time.Millisecond
+	ebbFor   = float64(80 * time.Millisecond)
 	deepEbb  = 4 // each so many ebbs
 )
 
@@ -103,10 +105,12 @@ type load struct {
 // edges share. It says whether what limit returns changed.
 func (l *limiter) step(now, wall int64, c load) bool {
 	before := l.limit()
-	ebbing := wall%int64(ebbEvery) < int64(ebbTime)
+	slow := l.slowness()
+	every := slow * int64(ebbEvery)
+	ebbing := wall%every < slow*int64(ebbTime)
 	switch {
 	case ebbing && l.ebb == 0 && !l.open() && l.rate > 0:
-		l.begin(now, wall/int64(ebbEvery)%deepEbb == 0, c)
+		l.begin(now, wall/every%deepEbb == 0, c)
 		return true
 	case !ebbing && l.ebb > 0:
 		if w := l.hist.since(&l.last); w.n >= enough/2 && l.began > 0 {
@@ -135,6 +139,16 @@ func (l *limiter) step(now, wall int64, c load) bool {
 		l.restart(now, c)
 	}
 	return l.limit() != before
+}
+
+// slowness is by how much ebbs are longer and rarer than for a quick tier: a power of two, so that edges that
+// differ in it meet in the rarer ones.
+func (l *limiter) slowness() int64 {
+	by := int64(1)
+	for l.base > float64(by)*ebbFor && by < 16 {
+		by *= 2
+	}
+	return by
 }
 
 // decide is the law, once a window.

@@ -173,9 +173,6 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 			}
 			return s, nil
 		}
-		if s.basket && s.skipped[basket] == ReasonHard {
-			w.tiers[basket].state.reserve.away.Add(1)
-		}
 	}
 	ok := false
 	if v.Class == stage.Anonymous && basket < 0 {
@@ -241,6 +238,10 @@ func (p *Pool) pickAnonymous(s *Slot, w *view, v *Visitor, tried *Tried) bool {
 			before = -1
 		}
 	}
+	if s.comeBack(w, before, v, tried) {
+		mem.put(v.Key, s.at, v.Now)
+		return true
+	}
 	if before >= 0 {
 		m := w.tiers[before].state.marks.Load()
 		if s.enter(w, before, m, m.general, v, tried) {
@@ -276,6 +277,22 @@ func (p *Pool) pickAnonymous(s *Slot, w *view, v *Visitor, tried *Tried) bool {
 	return s.waterfall(w, -1, v, tried)
 }
 
+// comeBack is for a visitor that was sent on to the tier before: it stays there, but not while an earlier
+// one has room to spare.
+func (s *Slot) comeBack(w *view, before int, v *Visitor, tried *Tried) bool {
+	for i := range max(before, 0) {
+		t := w.tiers[i].state
+		m := t.marks.Load()
+		if s.enter(w, i, m, min(m.back, t.softBound(m, v.Now)), v, tried) {
+			return true
+		}
+		if s.skipped[i] == ReasonHard {
+			s.skipped[i] = ReasonNone // it stays because it was sent on
+		}
+	}
+	return false
+}
+
 // remember notes where a new anonymous visitor went, once the first tier is half full: below
 // that there is no choice to remember.
 func (p *Pool) remember(w *view, v *Visitor, i int, mem *residents) {
@@ -304,6 +321,9 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 	}
 	taken, ok := t.state.admit(bound)
 	if !ok {
+		if s.basket {
+			t.state.reserve.away.Add(1)
+		}
 		s.skipped[i] = ReasonHard
 		return false
 	}
@@ -317,7 +337,7 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 		o = t.instead(o, v, tried)
 	}
 	if s.basket {
-		t.state.reserve.saw(t.state.baskets.Add(1))
+		t.state.baskets.Add(1)
 	}
 	s.tier, s.origin, s.at = t.state, o, i
 	s.skipped[i] = ReasonNone

@@ -95,6 +95,7 @@ type plannedTier struct {
 	state    *tier
 	capacity v1.Capacity
 	adaptive bool      // the tier's limit is found
+	rare     float64   // how many of the visitors with a basket may find it full
 	members  []member  // of weight above 0
 	table    hashTable // only for consistent-hash
 }

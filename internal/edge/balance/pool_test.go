@@ -33,7 +33,7 @@ func TestBoundsOfCapacity(t *testing.T) {
 		{3, 0, 85, 1, 2, 2, 2, 2},
 		{400, 20, 85, 0, 2, 0, 0, 0},
 	} {
-		m := bounds(&v1.Capacity{InFlight: new(c.inFlight), Reserve: c.reserve, SoftMark: &c.soft}, c.part, c.all, math.Inf(1), 0)
+		m := bounds(&v1.Capacity{InFlight: new(c.inFlight), Reserve: c.reserve, SoftMark: &c.soft}, c.part, c.all, math.Inf(1), func(int64) float64 { return 0 })
 		if m.limit != c.limit || m.general != c.general || m.soft != c.mark || m.basket != c.limit {
 			t.Errorf("%+v: got %+v", c, m)
 		}
@@ -218,13 +218,18 @@ func TestAnonymousVisitorsSpillAsAWholeAndStay(t *testing.T) {
 	if s := b.must(t, Visitor{Key: early}); s.Tier() != "home" {
 		t.Error("a visitor that was in the tier was sent on at the soft mark")
 	}
-	b.view.Load().tiers[0].state.inFlight.Store(0)
+	home := b.view.Load().tiers[0].state
+	home.inFlight.Store(80)
 	if s := b.must(t, Visitor{Key: late}); s.Tier() != "next" || s.Reason != ReasonStayed {
 		t.Errorf("%s, %v: a visitor that spilled came back at once", s.Tier(), s.Reason)
 	}
-	b.pass(31 * time.Second)
+	home.inFlight.Store(70)
 	if s := b.must(t, Visitor{Key: late}); s.Tier() != "home" {
-		t.Error("a visitor that spilled never came back")
+		t.Error("a visitor that spilled stayed away although there was room to spare")
+	}
+	home.inFlight.Store(84)
+	if s := b.must(t, Visitor{Key: late}); s.Tier() != "home" {
+		t.Error("a visitor that came back was sent on at once")
 	}
 }
 
@@ -245,13 +250,13 @@ func TestReturnIsATenthOfTheTierASecond(t *testing.T) {
 		t.Fatalf("%d came in before the soft mark", n)
 	}
 	home.inFlight.Store(0)
-	if n := room(); n != 750 {
-		t.Errorf("just after a spill %d came in, want 750", n)
+	if n := room(); n != 800 {
+		t.Errorf("just after a spill %d came in, want 800", n)
 	}
 	home.inFlight.Store(0)
-	b.pass(500 * time.Millisecond)
-	if n := room(); n != 800 {
-		t.Errorf("half a second later %d came in, want 800", n)
+	b.pass(300 * time.Millisecond)
+	if n := room(); n != 830 {
+		t.Errorf("a little later %d came in, want 830", n)
 	}
 	home.inFlight.Store(0)
 	b.pass(time.Hour)

@@ -6,48 +6,47 @@ import (
 	"time"
 )
 
-// reserve follows how many places visitors with a basket need in a tier at once, so that others
-// do not fill what those will want a moment later. Its own atomics are written by Pick, the rest
-// with the pool's lock held.
+// reserve follows what share of a tier visitors with a basket need, so that others do not take the
+// place that one of them will want a moment later. All but away belongs to the pool's lock.
 type reserve struct {
-	most  atomic.Int64  // in flight for visitors with a basket, since the last look
-	away  atomic.Uint64 // visitors whose basket is here and who had to go elsewhere
-	seen  uint64        // of away
-	peak  float64       // of most, slowly forgotten
-	extra float64       // for those who had to go, slowly forgotten
-	at    int64
+	away   atomic.Uint64 // requests of visitors with a basket that found the tier full
+	wanted float64       // places for visitors with a basket, lately
+	last   load          // of the tier, and
+	gone   uint64        // of away, at the last look
+	at     int64
 }
 
-// reserveTime is how long a peak is kept: half of it is forgotten then.
-const reserveTime = 30 * time.Second
+const (
+	// reserveTime is how far back wanted reaches.
+	reserveTime = 5 * time.Second
+	// sentOnRare and refusedRare are how many of the visitors with a basket may find a tier full, where
+	// another tier is after it and where none is.
+	sentOnRare  = 0.01
+	refusedRare = 0.0001
+)
 
-// saw notes that n visitors with a basket are in flight.
-func (r *reserve) saw(n int64) {
-	for m := r.most.Load(); n > m; m = r.most.Load() {
-		if r.most.CompareAndSwap(m, n) {
-			return
-		}
+// look takes into account how many places visitors with a basket have, and what those who found none
+// would have had: as much as the others for each request (Little's law).
+func (r *reserve) look(now, baskets int64, c load) {
+	away := r.away.Load()
+	wanted := float64(baskets)
+	if missed := float64(away - r.gone); missed > 0 {
+		wanted += float64(c.inFlight) * missed / (missed + float64(c.sent-r.last.sent))
 	}
+	keep := math.Exp(-float64(now-r.at) / float64(reserveTime))
+	if r.wanted = keep*r.wanted + (1-keep)*wanted; r.wanted < 0.01 {
+		r.wanted = 0
+	}
+	r.last, r.gone, r.at = c, away, now
 }
 
-// look takes what was seen into account. Now is how many are in flight.
-func (r *reserve) look(now, baskets int64) {
-	half := math.Exp2(-float64(now-r.at) / float64(reserveTime))
-	r.at = now
-	r.peak, r.extra = max(float64(r.most.Swap(baskets)), r.peak*half), r.extra*half
-	if a := r.away.Load(); a != r.seen {
-		r.extra += float64(a - r.seen)
-		r.seen = a
-	}
-	if r.peak+r.extra < 0.5 {
-		r.peak, r.extra = 0, 0
-	}
-}
-
-// wanted is how many places to keep: a quarter more than the peak, since they come by chance.
-func (r *reserve) wanted() float64 {
-	if r.peak == 0 && r.extra == 0 {
+// places is how many of a tier's places to keep: those of trunk reservation. Above the bound of the
+// others only visitors with a basket come, while all leave, so that each further place is taken
+// less often than the one before, by the share that baskets have of the tier (F. P. Kelly, Loss
+// Networks, 1991, section 3.3). A few places do, however large the tier is.
+func (r *reserve) places(limit, rare float64) float64 {
+	if r.wanted == 0 {
 		return 0
 	}
-	return 1.25*r.peak + r.extra + 1
+	return math.Log(rare) / math.Log(min(r.wanted/limit, 0.9))
 }

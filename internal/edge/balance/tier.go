@@ -46,6 +46,7 @@ type marks struct {
 	basket  int64 // for visitors with a basket; more than limit when that is only an estimate
 	general int64 // for the others: limit less the reserve
 	soft    int64 // for new anonymous visitors, as long as another tier has room
+	back    int64 // for those that were sent on a moment ago
 	found   bool  // limit is not what was told
 }
 
@@ -53,7 +54,7 @@ const rampTimeBits = 40
 
 func newTier(name string, c tierCounters) *tier {
 	t := &tier{name: name, counters: c, limiter: newLimiter(), told: told{math.Inf(1), -1}, use: useLimit{size: math.Inf(1)}}
-	t.marks.Store(&marks{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, false})
+	t.marks.Store(&marks{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, false})
 	return t
 }
 
@@ -98,7 +99,9 @@ func (t *plannedTier) view(spec *v1.OriginPoolSpec, zone string, now int64, pani
 // lock is held.
 func (t *plannedTier) mark() {
 	s := t.state
-	m := bounds(&s.capacity, s.part, s.all, s.found(t), s.reserve.wanted())
+	m := bounds(&s.capacity, s.part, s.all, s.found(t), func(limit int64) float64 {
+		return s.reserve.places(float64(limit), t.rare)
+	})
 	if m != *s.marks.Load() {
 		s.marks.Store(&m)
 	}
@@ -117,10 +120,9 @@ func (t *tier) found(p *plannedTier) float64 {
 // bounds turns a capacity into numbers of requests: of what is told for the whole tier, the
 // part of the weight that is well; and what was found for that part already.
 //
-// What was found is where waiting begins, so it is the soft mark; the limit is above it as the
-// limit that is told is above its own soft mark. As it is an estimate, visitors with a basket
+// What was found is where waiting begins, so it is the soft mark; the limit is above it. As it is an estimate, visitors with a basket
 // may go half beyond: others are kept away then, and the estimate follows.
-func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
+func bounds(c *v1.Capacity, part, all int64, found float64, reserve func(limit int64) float64) marks {
 	limit := int64(math.MaxInt64)
 	if told := v1.Value(c.InFlight); told > 0 {
 		limit = int64(told)
@@ -133,17 +135,17 @@ func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
 	}
 	share, basket := v1.Value(c.SoftMark).Fraction(), limit
 	if found < 1e12 {
-		if l := max(1, ceil(found/max(share, 0.1))); l < limit {
+		if l := max(1, ceil(found/foundShare)); l < limit {
 			basket = min(limit, l+(l+1)/2)
 			limit = l
 		}
 	}
 	if limit == math.MaxInt64 {
-		return marks{limit: limit, basket: limit, general: limit, soft: limit}
+		return marks{limit: limit, basket: limit, general: limit, soft: limit, back: limit}
 	}
 	kept := ceil(float64(limit) * c.Reserve.Fraction())
 	if basket == limit {
-		kept = max(kept, min(ceil(reserve), limit/2))
+		kept = max(kept, min(ceil(reserve(limit)), limit/2))
 	}
 	general := limit - kept
 	if general == 0 && c.Reserve < 100 {
@@ -153,8 +155,12 @@ func bounds(c *v1.Capacity, part, all int64, found, reserve float64) marks {
 	if basket > limit {
 		soft = min(general, max(1, int64(found)))
 	}
-	return marks{limit, basket, general, soft, basket > limit}
+	back := max(1, soft-max(1, limit/10))
+	return marks{limit, basket, general, soft, back, basket > limit}
 }
+
+// foundShare is what is found, where waiting begins, as a share of the limit that is made of it.
+const foundShare = 0.85
 
 // ceil rounds up, but not for what binary fractions add to a product such as 400 × 0.2.
 func ceil(f float64) int64 { return int64(math.Ceil(f - 1e-6)) }
@@ -176,11 +182,11 @@ func (t *tier) softBound(m *marks, now int64) int64 {
 }
 
 // spilled starts the slow return: a first visitor was sent on at the soft mark. Until the
-// bound has grown back the tier keeps a tenth free, so that it does not flap. A limit that was
+// bound has grown back the tier keeps a twentieth free, so that it does not flap. A limit that was
 // found needs none of this: it stays while there is any waiting, and grows back as slowly.
 func (t *tier) spilled(m *marks, now int64) {
 	if m.limit != math.MaxInt64 && !m.found && t.ramp.Load() == 0 {
-		t.startRamp(0, max(1, m.soft-max(1, m.limit/10)), now)
+		t.startRamp(0, max(1, m.soft-max(1, m.limit/20)), now)
 	}
 }
 

@@ -42,7 +42,7 @@ func (p *Pool) observe(now, wall int64) bool {
 			s.limiter.step(now, wall, c)
 			s.use.step(now, s.told.use, c)
 		}
-		s.reserve.look(now, s.baskets.Load())
+		s.reserve.look(now, s.baskets.Load(), c)
 		t.mark()
 	}
 	if active || now-p.lastUse < int64(asleepAfter) {

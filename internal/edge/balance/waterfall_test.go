@@ -83,6 +83,19 @@ func utilization(inFlight int64, slots int) (Load, bool) {
 	return Load{-1, -1, float64(inFlight) / float64(slots)}, true
 }
 
+// slowPage takes 300 ms, half of it always.
+func slowPage(r *rand.Rand) float64 {
+	return min(150+150*r.ExpFloat64(), 1200) * float64(ms)
+}
+
+// pagesAndFiles has three files a page, which take next to no time.
+func pagesAndFiles(r *rand.Rand) float64 {
+	if r.IntN(4) > 0 {
+		return .3 * float64(ms)
+	}
+	return slowPage(r)
+}
+
 func even(r *rand.Rand) float64 { return (18 + 4*r.Float64()) * float64(ms) }
 
 // homeAndOverflow: 10 servers of 20 slots and 20 ms are 10,000 requests a second; overflow has twice that.
@@ -181,11 +194,19 @@ func scenes(long bool) []scene {
 		}),
 	}
 	if long {
-		list = append(list, with("stays at 2 for ten minutes", func(s *scene) {
-			s.end = 620 * second
-			s.to = s.end
-			s.rate, s.peak = step(.6, 2, from, s.end+second), 20_000
-		}))
+		slow := func(name string, service func(*rand.Rand) float64, times, pages float64) scene {
+			return with(name, func(s *scene) {
+				s.tiers = []simTier{{"home", 6, 10, ms}, {"overflow", 12, 10, ms}}
+				s.service, s.patience, s.peak = service, 20*second, times*200*pages
+				s.rate = step(.012*pages, .02*pages*times, from, to)
+			})
+		}
+		list = append(list, slow("spike, pages of 300 ms", slowPage, 1.5, 1), slow("spike 2.5, pages of 300 ms", slowPage, 2.5, 1),
+			slow("spike, pages of 300 ms and files", pagesAndFiles, 1.5, 4), with("stays at 2 for ten minutes", func(s *scene) {
+				s.end = 620 * second
+				s.to = s.end
+				s.rate, s.peak = step(.6, 2, from, s.end+second), 20_000
+			}))
 	}
 	return list
 }
@@ -225,6 +246,10 @@ func goalsOf(name string) goals {
 		spike.p99 = 1.4 * 97
 	case "spike, lognormal":
 		spike.p99 = 1.3 * 165
+	case "spike, pages of 300 ms", "spike 2.5, pages of 300 ms":
+		spike.p99, spike.moved = 1.3*870, 2
+	case "spike, pages of 300 ms and files":
+		spike.p99, spike.moved, spike.early = 1.3*690, 2, 5
 	case "spike, a small home":
 		spike.early = 4
 		spike.waste = 5

@@ -85,7 +85,7 @@ type Capacity struct {
 	// InFlight is the number of requests at once; absent means that it is not told.
 	InFlight *int `json:"inFlight,omitempty" schema:"min=1,max=10000000"`
 	// Adaptive finds the number of requests at once from how long answers take and from load reports of the
-	// origins: auto does so in every tier that has another one after it.
+	// origins: auto does so in every tier that has another one after it and no inFlight.
 	Adaptive string `json:"adaptive,omitempty" schema:"enum=auto|on|off,default=auto"`
 	// Reserve is the least share kept for visitors with a basket; where inFlight is told it follows the share
 	// that they have of the tier, up to half.

@@ -185,8 +185,10 @@ func (p *Pool) makePlan(tiers [][]seat) map[*origin]bool {
 			t = newTier(name, p.metrics.tier(p.key, name))
 		}
 		used[name] = t
-		adaptive := st.Capacity.Adaptive != "off" && (i < len(tiers)-1 || st.Capacity.Adaptive == "on")
-		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: adaptive, rare: sentOnRare, members: make([]member, 0, len(seats))}
+		adaptive := st.Capacity.Adaptive == "on" ||
+			st.Capacity.Adaptive != "off" && i < len(tiers)-1 && v1.Value(st.Capacity.InFlight) == 0
+		reported := st.Capacity.Adaptive != "off" && i < len(tiers)-1 || adaptive
+		pt := plannedTier{state: t, capacity: st.Capacity, adaptive: adaptive, reported: reported, rare: sentOnRare, members: make([]member, 0, len(seats))}
 		if i == len(tiers)-1 {
 			pt.rare = refusedRare
 		}

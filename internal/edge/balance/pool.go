@@ -95,6 +95,7 @@ type plannedTier struct {
 	state    *tier
 	capacity v1.Capacity
 	adaptive bool      // the tier's limit is found
+	reported bool      // what origins report bounds it
 	rare     float64   // how many of the visitors with a basket may find it full
 	members  []member  // of weight above 0
 	table    hashTable // only for consistent-hash
@@ -147,7 +148,7 @@ func (p *Pool) look(now int64) *view {
 		t := &p.plan[i]
 		v.tiers[i] = t.view(p.spec, p.where.Zone, now, v.panicked)
 		v.large = v.large || len(t.members) > largeTier || len(v.tiers[i].schedule) > largeSchedule
-		v.remember = v.remember || i < len(p.plan)-1 && (t.adaptive || v1.Value(t.capacity.InFlight) > 0)
+		v.remember = v.remember || i < len(p.plan)-1 && (t.reported || v1.Value(t.capacity.InFlight) > 0)
 		if well := len(v.tiers[i].members) > 0 && !v.panicked; well && t.adaptive && t.state.begun && !t.state.well {
 			t.state.limiter.comeBack()
 			t.mark()

@@ -110,8 +110,11 @@ func (t *plannedTier) mark() {
 // found is the limit that the operator did not tell, +Inf when there is none: from the time of
 // answers and from utilization for what is in flight from here, and what the origins say for all.
 func (t *tier) found(p *plannedTier) float64 {
-	if !p.adaptive {
+	switch {
+	case !p.reported:
 		return math.Inf(1)
+	case !p.adaptive:
+		return t.told.limit
 	}
 	own := min(t.limiter.limit(), t.use.size)
 	return min(own+float64(t.others.Load()), t.told.limit)

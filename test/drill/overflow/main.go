@@ -39,7 +39,7 @@ func main() {
 	flag.IntVar(&s.slots, "slots", 10, "requests that a server works on at once")
 	flag.DurationVar(&s.service, "service", 300*time.Millisecond, "mean time of a page; with it the clusters' pages a second change")
 	flag.Float64Var(&s.pages, "pages", 6.7, "pages that a visitor asks for, on average")
-	flag.StringVar(&s.only, "only", "", "contenders whose names begin with one of these, separated by commas")
+	flag.StringVar(&s.only, "only", "", "contenders whose names begin with one of these, separated by semicolons")
 	flag.StringVar(&s.scenario, "scenario", "", "scenarios whose names hold this")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -94,7 +94,7 @@ func run(ctx context.Context, s settings, out io.Writer) (bool, error) {
 func chosen(s settings, out io.Writer) (ours, peers []contender) {
 	for _, c := range contenders(s.relais) {
 		wanted := s.only == ""
-		for name := range strings.SplitSeq(s.only, ",") {
+		for name := range strings.SplitSeq(s.only, ";") {
 			wanted = wanted || name != "" && strings.HasPrefix(c.name, name)
 		}
 		program, _, _ := strings.Cut(c.name, ",")

@@ -186,13 +186,11 @@ func tooMuchForTwin(in []byte, err error) bool {
 	return len(in) > 4096 && (strings.Contains(err.Error(), "suspiciously long trailer") || strings.Contains(err.Error(), "too much non-data"))
 }
 
-// sameHost says whether an authority is the twin's, which takes escapes out of names (RFC 3986 section 2.4).
+// sameHost says whether an authority is the twin's, which takes escapes out of a name in a target (RFC 3986
+// section 2.4).
 func sameHost(ours []byte, twin string) bool {
-	if !bytes.ContainsRune(ours, '%') {
-		return string(ours) == twin
-	}
 	plain, err := url.PathUnescape(string(ours))
-	return err == nil && plain == twin
+	return string(ours) == twin || err == nil && plain == twin
 }
 
 // TestTheRulesOfTheTwinSeeWhatTheParserSees holds that a rule covers each head that we refuse and the twin

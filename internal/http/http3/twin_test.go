@@ -7,7 +7,6 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
 	"slices"
 	"strings"
@@ -144,64 +143,13 @@ func ours(r *message.Request, body []byte) string {
 	return described(h, body)
 }
 
-// theirQuirks are where we take what the twin refuses, or read what it does not, each for a reason.
-var theirQuirks = []struct {
-	name string
-	is   func(r *message.Request, s shape) bool
-}{
-	{"it compares Host and :authority letter by letter; names of hosts have no case (RFC 3986 section 3.2.2)", func(r *message.Request, _ shape) bool {
-		h := r.Get(message.Host)
-		return h != nil && string(h) != string(r.Authority())
-	}},
-	{"it wants 'trailers' in lower case; codings have no case (RFC 9110 section 10.1.4)", func(r *message.Request, _ shape) bool {
-		v := r.Get(message.TE)
-		return v != nil && string(v) != "trailers"
-	}},
-	{"it wants the target to be a URI of net/url, which wants whole escapes; an origin may read others", func(r *message.Request, _ shape) bool {
-		uri := string(r.Path())
-		if r.HasQuery() {
-			uri += "?" + string(r.Query())
-		}
-		_, err := url.ParseRequestURI(uri)
-		return r.Method != message.CONNECT && err != nil
-	}},
-	{"it refuses trailers with fields that do not belong there; we leave them out (RFC 9110 section 6.5.1)", func(_ *message.Request, s shape) bool {
-		return s.sections > 1
-	}},
-	{"it wants a Base of 0, which may be anything where nothing refers to it (RFC 9204 section 4.5.1.2)", func(_ *message.Request, s shape) bool { return s.base }},
-	{"it takes Trailer out of the head", func(r *message.Request, _ shape) bool { return r.Has(message.Trailer) }},
-}
-
-// stricter are the reasons for which we refuse what the twin may take.
-var stricter = []string{
-	"head_too_long", "target_too_long", "too_many_fields", "method_too_long", // limits, lower here
-	"http3: too many unknown frames", "http3: too many empty DATA frames",
-	"bad_host", "bad_target", "bad_scheme", "field_name_collision", "expectation_failed", // rules for those behind us
-	"bad_connect",          // without a port
-	"bad_pseudo_header",    // it takes a request without :scheme
-	"host_differs",         // it does not look at Host
-	"websocket_refused",    // it knows no WebSocket
-	"unknown_protocol",     // we speak WebSocket alone
-	"bad_content_length",   // it takes a repeated one, and an empty one
-	"connection_field",     // it takes several TE in part
-	"control_byte",         // it takes space around a value
-	"no_host",              // it takes the zone of none
-	"bad_method",           // it takes bytes beyond ASCII
-	errQPACK.Error(),       // it takes integers of more than 62 bits
-	errFrameCut.Error(),    // it reads a stream that ends within a frame's head as whole
-	errFrameTunnel.Error(), // it takes trailers of a CONNECT
-	errMalformed.Error(),   // it takes space around a value in trailers, and more of them
-	errFrameType.Error(),   // it skips CANCEL_PUSH, PUSH_PROMISE and MAX_PUSH_ID
-	message.ErrBodyTooLarge.Error(),
-}
-
 // FuzzRequestAgainstTwin holds that a request is the same to quic-go's HTTP/3, if that takes it, and
 // that it takes what we take, but for what is named above.
 func FuzzRequestAgainstTwin(f *testing.F) {
 	for _, s := range requestStreams() {
 		f.Add([]byte(s))
 	}
-	s := NewServer(ServerConfig{Limits: Limits{HeadBytes: 4096, Fields: 20, TargetBytes: 1000}}, &handler{})
+	s := NewServer(ServerConfig{Limits: twinLimits}, &handler{})
 	w := newTwin(f)
 	f.Fuzz(func(t *testing.T, stream []byte) {
 		x, flt := begin(s, stream, 1<<20)
@@ -215,46 +163,19 @@ func FuzzRequestAgainstTwin(f *testing.F) {
 		read, why := w.ask(t, stream)
 		switch {
 		case err == io.EOF && why == "":
-			if got := ours(&x.req, body); got != read && !excusedTwin(x, stream) {
+			if got := ours(&x.req, body); got != read && !excused(x, stream) {
 				t.Fatalf("we read\n%s\nthe twin\n%s", got, read)
 			}
 		case err == io.EOF:
-			if !excusedTwin(x, stream) {
+			if !excused(x, stream) {
 				t.Fatalf("we read\n%s\nthe twin says %s", ours(&x.req, body), why)
 			}
-		case why == "" && !slices.Contains(stricter, err.Error()):
-			t.Fatalf("we say %v, the twin read\n%s", err, read)
+		case why == "":
+			if r, ok := stricter[err.Error()]; !ok || !r.is(shapeOf(stream)) {
+				t.Fatalf("we say %v, the twin read\n%s", err, read)
+			}
 		}
 	})
-}
-
-func excusedTwin(x *exchange, stream []byte) bool {
-	for _, q := range theirQuirks {
-		if q.is(&x.req, shapeOf(stream)) {
-			return true
-		}
-	}
-	return false
-}
-
-// shape is what of a stream's frames matters to what the twin takes.
-type shape struct {
-	sections int  // HEADERS frames
-	base     bool // one has a Base other than 0
-}
-
-func shapeOf(stream []byte) (s shape) {
-	for {
-		kind, length, n := frameHead(stream)
-		if n == 0 || uint64(len(stream)-n) < length {
-			return s
-		}
-		if p := stream[n : n+int(length)]; kind == frameHeaders {
-			s.sections++
-			s.base = s.base || len(p) > 1 && p[1] != 0
-		}
-		stream = stream[n+int(length):]
-	}
 }
 
 // statusOf reads the status of a field section.

@@ -70,7 +70,7 @@ var stricter = map[string]rule{
 	"expectation_failed": {"RFC 9110 section 10.1.1: unknown expectations may be refused", func(s shape) bool {
 		return len(s.values("expect")) > 1 || !strings.EqualFold(s.value("expect"), "100-continue")
 	}},
-	errQPACK.Error():       {"RFC 9204 section 4.1.1: it takes integers of more than 62 bits", func(s shape) bool { return s.longInteger }},
+	errQPACK.Error():       {"RFC 9204 section 4.5.1.2: it takes a Base below 0", func(s shape) bool { return s.below }},
 	errFrameCut.Error():    {"RFC 9114 section 7.1: it reads a stream that ends within a frame's head as whole", func(s shape) bool { return s.cut }},
 	errFrameTunnel.Error(): {"RFC 9114 section 4.4: it takes trailers of a CONNECT", func(s shape) bool { return (s.sections > 1 || s.cut) && s.value(":method") == "CONNECT" }},
 	errMalformed.Error():   {"RFC 9114 section 4.2: it takes space around a value in trailers, and more of them", func(s shape) bool { return s.sections > 1 || s.cut }},
@@ -99,7 +99,7 @@ type shape struct {
 	cut              bool                // the last frame is not whole
 	misplaced        bool                // there is a frame that does not belong on a request stream
 	base             bool                // a section has a Base other than 0
-	longInteger      bool                // one has an integer of more than 62 bits, perhaps
+	below            bool                // one has a Base below 0
 	spaced           bool                // a value begins or ends with white space
 	underscored      bool                // a name has an underscore
 	head             []qpack.HeaderField // of the first section
@@ -129,13 +129,7 @@ func shapeOf(stream []byte) (s shape) {
 func (s *shape) section(p []byte) {
 	s.sections++
 	s.base = s.base || len(p) > 1 && p[1] != 0
-	run := 0
-	for _, c := range p {
-		if run++; c < 0x80 {
-			run = 0
-		}
-		s.longInteger = s.longInteger || run > 8
-	}
+	s.below = s.below || len(p) > 1 && p[1] == 0x80
 	if s.sections > 1 {
 		return
 	}

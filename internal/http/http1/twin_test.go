@@ -59,7 +59,7 @@ func (s *sight) others(name string, form *regexp.Regexp) bool {
 
 var (
 	emptyLine   = regexp.MustCompile(`\n\r?\n`)
-	goodLine    = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+ [^\\x00-\\x20\\x7f#]+ HTTP/[0-9]\\.[0-9]\r?$")
+	goodLine    = regexp.MustCompile("^[-!#$%&'*+.^_`|~0-9A-Za-z]+ [^\\x00-\\x20\\x7f#]+ HTTP/1\\.[01]\r$")
 	goodStatus  = regexp.MustCompile(`^HTTP/1\.[01] [1-9][0-9][0-9]( [^\x00-\x08\x0a-\x1f\x7f]*)?\r$`)
 	ourVersion  = regexp.MustCompile(`HTTP/1\.[01]\r?$`)
 	oldVersion  = regexp.MustCompile(`^HTTP/1\.0 |HTTP/1\.0\r?$|HTTP/0`)
@@ -97,7 +97,7 @@ func stricter(lim *Limits) map[string]rule {
 		"bare_cr":          {"RFC 9112 section 2.2: a bare CR is invalid, or a space", func(s *sight) bool { return bareCR.MatchString(s.all) }},
 		"control_byte":     {"RFC 9110 section 5.5: values with control bytes; its server looks at them later", func(s *sight) bool { return control.MatchString(s.all) }},
 		"obs_fold":         {"RFC 9112 section 5.2: folded lines are refused, or made one", func(s *sight) bool { return s.any(folded) }},
-		"bad_request_line": {"RFC 9112 section 3: it takes a fragment", func(s *sight) bool { return !goodLine.MatchString(s.first) }},
+		"bad_request_line": {"RFC 9112 section 3: it takes a fragment, and any version behind which a bare LF comes", func(s *sight) bool { return !goodLine.MatchString(s.first) }},
 		"bad_status_line":  {"RFC 9112 section 4: it takes any version and several spaces", func(s *sight) bool { return !goodStatus.MatchString(s.first) }},
 		"bad_target":       {"RFC 9112 section 3.2: it takes targets of other schemes, and none for CONNECT", func(s *sight) bool { return !pathForm.MatchString(s.first) || otherForm.MatchString(s.first) }},
 

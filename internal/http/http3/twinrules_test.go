@@ -74,7 +74,7 @@ var stricter = map[string]rule{
 	errFrameCut.Error():    {"RFC 9114 section 7.1: it reads a stream that ends within a frame's head as whole", func(s shape) bool { return s.cut }},
 	errFrameTunnel.Error(): {"RFC 9114 section 4.4: it takes trailers of a CONNECT", func(s shape) bool { return (s.sections > 1 || s.cut) && s.value(":method") == "CONNECT" }},
 	errMalformed.Error():   {"RFC 9114 section 4.2: it takes space around a value in trailers, and more of them", func(s shape) bool { return s.sections > 1 || s.cut }},
-	errFrameType.Error():   {"RFC 9114 section 7.2: it skips CANCEL_PUSH, PUSH_PROMISE, MAX_PUSH_ID and PRIORITY_UPDATE", func(s shape) bool { return s.misplaced }},
+	errFrameType.Error():   {"RFC 9114 section 7.2: it skips CANCEL_PUSH, PUSH_PROMISE, MAX_PUSH_ID and PRIORITY_UPDATE, and others that are cut", func(s shape) bool { return s.misplaced }},
 }
 
 // excused says whether there is a reason why we take what the twin refuses, or read it in another way.
@@ -111,7 +111,7 @@ func shapeOf(stream []byte) (s shape) {
 		kind, length, n := frameHead(stream)
 		s.frames++
 		if n == 0 || uint64(len(stream)-n) < length {
-			s.cut = true
+			s.cut, s.misplaced = true, s.misplaced || n > 0 && kind != frameData && kind != frameHeaders
 			break
 		}
 		p := stream[n : n+int(length)]

@@ -29,7 +29,7 @@ var looser = []struct {
 			uri += "?" + string(r.Query())
 		}
 		_, err := url.ParseRequestURI(uri)
-		return r.Method != message.CONNECT && err != nil
+		return uri != "" && err != nil // a plain CONNECT has none
 	}},
 	{"it refuses trailers with fields that do not belong there; we leave them out (RFC 9110 section 6.5.1)", func(_ *message.Request, s shape) bool {
 		return s.sections > 1
@@ -74,7 +74,7 @@ var stricter = map[string]rule{
 	errFrameCut.Error():    {"RFC 9114 section 7.1: it reads a stream that ends within a frame's head as whole", func(s shape) bool { return s.cut }},
 	errFrameTunnel.Error(): {"RFC 9114 section 4.4: it takes trailers of a CONNECT", func(s shape) bool { return (s.sections > 1 || s.cut) && s.value(":method") == "CONNECT" }},
 	errMalformed.Error():   {"RFC 9114 section 4.2: it takes space around a value in trailers, and more of them", func(s shape) bool { return s.sections > 1 || s.cut }},
-	errFrameType.Error():   {"RFC 9114 section 7.2: it skips CANCEL_PUSH, PUSH_PROMISE, MAX_PUSH_ID and PRIORITY_UPDATE, and others that are cut", func(s shape) bool { return s.misplaced }},
+	errFrameType.Error():   {"RFC 9114 section 7.2: it skips CANCEL_PUSH, PUSH_PROMISE, MAX_PUSH_ID and PRIORITY_UPDATE, and reads one that is cut as the end", func(s shape) bool { return s.misplaced }},
 }
 
 // excused says whether there is a reason why we take what the twin refuses, or read it in another way.
@@ -110,16 +110,14 @@ func shapeOf(stream []byte) (s shape) {
 	for len(stream) > 0 {
 		kind, length, n := frameHead(stream)
 		s.frames++
+		s.misplaced = s.misplaced || n > 0 && (kind >= 2 && kind <= 9 || kind == frameMaxPushID || kind == framePriorityRequest || kind == framePriorityPush)
 		if n == 0 || uint64(len(stream)-n) < length {
-			s.cut, s.misplaced = true, s.misplaced || n > 0 && kind != frameData && kind != frameHeaders
+			s.cut = true
 			break
 		}
 		p := stream[n : n+int(length)]
-		switch kind {
-		case frameHeaders:
+		if kind == frameHeaders {
 			s.section(p)
-		case frameCancelPush, framePushPromise, frameMaxPushID, framePriorityRequest, framePriorityPush:
-			s.misplaced = true
 		}
 		stream = stream[n+int(length):]
 	}

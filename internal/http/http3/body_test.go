@@ -107,7 +107,7 @@ func TestALargeBodyPassesBothWays(t *testing.T) {
 			}
 		}})
 		c := client(t)
-		c.Timeout = time.Minute
+		c.Timeout = 5 * time.Minute // a busy machine, with the race detector
 		resp, err := c.Get("https://" + addr)
 		if err != nil {
 			t.Fatal(err)

@@ -28,12 +28,14 @@ func FuzzServer(f *testing.F) {
 	f.Add(append(open(3, false, get("/body")), open(3, true, block("sum", "1"))...))
 	f.Add(append(appendPing(nil, [8]byte{}, false), appendGoAway(nil, 0, NoError, "")...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		synctest.Test(t, func(t *testing.T) { serveAny(t, b) })
+		synctest.Test(t, func(t *testing.T) { serveAny(t, b, len(b)+headLen) })
+		synctest.Test(t, func(t *testing.T) { serveAny(t, b, len(b)%23+1) })
 	})
 }
 
-// serveAny runs in a bubble: its limit of time is no matter of how busy the machine is.
-func serveAny(t *testing.T, b []byte) {
+// serveAny gives the server step bytes at a time. It runs in a bubble: its limit of time is no matter of
+// how busy the machine is.
+func serveAny(t *testing.T, b []byte, step int) {
 	most := len(b) / headLen // requests, of a frame each
 	told, asked := make(chan message.Outcome, most), make(chan struct{}, most)
 	s := NewServer(ServerConfig{Streams: 20}, handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
@@ -64,7 +66,13 @@ func serveAny(t *testing.T, b []byte) {
 		said <- all
 	}()
 	_ = near.SetWriteDeadline(time.Now().Add(30 * time.Second))
-	if _, err := near.Write(append(appendSettings([]byte(preface)), b...)); errors.Is(err, os.ErrDeadlineExceeded) {
+	_, err := near.Write(appendSettings([]byte(preface)))
+	for rest := b; len(rest) > 0 && err == nil; {
+		n := min(step, len(rest))
+		_, err = near.Write(rest[:n])
+		rest = rest[n:]
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the server does not read")
 	}
 	_ = near.Close()

@@ -8,7 +8,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 # How long a fuzz target runs: what reads hostile bytes first (HTTP/1, 2 and 3, HPACK, QPACK, the
 # PROXY protocol) for PARSERTIME, in make slow for LONGTIME; others so many times.
 FUZZTIME ?= 20000x
-PARSERTIME ?= 10s
+PARSERTIME ?= 60s
 LONGTIME ?= 30m
 
 .PHONY: help build run test slow check allocs race fuzz fuzz-parsers fuzz-long fuzz-keep e2e conformance testssl acme bench drill-slow drill-overflow drill-chaos generate fmt clean

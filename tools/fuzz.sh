@@ -26,7 +26,7 @@ targets() { # prints FOLDER TARGET
 }
 
 one() { # FOLDER TARGET TIME
-  local log began=$SECONDS verdict=ok
+  local log runs began=$SECONDS verdict=ok
   log=$(mktemp)
   if ! "$GO" test "./$1" -vet=off -run '^$' -fuzz "^$2\$" -fuzztime "$3" -fuzzminimizetime 10x -parallel 1 >"$log" 2>&1; then
     verdict=FAILED
@@ -34,7 +34,8 @@ one() { # FOLDER TARGET TIME
     if [[ $3 != *x ]] && grep -q 'context deadline exceeded' "$log" &&
       ! grep -qE 'Failing input written|failure while testing seed|panic:|DATA RACE' "$log"; then verdict=ok; fi
   fi
-  echo "fuzz $1 $2 $3: $verdict, $(sed -nE 's/.*execs: ([0-9]+).*total: ([0-9]+).*/\1 runs, \2 inputs/p' "$log" | tail -1), $((SECONDS - began)) s"
+  runs=$(sed -nE 's/.*execs: ([0-9]+).*total: ([0-9]+).*/\1 runs, \2 inputs/p' "$log" | tail -1)
+  echo "fuzz $1 $2 $3: $verdict, ${runs:-no runs: what was found before took all the time}, $((SECONDS - began)) s"
   if [ $verdict = FAILED ]; then
     grep -v '^fuzz: elapsed' "$log" || true
     local input

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,8 +42,8 @@ func FuzzDecode(f *testing.F) {
 			err := ours.Decode(block, 1<<30, &c)
 			want, twin := theirs.DecodeFull(block)
 			if (err == nil) != (twin == nil) {
-				if errors.Is(err, ErrSizeUpdate) || moreThanOneUpdate(block) || longInteger(block) {
-					return // the twin takes late updates of an empty table, and counts them and bits differently
+				if excused(block, err, twin) {
+					return
 				}
 				t.Fatalf("we say %v, the twin %v: %x", err, twin, block)
 			}
@@ -61,26 +62,17 @@ func FuzzDecode(f *testing.F) {
 	})
 }
 
-func moreThanOneUpdate(block []byte) bool {
-	n := 0
-	for _, b := range block {
-		if b&0xe0 == 0x20 {
-			n++
-		}
+// excused says where the twins may differ, which is on updates of the table's size. RFC 7541 section 4.2
+// has one or two of them at the begin of a block: the twin takes late ones and more while the table is
+// empty, and no second one while it is not.
+func excused(block []byte, err, twin error) bool {
+	if twin == nil {
+		return errors.Is(err, ErrSizeUpdate) && slices.ContainsFunc(block[1:], isUpdate)
 	}
-	return n > 1
+	return strings.Contains(twin.Error(), "table size update MUST occur at the beginning") && isUpdate(block[0])
 }
 
-func longInteger(block []byte) bool {
-	n, most := 0, 0
-	for _, b := range block {
-		if n++; b < 0x80 {
-			n = 0
-		}
-		most = max(most, n)
-	}
-	return most >= 8
-}
+func isUpdate(b byte) bool { return b&0xe0 == 0x20 }
 
 // FuzzEncode makes blocks of fields out of bytes, with changes of the table size in between, and
 // lets the twin and ourselves decode them.

@@ -128,7 +128,7 @@ func (d *decoder) sizeLine(b []byte) (int, *fault) {
 		return 0, faultChunkSize
 	}
 	end, flt := lineEnd(b, i)
-	if flt != nil || end == 0 && len(b) > maxChunkLine || end > maxChunkLine {
+	if flt != nil || end == 0 && len(b) > maxChunkLine+1 || end > maxChunkLine {
 		return 0, faultChunkExt
 	}
 	if end == 0 {

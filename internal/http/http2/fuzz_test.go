@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/relais-edge/relais/internal/http/hpack"
@@ -27,58 +28,72 @@ func FuzzServer(f *testing.F) {
 	f.Add(append(open(3, false, get("/body")), open(3, true, block("sum", "1"))...))
 	f.Add(append(appendPing(nil, [8]byte{}, false), appendGoAway(nil, 0, NoError, "")...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		told, asked := make(chan message.Outcome, 1000), make(chan struct{}, 1000)
-		s := NewServer(ServerConfig{Streams: 20}, handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
-			asked <- struct{}{}
-			resp := text("hit")
-			switch string(r.Path()) {
-			case "/body":
-				if _, err := readAll(ctx, r.Body); err != nil {
-					resp = &message.Response{Status: 400}
-				}
-			case "/stream", "":
-				p := newPieces("a", "b")
-				close(p.ch)
-				resp = &message.Response{Status: 200, ContentLength: -1, Body: p}
-			}
-			resp.Ender = outcomes(told)
-			return resp
-		}))
-		near, far := net.Pipe()
-		done := make(chan struct{})
-		go func() {
-			s.ServeConn(t.Context(), far, &message.Conn{})
-			close(done)
-		}()
-		said := make(chan []byte)
-		go func() {
-			all, _ := io.ReadAll(near)
-			said <- all
-		}()
-		_ = near.SetWriteDeadline(time.Now().Add(30 * time.Second))
-		if _, err := near.Write(append(appendSettings([]byte(preface)), b...)); errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Error("the server does not read")
-		}
-		_ = near.Close()
-		<-done
-		if len(told) != len(asked) || s.Stats().Panics != 0 {
-			t.Fatalf("%d requests, %d ends, %d panics", len(asked), len(told), s.Stats().Panics)
-		}
-		dec := hpack.NewDecoder(4096)
-		for out := <-said; len(out) > 0; {
-			h, payload, n, _, flt := nextFrame(out, minMaxFrame)
-			if flt != nil {
-				t.Fatalf("the server said %+v: %v", h, flt)
-			}
-			if n == 0 {
-				return // cut off by the end
-			}
-			if h.typ == typeHeaders {
-				if err := dec.Decode(payload, 1<<20, nil); err != nil {
-					t.Fatal(err)
-				}
-			}
-			out = out[n:]
-		}
+		synctest.Test(t, func(t *testing.T) { serveAny(t, b, len(b)+headLen) })
+		synctest.Test(t, func(t *testing.T) { serveAny(t, b, len(b)%23+1) })
 	})
+}
+
+// serveAny gives the server step bytes at a time. It runs in a bubble: its limit of time is no matter of
+// how busy the machine is.
+func serveAny(t *testing.T, b []byte, step int) {
+	most := len(b) / headLen // requests, of a frame each
+	told, asked := make(chan message.Outcome, most), make(chan struct{}, most)
+	s := NewServer(ServerConfig{Streams: 20}, handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
+		asked <- struct{}{}
+		resp := text("hit")
+		switch string(r.Path()) {
+		case "/body":
+			if _, err := readAll(ctx, r.Body); err != nil {
+				resp = &message.Response{Status: 400}
+			}
+		case "/stream", "":
+			p := newPieces("a", "b")
+			close(p.ch)
+			resp = &message.Response{Status: 200, ContentLength: -1, Body: p}
+		}
+		resp.Ender = outcomes(told)
+		return resp
+	}))
+	near, far := net.Pipe()
+	done := make(chan struct{})
+	go func() {
+		s.ServeConn(t.Context(), far, &message.Conn{})
+		close(done)
+	}()
+	said := make(chan []byte)
+	go func() {
+		all, _ := io.ReadAll(near)
+		said <- all
+	}()
+	_ = near.SetWriteDeadline(time.Now().Add(30 * time.Second))
+	_, err := near.Write(appendSettings([]byte(preface)))
+	for rest := b; len(rest) > 0 && err == nil; {
+		n := min(step, len(rest))
+		_, err = near.Write(rest[:n])
+		rest = rest[n:]
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the server does not read")
+	}
+	_ = near.Close()
+	<-done
+	if len(told) != len(asked) || s.Stats().Panics != 0 {
+		t.Fatalf("%d requests, %d ends, %d panics", len(asked), len(told), s.Stats().Panics)
+	}
+	dec := hpack.NewDecoder(4096)
+	for out := <-said; len(out) > 0; {
+		h, payload, n, _, flt := nextFrame(out, minMaxFrame)
+		if flt != nil {
+			t.Fatalf("the server said %+v: %v", h, flt)
+		}
+		if n == 0 {
+			return // cut off by the end
+		}
+		if h.typ == typeHeaders {
+			if err := dec.Decode(payload, 1<<20, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+		out = out[n:]
+	}
 }

@@ -69,6 +69,47 @@ func TestABodyThatDripsIsSlow(t *testing.T) {
 	}
 }
 
+// TestAFrameOfABodyMayComeSlowly: as slowly as a body may, a pause in its middle included.
+func TestAFrameOfABodyMayComeSlowly(t *testing.T) {
+	for name, c := range map[string]struct {
+		piece, count int
+		wait         time.Duration
+		slow         bool
+	}{
+		"the least rate":         {110, 20, time.Second, false},
+		"a byte a second":        {1, 20, time.Second, true},
+		"longer than for a head": {5000, 2, 2900 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ended := io.EOF
+			cfg := paced
+			cfg.HeaderTimeout = 2 * time.Second
+			limited(t, cfg, reader(&ended), func(p *peer, s *Server) {
+				p.hello()
+				p.out = appendSettingsAck(p.out)
+				p.headers(1, false, get("/"))
+				p.out = appendHead(p.out, c.piece*c.count, typeData, flagEndStream, 1)
+				p.send()
+				for range c.count {
+					time.Sleep(c.wait)
+					if s.Stats().Slow > 0 {
+						break
+					}
+					p.out = append(p.out, make([]byte, c.piece)...)
+					p.send()
+				}
+				if c.slow != (s.Stats().Slow == 1) {
+					t.Errorf("%+v", s.Stats())
+				}
+				p.until(typeHeaders)
+			})
+			if c.slow != errors.Is(ended, message.ErrBodySlow) {
+				t.Errorf("the body ended with %v", ended)
+			}
+		})
+	}
+}
+
 func TestAnAnswerThatIsTakenTooSlowlyEnds(t *testing.T) {
 	answer := handlerFunc(func(context.Context, *message.Request) *message.Response {
 		return text(string(make([]byte, 200_000)))

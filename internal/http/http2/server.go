@@ -68,7 +68,7 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 	c.window = initialWindow
 	c.recv.init(s.cfg.ConnWindow)
 	c.born = s.watch.Now()
-	c.since = c.born
+	c.since, c.heard = c.born, c.born
 	s.watch.Add(c)
 	defer s.watch.Remove(c)
 	stop := context.AfterFunc(ctx, func() { reset(nc, c.tcp) })

@@ -75,6 +75,8 @@ type serverConn struct {
 	paid     int64    // and the bytes sent in that time
 	back     [2]int64 // bytes sent for which the client has not opened the connection's window, and streams', again
 	born     int64
+	heard    int64 // when bytes came last
+	inData   bool  // the frame that has not come whole is one of DATA, of which the rest is awaited
 	agreed   bool  // our SETTINGS were acknowledged
 	idleAt   int64 // when the last request ended
 	drain    drainStep
@@ -237,6 +239,9 @@ func (c *serverConn) fill(ctx context.Context) bool {
 	c.full = c.in.w == len(c.in.b)
 	c.mu.Lock()
 	c.waits = false
+	if n > 0 {
+		c.heard = c.s.watch.Now()
+	}
 	return n > 0 || err == nil || errors.Is(err, os.ErrDeadlineExceeded)
 }
 

@@ -38,9 +38,11 @@ func (c *serverConn) frames() (*stream, *fault) {
 			return nil, flt
 		}
 		if n == 0 {
-			c.full = c.full || c.in.r+need > len(c.in.b)
-			return nil, nil
+			parted, flt := c.part(h)
+			c.full = c.full || !parted && c.in.r+need > len(c.in.b)
+			return nil, flt
 		}
+		c.inData = false
 		c.in.r += n
 		s, flt := c.frame(h, payload)
 		if c.open.stream == 0 {
@@ -51,6 +53,31 @@ func (c *serverConn) frames() (*stream, *fault) {
 		}
 	}
 	return nil, nil
+}
+
+// part takes what is there of a DATA frame whose end has not come: a client may need a minute for one.
+// What has not come is a frame of its own, whose head is written over the bytes that were taken.
+func (c *serverConn) part(h frameHead) (bool, *fault) {
+	b := c.in.b[c.in.r:c.in.w]
+	if h.stream == 0 || h.typ != typeData || h.has(flagPadded) || c.open.stream != 0 {
+		return false, nil
+	}
+	if s := c.find(h.stream); s == nil || !s.body.open {
+		return false, nil
+	}
+	if c.inData = true; len(b) == headLen {
+		return false, nil
+	}
+	payload, rest := b[headLen:], h
+	h.length, h.flags = len(payload), h.flags&^flagEndStream
+	rest.length -= h.length
+	if flt := c.onData(h, payload); flt != nil {
+		return true, flt
+	}
+	c.in.r = c.in.w - headLen
+	appendHead(c.in.b[c.in.r:c.in.r], rest.length, rest.typ, rest.flags, rest.stream)
+	c.partly = false // its time begins anew
+	return true, nil
 }
 
 // preface passes over the client's preface (RFC 9113 section 3.4).

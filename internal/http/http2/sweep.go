@@ -1,6 +1,10 @@
 package http2
 
-import "github.com/relais-edge/relais/internal/http/message"
+import (
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
 
 func (c *serverConn) place() *int { return &c.index }
 
@@ -32,10 +36,10 @@ func (c *serverConn) sweep(now int64) {
 		c.doom = c.condemn(AbuseStall)
 	case c.drain == drainAsked && w.Over(now, c.drainAt, drainWait):
 		c.kick()
-	case c.waits && (c.partly || !c.first) && w.Over(now, c.since, cfg.HeaderTimeout):
+	case c.waits && (c.partly || !c.first) && w.Over(now, c.since, c.frameTime()):
 		c.s.slow.Add(1)
 		c.doom = faultSlow
-	case c.waits && !c.agreed && w.Over(now, c.born, cfg.HeaderTimeout):
+	case c.waits && !c.agreed && (w.Over(now, c.heard, cfg.HeaderTimeout) || w.Over(now, c.born, agreeTime)):
 		c.s.slow.Add(1)
 		c.doom = faultNotAgreed
 	case c.waits && c.active == 0 && w.Over(now, max(c.since, c.idleAt), cfg.IdleTimeout):
@@ -48,6 +52,19 @@ func (c *serverConn) sweep(now int64) {
 		c.dismiss()
 	}
 	c.sweepStreams(now)
+}
+
+// agreeTime is how long the acknowledgement of our SETTINGS may take while other bytes come: on a slow line it
+// stands behind a window full of a request's body, 64 KiB at the least rate.
+const agreeTime = 5 * time.Minute
+
+// frameTime is how long nothing may come in the middle of a frame. One of a body leaves it to the body's
+// own limit, which ends the stream only; the connection ends later, when there is no more to come.
+func (c *serverConn) frameTime() time.Duration {
+	if c.inData {
+		return 2 * c.s.cfg.BodyTimeout
+	}
+	return c.s.cfg.HeaderTimeout
 }
 
 // sweepStreams ends what of single requests lasts too long; c.mu is held.

@@ -67,8 +67,8 @@ func (a *acceptor) Accept(peer, local netip.AddrPort, state *tls.ConnectionState
 	return &Service{Std: a.h}, func() { a.open.Add(-1) }
 }
 
-// serve runs a server and returns its address.
-func serve(t testing.TB, a *acceptor) (*Listener, string) {
+// selfSigned is a certificate for the host a.
+func selfSigned(t testing.TB) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -79,7 +79,13 @@ func serve(t testing.TB, a *acceptor) (*Listener, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.set.TLS = TLSConfig(&tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}})
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+}
+
+// serve runs a server and returns its address.
+func serve(t testing.TB, a *acceptor) (*Listener, string) {
+	t.Helper()
+	a.set.TLS = TLSConfig(&tls.Config{Certificates: []tls.Certificate{selfSigned(t)}})
 	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

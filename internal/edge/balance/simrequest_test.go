@@ -1,0 +1,278 @@
+package balance
+
+import (
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// arrive is a request of somebody at an edge. When an edge is gone its visitors come elsewhere.
+func (w *world) arrive(edge int) {
+	gap := w.rng.ExpFloat64() / (w.peak * w.shares[edge]) * 1e9
+	w.q.push(event{w.now + max(1, int64(gap)), evArrive, 0, int32(edge)})
+	if w.rng.Float64()*w.peak > w.rate(w.now-second) {
+		return
+	}
+	at := edge
+	for !w.edges[at].alive {
+		at = (at + 1 + w.rng.IntN(len(w.edges))) % len(w.edges)
+	}
+	e := w.edges[at]
+	var v int32
+	if n := len(e.idle); n > 200 && w.rng.Float64() > 0.15 {
+		i := w.rng.IntN(n)
+		v = e.idle[i]
+		e.idle[i] = e.idle[n-1]
+		e.idle = e.idle[:n-1]
+	} else {
+		v = w.newVisitor(at)
+	}
+	w.visitors[v].edge = at
+	id := w.newRequest()
+	r := &w.requests[id]
+	r.visitor, r.edge, r.first = v, int32(at), w.now
+	r.order = w.visitors[v].buys && w.visitors[v].step == 8
+	w.send(id)
+}
+
+func (w *world) newVisitor(edge int) int32 {
+	w.nextID++
+	v := simVisitor{id: mix(w.nextID), edge: edge, buys: w.rng.Float64() < 0.3}
+	if w.rng.Float64() < 0.1 {
+		v.step = w.rng.IntN(4)
+	}
+	if n := len(w.freeV); n > 0 {
+		i := w.freeV[n-1]
+		w.freeV = w.freeV[:n-1]
+		w.visitors[i] = v
+		return i
+	}
+	w.visitors = append(w.visitors, v)
+	return int32(len(w.visitors) - 1)
+}
+
+func (w *world) newRequest() int32 {
+	if n := len(w.freeR); n > 0 {
+		i := w.freeR[n-1]
+		w.freeR = w.freeR[:n-1]
+		w.requests[i] = simRequest{gen: w.requests[i].gen}
+		return i
+	}
+	w.requests = append(w.requests, simRequest{})
+	return int32(len(w.requests) - 1)
+}
+
+func (v *simVisitor) class() stage.Class {
+	switch {
+	case v.basket != "":
+		return stage.Protected
+	case v.step >= 3:
+		return stage.Known
+	}
+	return stage.Anonymous
+}
+
+// send is a try of a visitor.
+func (w *world) send(id int32) {
+	r := &w.requests[id]
+	v := &w.visitors[r.visitor]
+	for !w.edges[r.edge].alive {
+		r.edge = int32(w.rng.IntN(len(w.edges)))
+	}
+	r.start, r.tries, r.attempts = w.now, r.tries+1, 0
+	r.answered, r.gone = false, false
+	r.tried.reset()
+	if v.class() == stage.Protected {
+		w.baskets++
+	}
+	w.q.push(event{w.now + w.patience, evGiveUp, 0, id})
+	r.refs = 1
+	w.try(id)
+}
+
+func (w *world) try(id int32) {
+	r := &w.requests[id]
+	v := &w.visitors[r.visitor]
+	s, err := w.edges[r.edge].Pick(Visitor{Class: v.class(), Key: v.id, Tier: v.basket, Hash: v.id, Now: w.now}, &r.tried)
+	if err != nil {
+		w.refusedAll++
+		if v.class() == stage.Protected {
+			w.refusedBaskets++
+		}
+		r.answered = true
+		w.ended(id, false, 0)
+		return
+	}
+	if v.basket != "" && s.Tier() != v.basket {
+		w.basketMoved++
+	}
+	r.slot, r.held = s, true
+	r.server, r.epoch = w.byAddress[s.Address()], -1
+	if t := w.now - second; t < w.from && t >= w.warm {
+		w.early++
+		if s.at > 0 {
+			w.spilledEarly++
+		}
+	} else if t >= w.from+3*second && t < w.to && s.at > 0 {
+		w.sentOn++
+		if w.homeFree() {
+			w.wasted++
+		}
+	} else if t >= w.to+5*second {
+		w.after++
+		if s.at > 0 {
+			w.afterOn++
+		}
+	}
+	srv := &w.servers[r.server]
+	r.refs++
+	w.q.push(event{w.now + w.tiers[srv.tier].rtt/2, evAtServer, 0, id})
+}
+
+func (w *world) atServer(id int32) {
+	r := &w.requests[id]
+	s := &w.servers[r.server]
+	if !s.up {
+		w.q.push(event{w.now + w.tiers[s.tier].rtt/2, evRefused, 0, id})
+		return
+	}
+	r.epoch = s.epoch
+	if s.busy < w.tiers[s.tier].slots {
+		w.begin(s, id)
+	} else {
+		s.queue = append(s.queue, id)
+	}
+}
+
+func (w *world) begin(s *simServer, id int32) {
+	s.busy++
+	w.nBusy[s.tier]++
+	if s.tier == 0 && s.slow == 1 {
+		w.nHB++
+	}
+	r := &w.requests[id]
+	r.gen++
+	w.q.push(event{w.now + max(1, int64(w.service(w.rng)*s.slow)), evDone, r.gen, id})
+}
+
+func (w *world) done(id int32) {
+	r := &w.requests[id]
+	s := &w.servers[r.server]
+	r.epoch, r.said = -1, int64(s.busy+len(s.queue)-s.head)
+	s.busy--
+	w.nBusy[s.tier]--
+	if s.tier == 0 && s.slow == 1 {
+		w.nHB--
+	}
+	w.q.push(event{w.now + w.tiers[s.tier].rtt/2, evAnswer, 0, id})
+	if s.head < len(s.queue) {
+		next := s.queue[s.head]
+		if s.head++; s.head > 1024 && s.head*2 > len(s.queue) {
+			s.queue = append(s.queue[:0], s.queue[s.head:]...)
+			s.head = 0
+		}
+		w.begin(s, next)
+	}
+}
+
+func (w *world) release(r *simRequest, o Outcome) {
+	if r.held {
+		r.held = false
+		r.slot.Release(o)
+	}
+}
+
+func (w *world) answer(id int32) {
+	r := &w.requests[id]
+	s := &w.servers[r.server]
+	if r.held {
+		if w.rule != nil {
+			w.rule.answered(int(r.edge), r.slot.tier, r.slot.began, w.now)
+		} else {
+			r.slot.paced(w.now)
+			if w.reports != nil {
+				if l, ok := w.reports(r.said, w.tiers[s.tier].slots); ok {
+					r.slot.Reported(l, w.now)
+				}
+			}
+		}
+	}
+	w.release(r, Succeeded)
+	if !r.gone {
+		r.answered = true
+		w.samples = append(w.samples, reply{r.start - second, w.now - r.start, int8(s.tier), true})
+		w.ended(id, true, s.tier)
+	}
+	w.unref(id)
+}
+
+// refusedBy is a connection that failed: the edge tries elsewhere.
+func (w *world) refusedBy(id int32) {
+	r := &w.requests[id]
+	if r.held {
+		r.tried.add(r.slot.origin)
+	}
+	w.release(r, Failed)
+	if !r.gone {
+		if r.attempts++; r.attempts <= 3 {
+			w.try(id)
+		} else {
+			r.answered = true
+			w.ended(id, false, 0)
+		}
+	}
+	w.unref(id)
+}
+
+// giveUp is the end of a visitor's patience. The server works on.
+func (w *world) giveUp(id int32) {
+	r := &w.requests[id]
+	if !r.answered {
+		r.gone = true
+		w.release(r, Abandoned)
+		w.samples = append(w.samples, reply{r.start - second, w.patience, -1, false})
+		w.ended(id, false, 0)
+	}
+	w.unref(id)
+}
+
+// unref frees a request that no event knows any more.
+func (w *world) unref(id int32) {
+	r := &w.requests[id]
+	if r.refs--; r.refs == 0 && r.visitor < 0 {
+		w.freeR = append(w.freeR, id)
+	}
+}
+
+// ended is what a visitor does after an answer, or without one.
+func (w *world) ended(id int32, ok bool, tier int) {
+	r := &w.requests[id]
+	v := &w.visitors[r.visitor]
+	protected := v.class() == stage.Protected
+	if !ok && protected && r.tries < 3 {
+		again := w.newRequest()
+		r = &w.requests[id] // it may have moved
+		n := &w.requests[again]
+		n.visitor, n.edge, n.first, n.tries, n.order = r.visitor, r.edge, r.first, r.tries, r.order
+		w.q.push(event{w.now + second + w.rng.Int64N(2*second), evAgain, 0, again})
+		r.visitor = -1
+		return
+	}
+	vi := r.visitor
+	if r.order {
+		w.orders++
+		if !ok {
+			w.lost++
+		}
+	} else if !ok && protected {
+		w.refusedBaskets++
+	}
+	r.visitor = -1
+	v.step++
+	switch {
+	case v.step == 6 && v.buys && ok:
+		v.basket = w.tiers[tier].name
+	case v.step >= 9 || v.step >= 6 && !v.buys:
+		w.freeV = append(w.freeV, vi)
+		return
+	}
+	w.edges[v.edge].idle = append(w.edges[v.edge].idle, vi)
+}

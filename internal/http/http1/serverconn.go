@@ -48,7 +48,7 @@ type serverConn struct {
 	raw    syscall.RawConn // of plain
 	peek   syscall.RawConn // of tcp; nil when nothing is to be learned from it
 	peeked int64
-	pace   pace // of the write under way; the sweeper's
+	pace   deadline.Watch // of the write under way; the sweeper's
 
 	x    *exchange
 	wmu  sync.Mutex // of writing, as interim answers may come from another goroutine

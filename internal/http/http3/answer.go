@@ -295,6 +295,7 @@ func (x *exchange) finish(err error) {
 func (x *exchange) tell() {
 	e, o := x.ender, x.outcome
 	x.ender = nil
+	x.c.given.Add(o.Body)
 	if e == nil {
 		return
 	}

@@ -309,7 +309,7 @@ func (c *serverConn) lastLook() bool {
 	c.unkick()
 	c.rg.Set(phaseNone, 0)
 	d := 5 * time.Millisecond
-	if c.s.draining.Load() {
+	if c.s.retiring.Load() {
 		d = 250 * time.Millisecond
 	}
 	_ = c.nc.SetReadDeadline(time.Now().Add(d))

@@ -20,10 +20,14 @@ func patience(limit time.Duration, n, rate, waited int64) time.Duration {
 const maxEarned = 1 << 30
 
 // patience is how long the client may send nothing of the body; c.mu is held. Where both sides
-// talk nobody says who is to go on, so that only the single wait is bounded.
+// talk nobody says who is to go on, so that only the single wait is bounded: as the silence of a
+// tunnel, once the origin has shown with its answer that it talks as well.
 func (b *requestBody) patience() time.Duration {
 	cfg := &b.s.c.s.cfg
-	if b.talks || b.s.answered {
+	switch {
+	case b.talks && b.s.answered:
+		return cfg.TunnelTimeout
+	case b.talks || b.s.answered:
 		return cfg.BodyTimeout
 	}
 	return patience(cfg.BodyTimeout, b.total, cfg.BodyRate, b.waited)

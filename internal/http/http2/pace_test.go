@@ -70,6 +70,46 @@ func TestABodyThatDripsIsSlow(t *testing.T) {
 	}
 }
 
+// A call that only listens says nothing for as long as it lasts, and does not end its side.
+func TestAClientOfGRPCMayBeSilentOnceItIsAnswered(t *testing.T) {
+	for _, kind := range []string{"application/grpc", "text/plain"} {
+		t.Run(kind, func(t *testing.T) {
+			read := make(chan error, 1)
+			var body *pieces
+			h := handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
+				r.Control.MayBlock()
+				go func() {
+					for {
+						if _, err := r.Body.Next(ctx); err != nil {
+							read <- err
+							return
+						}
+					}
+				}()
+				body = newPieces("a message")
+				return &message.Response{Status: 200, ContentLength: -1, Body: body}
+			})
+			limited(t, paced, h, func(p *peer, s *Server) {
+				p.hello()
+				p.headers(1, false, get("/", "content-type", kind))
+				p.out = appendData(p.out, 1, []byte("what do you have?"), false)
+				p.send()
+				p.until(typeData)
+				time.Sleep(10 * paced.BodyTimeout)
+				if cut := s.Stats().Slow > 0; cut != (kind == "text/plain") {
+					t.Errorf("cut: %v", cut)
+				}
+				p.out = appendData(p.out, 1, nil, true)
+				p.send()
+				close(body.ch)
+				if err := <-read; (err == io.EOF) != (kind == "application/grpc") {
+					t.Errorf("the body ended with %v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestAnAnswerThatIsTakenTooSlowlyEnds(t *testing.T) {
 	answer := handlerFunc(func(context.Context, *message.Request) *message.Response {
 		return text(string(make([]byte, 200_000)))

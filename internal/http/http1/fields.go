@@ -2,7 +2,6 @@ package http1
 
 import (
 	"bytes"
-
 	"encoding/binary"
 	"math/bits"
 

@@ -77,7 +77,7 @@ var homes = map[string][]string{
 	"go.yaml.in/yaml":                     {"internal/document"},
 	"github.com/spf13/cobra":              {"cmd/relais"},
 	"modernc.org/sqlite":                  {"demo/shop"},
-	"golang.org/x/sys":                    {"bench", "internal/http/http1", "internal/edge/origin", "internal/edge/l4"},
+	"golang.org/x/sys":                    {"bench", "internal/http/deadline", "internal/edge/origin", "internal/edge/l4"},
 	"golang.org/x/sync/errgroup":          {"cmd/relais", "internal/edge"},
 	"golang.org/x/term":                   {"cmd/relais"},
 	"go.uber.org/goleak":                  {"*"},

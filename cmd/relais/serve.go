@@ -154,11 +154,19 @@ func serveWith(cmd *cobra.Command, f *serveFlags, self string, inherited *handov
 
 // counted says how many sites and services there are.
 func counted(sites, services int) string {
-	s := fmt.Sprintf("%d sites", sites)
+	s := plural(sites, "site")
 	if services > 0 {
-		s += fmt.Sprintf(" and %d services", services)
+		s += " and " + plural(services, "service")
 	}
 	return s
+}
+
+// plural is n with its noun.
+func plural(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprint(n, " ", noun)
 }
 
 // wire makes an edge of the flags.

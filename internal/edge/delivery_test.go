@@ -57,11 +57,6 @@ func TestACompressedAnswerIsStoredAndValidatedAsSuch(t *testing.T) {
 		expect(t, coding+" HEAD", resp, 200, want)
 		resp, _ = b.get("http1", path, "Accept-Encoding: "+coding, `If-None-Match: W/"v1~`+coding+`"`)
 		expect(t, coding+" 304", resp, 304, map[string]string{"ETag": want["ETag"], "Vary": want["Vary"]})
-		resp, part := b.get("http1", path, "Accept-Encoding: "+coding, "Range: bytes=0-9")
-		expect(t, coding+" 206", resp, 206, map[string]string{"Content-Encoding": coding})
-		if part != text[:10] {
-			t.Errorf("%s: the part is not of the stored bytes", coding)
-		}
 		resp, plain := b.get("http1", path)
 		expect(t, coding+" plain", resp, 200, map[string]string{"Content-Encoding": "", "ETag": `"v1"`, "Vary": want["Vary"]})
 		if plain != page1 {
@@ -83,6 +78,75 @@ func TestACompressedAnswerIsStoredAndValidatedAsSuch(t *testing.T) {
 	}
 	if validated.Load() != 3 {
 		t.Errorf("%d validations, want 3", validated.Load())
+	}
+}
+
+// A range of what is compressed at the edge is one of the plain representation, whether that or the
+// compressed one is stored, or nothing.
+func TestRFC9110Section14_2ARangeIsTheSameStoredOrNot(t *testing.T) {
+	tag := `"v1"`
+	b := newBed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.Header().Set("Cache-Control", "max-age=60")
+		w.Header().Set("ETag", tag)
+		http.ServeContent(w, r, "", time.Now().Add(-time.Hour), strings.NewReader(page1))
+	}, siteHead+`
+  compression: {}
+  routes:
+    - match: [{path: {prefix: /cached}}]
+      cache: pages
+      pool: shop
+    - pool: shop
+`+pages+pool)
+	const accept = "Accept-Encoding: gzip, deflate, br, zstd"
+	for name, tt := range map[string]struct {
+		fields []string
+		status int
+		want   string // of the plain page; "" for the whole in a coding
+	}{
+		"from the first byte": {[]string{"Range: bytes=0-9"}, 206, page1[:10]},
+		"a part":              {[]string{"Range: bytes=10-19"}, 206, page1[10:20]},
+		"the end":             {[]string{"Range: bytes=-7"}, 206, page1[len(page1)-7:]},
+		"beyond the end":      {[]string{"Range: bytes=100000-"}, 416, ""},
+		"the strong tag":      {[]string{"Range: bytes=10-19", "If-Range: " + tag}, 206, page1[10:20]},
+		"another strong tag":  {[]string{"Range: bytes=10-19", `If-Range: "v0"`}, 200, page1},
+		"the weak tag":        {[]string{"Range: bytes=10-19", "If-Range: W/" + tag}, 200, ""},
+		"the tag of a coding": {[]string{"Range: bytes=10-19", `If-Range: W/"v1~zstd"`}, 200, ""},
+		"a date":              {[]string{"Range: bytes=10-19", "If-Range: " + time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat)}, 200, ""},
+	} {
+		for _, before := range []string{"nothing", "the compressed one", "the plain one", "the same"} {
+			for _, folder := range []string{"/cached/", "/passed/"} {
+				path := folder + strings.ReplaceAll(name+before, " ", "-")
+				name := name + ", " + before + " is stored, " + folder
+				switch before {
+				case "the compressed one":
+					b.get("http1", path, accept)
+				case "the plain one":
+					b.get("http1", path)
+				case "the same":
+					b.get("http1", path, append(tt.fields, accept)...)
+				}
+				resp, text := b.get("http1", path, append(tt.fields, accept)...)
+				want := map[string]string{"Content-Encoding": "", "ETag": tag}
+				switch {
+				case tt.status == 416:
+					want = map[string]string{"Content-Range": fmt.Sprintf("bytes */%d", len(page1))}
+				case tt.want == "":
+					want = map[string]string{"Content-Encoding": "zstd", "ETag": `W/"v1~zstd"`, "Content-Range": ""}
+				case text != tt.want:
+					t.Errorf("%s: %.20q, not %.20q", name, text, tt.want)
+				}
+				expect(t, name, resp, tt.status, want)
+				if tt.status != 416 && resp.Header.Get("Vary") != "Accept-Encoding" {
+					t.Errorf("%s: Vary is %q", name, resp.Header.Get("Vary"))
+				}
+				if tt.status != 206 {
+					continue
+				}
+				resp, _ = b.get("http1", path, accept) // the range is not in the way of who wants the whole
+				expect(t, name+", then the whole", resp, 200, map[string]string{"Content-Encoding": "zstd"})
+			}
+		}
 	}
 }
 

@@ -159,6 +159,7 @@ func New(cfg Config) (*Edge, error) {
 		closed,                                // after the visitor is known, so that a basket goes on; before all that costs
 		limits,                                // before the firewall, so that a flood does not buy firewall time
 		e.waf,                                 // before the cache, so that nothing an attack asked for is stored
+		encoder.Ranges(),                      // before the cache, so that a range is of the same bytes stored or not
 		e.cache,                               // before anything that costs an origin
 		early,                                 // below the cache: a stored page needs no hint
 		encoder.Own(),                         // what a route responds with comes no further down

@@ -322,3 +322,35 @@ func TestPoolChecksByGRPC(t *testing.T) {
 	ill.Store("12")
 	until(t, "an error of the call is taken for well", func() bool { return b.state(0) == "down" && b.state(1) == "down" })
 }
+
+// A status that no class has is passed on, as other proxies do, and counts as a failure: it is not
+// stored, and what is stored of before takes its place where that may.
+func TestRFC9110Section15AStatusAbove599IsAnError(t *testing.T) {
+	var failing atomic.Bool
+	b := newBed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "max-age=0, stale-if-error=60")
+		if strings.HasPrefix(r.URL.Path, "/new") {
+			w.Header().Set("Cache-Control", "max-age=60")
+		}
+		if failing.Load() {
+			w.WriteHeader(799)
+		}
+		_, _ = io.WriteString(w, "an answer")
+	}, siteHead+`
+  cache: pages
+  routes: [{pool: shop}]
+`+pages+pool)
+	b.get("http1", "/old")
+	failing.Store(true)
+	for _, proto := range []string{"http1", "h2", "h3"} {
+		for range 2 {
+			resp, text := b.get(proto, "/new/"+proto)
+			if resp.StatusCode != 799 || text != "an answer" || strings.Contains(resp.Header.Get("Cache-Status"), "; hit") {
+				t.Errorf("%s: %d %q, %s", proto, resp.StatusCode, text, resp.Header.Get("Cache-Status"))
+			}
+		}
+	}
+	if resp, _ := b.get("http1", "/old"); resp.StatusCode != 200 {
+		t.Errorf("what is stored: %d, %s", resp.StatusCode, resp.Header.Get("Cache-Status"))
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -311,6 +312,40 @@ func TestTheTimeOfASlowClientIsNotTheOrigins(t *testing.T) {
 		resp, _ := b.send("http1", "POST", "/slow", bytes.NewReader(make([]byte, size)))
 		if took := time.Since(begin); resp.StatusCode != 504 || took < 400*time.Millisecond || took > 10*time.Second {
 			t.Errorf("an origin that does not answer %d bytes: %d after %v", size, resp.StatusCode, took)
+		}
+	}
+}
+
+// A client-streaming gRPC call is answered when its client has ended, which may be long after the route's
+// limit for a request, and after all waits of the listener together.
+func TestAClientStreamOfGRPCLastsLongerThanTheLimitsOfARequest(t *testing.T) {
+	origin := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/grpc")
+		w.Header().Set("Trailer", "Grpc-Status")
+		n, err := io.Copy(io.Discard, r.Body)
+		fmt.Fprint(w, r.Proto, " ", n, err)
+		w.Header().Set("Grpc-Status", "0")
+	}))
+	origin.Config.Protocols = new(http.Protocols)
+	origin.Config.Protocols.SetUnencryptedHTTP2(true)
+	origin.Start()
+	t.Cleanup(origin.Close)
+	c := &crew{addresses: []string{origin.Listener.Addr().String()}}
+	b := newBed(t, nil, c.poolOf(`, timeouts: {request: 200ms, try: 100ms}`, `{connection: {protocol: h2c, read: 200ms}, tiers: [{origins: [{address: A0}]}]}`))
+	for _, proto := range []string{"h2c", "h2"} {
+		body := &drip{pieces: 40, piece: []byte("\x00\x00\x00\x00\x05hello")} // two seconds
+		req, _ := http.NewRequestWithContext(t.Context(), "POST", b.base(proto)+"/shop.Cart/Fill", body)
+		req.ContentLength = -1
+		req.Header.Set("Content-Type", "application/grpc")
+		req.Header.Set("TE", "trailers")
+		resp, err := clientOf(t, proto).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || string(got) != "HTTP/2.0 400 <nil>" || resp.Trailer.Get("Grpc-Status") != "0" {
+			t.Errorf("%s: %d %q %v, %v %v", proto, resp.StatusCode, got, err, resp.Header, resp.Trailer)
 		}
 	}
 }

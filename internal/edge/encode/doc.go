@@ -15,6 +15,10 @@
 // W/"tag~zstd" for the origin's "tag" (RFC 9110 section 8.8.3). In If-None-Match and If-Match
 // the origin gets its own tag back, and a 304 names the tag that the client asked with.
 //
+// A range is never one of compressed bytes (Ranges): who asks for one gets it of the plain
+// representation, from the cache or from the origin, and the whole, compressed, where If-Range does not
+// name that representation by a strong tag.
+//
 // Answers of the edge's own are in memory and have no tag. What a route responds with is compressed
 // once for each coding and kept (Own); an error page each time, with the least work, unless it refuses
 // what comes in floods (Page).

@@ -138,6 +138,12 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		}
 		return resp, nil
 	}
+	if resp.Status == 206 {
+		if r.may(resp) {
+			addVary(&resp.Fields) // it is a part of the plain one of several
+		}
+		return resp, nil
+	}
 	if !r.fits(resp) {
 		return resp, nil
 	}
@@ -156,7 +162,15 @@ func (r *rule) fits(resp *message.Response) bool {
 		return false
 	case resp.ContentLength >= 0 && resp.ContentLength < max(r.min, 1):
 		return false
-	case resp.Has(message.ContentRange), encoded(&resp.Fields), resp.Lists(message.CacheControl, "no-transform"):
+	case resp.Has(message.ContentRange):
+		return false
+	}
+	return r.may(resp)
+}
+
+// may says whether the representation that an answer is of, or of a part of, may be compressed.
+func (r *rule) may(resp *message.Response) bool {
+	if encoded(&resp.Fields) || resp.Lists(message.CacheControl, "no-transform") {
 		return false
 	}
 	return r.types.holds(resp.Get(message.ContentType))

@@ -244,6 +244,10 @@ func (c *begun) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// NetConn returns the connection under it, as that of package crypto/tls does: what serves it asks
+// the socket how much of an answer the client has taken.
+func (c *begun) NetConn() net.Conn { return c.Conn }
+
 // CloseWrite closes the sending side, where the connection can.
 func (c *begun) CloseWrite() error { return closeWrite(c.Conn) }
 

@@ -253,6 +253,11 @@ func TestForwardReturnsWhatIsNotAServicesWhole(t *testing.T) {
 		if taken {
 			t.Fatalf("%s: taken", name)
 		}
+		if rest != ours {
+			if u, ok := rest.(interface{ NetConn() net.Conn }); !ok || u.NetConn() != ours {
+				t.Errorf("%s: who serves it cannot see its socket", name)
+			}
+		}
 		_, _ = io.WriteString(client, "more")
 		got := make([]byte, len(tc.send)+4)
 		if _, err := io.ReadFull(rest, got); err != nil || string(got) != tc.send+"more" {

@@ -236,12 +236,15 @@ func (a *Active) retire() {
 	}
 }
 
-// drain ends the TCP connections of a in good order.
+// ebb is how long after the first the last idle connection of HTTP/1 is closed, at most.
+const ebb = 5 * time.Second
+
+// drain ends the TCP connections of a in good order: idle ones of HTTP/1 one after another.
 func (a *Active) drain() {
 	a.ending.Do(func() {
 		a.std.Drain()
 		if a.own != nil {
-			a.own.Drain()
+			a.own.Ebb(min(ebb, v1.Value(a.Spec.Timeouts.Drain).Std()/4))
 			a.own2.Drain()
 		}
 	})

@@ -37,6 +37,9 @@ func (c *replayed) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// NetConn returns the connection under it, as that of package crypto/tls does.
+func (c *replayed) NetConn() net.Conn { return c.Conn }
+
 // CloseWrite closes the sending side, where the connection can.
 func (c *replayed) CloseWrite() error {
 	if h, ok := c.Conn.(interface{ CloseWrite() error }); ok {

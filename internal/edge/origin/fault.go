@@ -21,6 +21,7 @@ var (
 		Code: "proxy_internal_error", Side: stage.SideEdge, Status: 500,
 		Err: errors.New("no origin was chosen for the request"),
 	}
+	errUnasked    = errors.New("the origin answered 304 to a request without If-None-Match or If-Modified-Since")
 	errUnfinished = errors.New("the answer was given up before its end")
 	// errProhibited is wrapped with the address.
 	errProhibited = errors.New("the address is not public; a pool whose connection says public: true must list it in connection.allow")

@@ -230,7 +230,7 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		x.Lap()
 		if err == nil {
 			x.Sent = true
-			return nil
+			return unasked(x, &w.resp)
 		}
 		failed := asError(err)
 		x.Sent = failed.Sent
@@ -252,6 +252,21 @@ func (h *Handler) exchange(ctx context.Context, x *stage.Exchange, e *endpoint, 
 		x.Tries++ // it may have arrived twice
 		want.fresh = true
 	}
+}
+
+// unasked refuses a 304 to a request that had no condition for it (RFC 9110 section 15.4.5): who gets it
+// has nothing that it could mean.
+func unasked(x *stage.Exchange, resp *message.Response) *stage.Error {
+	if resp.Status != 304 || x.Out.Has(message.IfNoneMatch) || x.Out.Has(message.IfModifiedSince) {
+		return nil
+	}
+	if resp.Body != nil {
+		resp.Body.Close(errUnasked)
+		resp.Body = nil
+	}
+	failed := fault("http_protocol_error", 502, errUnasked)
+	failed.Retry = false // it has answered, and another one runs the same program
+	return failed
 }
 
 // earlier is the earlier of two times; zero is none.

@@ -83,6 +83,16 @@ func TestFaultsHaveTheirNames(t *testing.T) {
 			code: "http_protocol_error", status: 502, side: stage.SideOrigin, retry: true, sent: true,
 		},
 		{
+			name: "an unknown transfer coding", do: answeringOnce("HTTP/1.1 200 OK\r\nTransfer-Encoding: ours, chunked\r\n\r\n0\r\n\r\n"),
+			code: "http_protocol_error", status: 502, side: stage.SideOrigin, retry: true, sent: true,
+		},
+		{name: "a status below 100", do: answeringOnce("HTTP/1.1 099 Low\r\n\r\n"), code: "http_protocol_error", status: 502, side: stage.SideOrigin, retry: true, sent: true},
+		{name: "a status above 999", do: answeringOnce("HTTP/1.1 1000 High\r\n\r\n"), code: "http_protocol_error", status: 502, side: stage.SideOrigin, retry: true, sent: true},
+		{
+			name: "304 to a request without a condition", do: answeringOnce("HTTP/1.1 304 Not Modified\r\nETag: \"a\"\r\nConnection: close\r\n\r\n"),
+			code: "http_protocol_error", status: 502, side: stage.SideOrigin, sent: true,
+		},
+		{
 			name: "a head without end", do: answeringOnce("HTTP/1.1 200 OK\r\nA: " + strings.Repeat("a", 100<<10)),
 			code: "http_protocol_error", status: 502, side: stage.SideOrigin, retry: true, sent: true,
 		},

@@ -144,10 +144,14 @@ const (
 // life is what the sweeper knows of an exchange.
 type life struct {
 	mu    sync.Mutex
-	armed bool            // an exchange is under way
-	done  <-chan struct{} // of its context
+	armed bool  // an exchange is under way
+	whose ender // its context
 	why   over
 }
+
+// ender is what the sweeper asks of a context. Done is not among it: a channel costs an allocation
+// where a context is made anew for each request, as HTTP/2's are.
+type ender interface{ Err() error }
 
 func (c *ClientConn) place() *int { return &c.index }
 
@@ -159,12 +163,9 @@ func (c *ClientConn) sweep(now int64) {
 		}
 	}
 	c.life.mu.Lock()
-	done := c.life.done
-	c.life.mu.Unlock()
-	select {
-	case <-done:
-		c.kick(overContext)
-	default:
+	defer c.life.mu.Unlock()
+	if c.life.armed && c.life.why == overNot && c.life.whose.Err() != nil {
+		c.cut(overContext)
 	}
 }
 
@@ -172,18 +173,21 @@ func (c *ClientConn) sweep(now int64) {
 func (c *ClientConn) kick(why over) {
 	c.life.mu.Lock()
 	defer c.life.mu.Unlock()
-	if !c.life.armed || c.life.why != overNot {
-		return
+	if c.life.armed && c.life.why == overNot {
+		c.cut(why)
 	}
+}
+
+// cut is kick where there is something to end; c.life.mu is held.
+func (c *ClientConn) cut(why over) {
 	c.life.why = why
 	_ = c.nc.SetDeadline(past())
 }
 
 // arm begins an exchange for the sweeper.
 func (c *ClientConn) arm(ctx context.Context) {
-	done := ctx.Done()
 	c.life.mu.Lock()
-	c.life.armed, c.life.done, c.life.why = true, done, overNot
+	c.life.armed, c.life.whose, c.life.why = true, ctx, overNot
 	c.life.mu.Unlock()
 }
 
@@ -193,7 +197,7 @@ func (c *ClientConn) disarm() bool {
 	c.wg.Set(phaseNone, 0)
 	c.life.mu.Lock()
 	defer c.life.mu.Unlock()
-	c.life.armed, c.life.done = false, nil
+	c.life.armed, c.life.whose = false, nil
 	return c.life.why == overNot
 }
 

@@ -24,11 +24,14 @@ func (c *serverConn) close() {
 	}
 }
 
-// reset closes nc so that the other side sees an error, and no TLS close_notify.
+// reset closes nc so that the other side sees an error, and no TLS close_notify: in the middle of
+// a record that would be a broken record.
 func reset(nc net.Conn, tcp *net.TCPConn) {
 	if tcp != nil {
 		_ = tcp.SetLinger(0)
 		_ = tcp.Close()
+	} else if u, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		_ = u.NetConn().Close()
 	}
 	_ = nc.Close()
 }

@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math/bits"
 
@@ -176,7 +177,10 @@ func (h *head) coding(v []byte) *fault {
 	}
 	for rest := v; rest != nil; {
 		var item []byte
-		if item, rest = syntax.NextItem(rest); !syntax.IsToken(item) {
+		item, rest = syntax.NextItem(rest)
+		name, _, parameters := bytes.Cut(item, []byte{';'})
+		name = syntax.Trim(name)
+		if !syntax.IsToken(name) || parameters && message.EqualFold(name, "chunked") {
 			return faultCoding
 		}
 	}

@@ -2,61 +2,14 @@ package http1
 
 import "github.com/relais-edge/relais/internal/http/deadline"
 
-// pace is how fast a client takes the piece of an answer that is being written. What the
-// kernel has taken is not what the client has: its buffer may hold minutes of a slow line. So
-// the bytes count that the client has acknowledged.
-type pace struct {
-	at    int64 // of the phase that is watched
-	base  int64 // bytes acknowledged when the watch began
-	last  int64 // when it was looked at last,
-	moved int64 // the time at which that had grown,
-	seen  int64 // and the time of that look
-}
-
-// paceTick is how often the pace of a slow client is looked at, in milliseconds.
-const paceTick = 1000
-
 // lateWrite says whether a write, or a tunnel's silence, has lasted too long. Milliseconds.
 func (c *serverConn) lateWrite(p deadline.Phase, at, now int64) bool {
-	rate := c.s.cfg.WriteRate
-	if p != phaseWrite || rate <= 0 {
+	if p != phaseWrite {
 		return at < now
 	}
-	w := &c.pace
-	timeout := c.s.cfg.WriteTimeout.Milliseconds()
-	if w.at != at {
-		if now-(at-timeout) < min(paceTick, timeout) {
-			return false // most writes end at once
-		}
-		n, ok := c.acknowledged()
-		if !ok {
-			return at < now
-		}
-		*w = pace{at: at, base: n, last: n, moved: now, seen: now}
-		return false
-	}
-	if at >= now || now-w.seen < min(paceTick, timeout) {
-		return false
-	}
-	n, ok := c.acknowledged()
-	if !ok {
-		return true
-	}
-	w.seen = now
-	if n > w.last {
-		w.last, w.moved = n, now
-	}
-	return n-w.base <= rate*(now-at)/1000 || now-w.moved >= timeout
-}
-
-// acknowledged is the number of bytes that the client's side has confirmed; false where that
-// cannot be known.
-func (c *serverConn) acknowledged() (n int64, ok bool) {
-	if c.peek == nil {
-		return 0, false
-	}
-	err := c.peek.Control(func(fd uintptr) { n, ok = bytesAcked(fd) })
-	return n, ok && err == nil
+	cfg := &c.s.cfg
+	pace := deadline.Pace{Limit: cfg.WriteTimeout, Rate: cfg.WriteRate}
+	return c.pace.Late(c.peek, pace, at-cfg.WriteTimeout.Milliseconds(), now)
 }
 
 // Shed ends a connection that is in nobody's way: of some that are idle, the one that has been

@@ -2,6 +2,7 @@ package http1
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -90,3 +92,59 @@ func TestAnAnswerMustBeTakenAtTheLeastRate(t *testing.T) {
 		})
 	}
 }
+
+// A system opens its window in steps (RFC 9293 section 3.8.6.2.2): over loopback some 100 KB at
+// once, which a slow reader needs longer for than the time in which some of an answer must be taken.
+func TestASlowReaderIsNotCutBetweenTwoStepsOfItsWindow(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what a client has acknowledged is known on Linux only")
+	}
+	body := make([]byte, 16<<20)
+	for i := range body {
+		body[i] = byte(i >> 8)
+	}
+	h := handlerFunc(func(context.Context, *message.Request) *message.Response {
+		resp := &message.Response{Status: http.StatusOK}
+		resp.SetBytes(body)
+		return resp
+	})
+	for _, secure := range []bool{false, true} {
+		t.Run("TLS "+strconv.FormatBool(secure), func(t *testing.T) {
+			t.Parallel()
+			cfg := ServerConfig{WriteTimeout: 500 * time.Millisecond, WriteRate: 20_000}
+			s, addr := listen(t, cfg, h)
+			nc := dial(t, addr)
+			if secure {
+				s = NewServer(cfg, h)
+				srv, client := tlsPair(t)
+				nc = client
+				var wg sync.WaitGroup
+				ctx, cancel := context.WithCancel(t.Context())
+				t.Cleanup(func() { cancel(); wg.Wait() })
+				wg.Go(func() { _ = s.Run(ctx) })
+				wg.Go(func() { s.ServeConn(ctx, srv, &message.Conn{TLS: &message.TLS{}}) })
+			}
+			_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+			from := time.Now()
+			slow := readerFunc(func(b []byte) (int, error) {
+				if time.Since(from) < 6*time.Second {
+					time.Sleep(100 * time.Millisecond)
+					b = b[:min(len(b), 4000)]
+				}
+				return nc.Read(b)
+			})
+			resp, err := http.ReadResponse(bufio.NewReader(slow), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(resp.Body)
+			if err != nil || !bytes.Equal(got, body) {
+				t.Errorf("%d bytes of %d, %v; %+v", len(got), len(body), err, s.Stats())
+			}
+		})
+	}
+}
+
+type readerFunc func(b []byte) (int, error)
+
+func (f readerFunc) Read(b []byte) (int, error) { return f(b) }

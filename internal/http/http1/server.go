@@ -21,6 +21,7 @@ type Server struct {
 	gears    sync.Pool   // of *gear
 	retiring atomic.Bool // answers end their connections
 	draining atomic.Bool // idle connections end too
+	ebb      ebb         // they end one after another
 	parking  parking
 
 	requests, refused, panics, aborted, slow, gone, tunnels atomic.Uint64
@@ -102,7 +103,7 @@ func (c *serverConn) run(ctx context.Context) {
 }
 
 // Retire has every answer from now on end its connection. Idle connections stay open for their
-// next request, so that none is on its way while its connection is closed; Drain ends them.
+// next request, so that none is on its way while its connection is closed; Ebb and Drain end them.
 func (s *Server) Retire() { s.retiring.Store(true) }
 
 // Drain closes idle connections now; busy ones end after their answer, which says so.
@@ -147,8 +148,8 @@ func (c *serverConn) sweep(now int64) {
 				c.s.slow.Add(1)
 			}
 		case p != phaseIdle && p != phaseFresh:
-		case c.s.draining.Load():
-			c.rg.Expire(p, at, c.kickRead) // Drain has missed it, as others went meanwhile
+		case c.ebbs(p, at, now): // or Drain has missed it, as others went meanwhile
+			c.rg.Expire(p, at, c.kickRead)
 		case !c.parked.Load():
 			c.quiet(p, at, now)
 		}

@@ -48,7 +48,7 @@ type serverConn struct {
 	raw    syscall.RawConn // of plain
 	peek   syscall.RawConn // of tcp; nil when nothing is to be learned from it
 	peeked int64
-	pace   pace // of the write under way; the sweeper's
+	pace   deadline.Watch // of the write under way; the sweeper's
 
 	x    *exchange
 	wmu  sync.Mutex // of writing, as interim answers may come from another goroutine
@@ -309,7 +309,7 @@ func (c *serverConn) lastLook() bool {
 	c.unkick()
 	c.rg.Set(phaseNone, 0)
 	d := 5 * time.Millisecond
-	if c.s.draining.Load() {
+	if c.s.retiring.Load() {
 		d = 250 * time.Millisecond
 	}
 	_ = c.nc.SetReadDeadline(time.Now().Add(d))

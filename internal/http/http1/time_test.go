@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -278,4 +279,60 @@ func TestClientLimitsOfTime(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Idle connections end one after another, those first that have been silent for longest. A request that
+// comes before is answered, and says that the connection ends.
+func TestIdleConnectionsEbb(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const conns, over = 60, 5 * time.Second
+		s := NewServer(ServerConfig{IdleTimeout: 75 * time.Second}, handlerFunc(echo))
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() { _ = s.Run(ctx) }()
+		defer func() { cancel(); synctest.Wait() }()
+		ask := func(nc net.Conn) string {
+			_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+			b := make([]byte, 1000)
+			n, _ := nc.Read(b)
+			return string(b[:n])
+		}
+		var list []net.Conn
+		for range conns { // one a second: the first has been silent for a minute
+			near, far := net.Pipe()
+			defer near.Close()
+			go s.ServeConn(ctx, far, &message.Conn{})
+			if got := ask(near); !strings.HasPrefix(got, "HTTP/1.1 200") || strings.Contains(got, "close") {
+				t.Fatalf("%q", got)
+			}
+			list = append(list, near)
+			time.Sleep(time.Second)
+		}
+		s.Ebb(over)
+		from := time.Now()
+		var ends [conns]time.Duration
+		var wg sync.WaitGroup
+		for i, nc := range list[:conns-1] {
+			wg.Go(func() { _, ends[i] = rest(nc) })
+		}
+		time.Sleep(over / 2)
+		if got := ask(list[conns-1]); !strings.HasPrefix(got, "HTTP/1.1 200") || !strings.Contains(got, "Connection: close") {
+			t.Errorf("a request before its turn: %q", got)
+		}
+		wg.Wait()
+		if d := time.Since(from); d < over*3/4 || d > over+time.Second || s.Conns() > 1 {
+			t.Errorf("it took %v; %d connections are left", d, s.Conns())
+		}
+		at := map[time.Duration]int{}
+		for _, d := range ends[:conns-1] {
+			at[d.Round(serverTick)]++
+		}
+		for d, n := range at {
+			if n > conns/5 {
+				t.Errorf("%d of %d end at %v", n, conns, d)
+			}
+		}
+		if first, last := ends[0], ends[conns-2]; first >= last {
+			t.Errorf("who was silent for a minute ends after %v, who was for two seconds after %v", first, last)
+		}
+	})
 }

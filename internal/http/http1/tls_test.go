@@ -1,6 +1,7 @@
 package http1
 
 import (
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -12,6 +13,7 @@ import (
 	"math/big"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -134,4 +136,32 @@ func TestSilentTunnelIsClosed(t *testing.T) {
 		}
 		near(t, took, 14*time.Second)
 	})
+}
+
+// hidden is a connection under TLS that says nothing of its socket, and counts what is written.
+type hidden struct {
+	net.Conn
+	written *atomic.Int64
+}
+
+func (h hidden) Write(b []byte) (int, error) {
+	n, err := h.Conn.Write(b)
+	h.written.Add(int64(n))
+	return n, err
+}
+
+// A write that was cut short ends in the middle of a record: an alert would be taken for its rest.
+func TestAConnectionThatIsResetGetsNoAlert(t *testing.T) {
+	known, client := tlsPair(t)
+	var written atomic.Int64
+	srv := tls.Server(hidden{known.NetConn(), &written}, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+	shaken := make(chan error, 1)
+	go func() { shaken <- client.Handshake() }()
+	if err := cmp.Or(srv.Handshake(), <-shaken); err != nil {
+		t.Fatal(err)
+	}
+	before := written.Load()
+	if reset(srv, nil); written.Load() != before {
+		t.Error("something was written")
+	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/relais-edge/relais/internal/http/hpack"
+	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -92,4 +93,86 @@ func TestHitsAllocateNothing(t *testing.T) {
 	if e.n != int(id/2) {
 		t.Errorf("%d of %d Enders were told", e.n, id/2)
 	}
+}
+
+// fixed answers each request on its connections with the same bytes.
+func fixed(t *testing.T, answer []byte) (addr string) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		nc, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		defer func() { _ = nc.Close() }()
+		b := make([]byte, 4096)
+		for {
+			if _, err := nc.Read(b); err != nil {
+				return
+			}
+			_, _ = nc.Write(answer)
+		}
+	}()
+	t.Cleanup(func() { _ = ln.Close(); <-over })
+	return ln.Addr().String()
+}
+
+// releases takes connections that are free again.
+type releases chan bool
+
+func (r releases) Release(_ *http1.ClientConn, reusable bool) { r <- reusable }
+
+// A request that goes on to an origin by HTTP/1: nobody there waits for the end of its context with a
+// channel, which would be made anew for each.
+func TestProxiedRequestsAllocateNothing(t *testing.T) {
+	body := make([]byte, 1000)
+	nc, err := net.Dial("tcp", fixed(t, append([]byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 1000\r\n\r\n"), body...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	free := make(releases, 1)
+	origin := http1.NewClient(http1.ClientConfig{}).NewConn(nc, free)
+	defer func() { _ = origin.Close() }()
+	var out message.Request
+	resp := new(message.Response)
+	free <- true
+	s := NewServer(ServerConfig{}, handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
+		r.Control.MayBlock()
+		<-free
+		out.CopyFrom(r)
+		if err := origin.RoundTrip(ctx, &out, resp, http1.Try{}); err != nil {
+			t.Error(err)
+			return text(err.Error())
+		}
+		return resp
+	}))
+	far := &script{reads: make(chan []byte), done: make(chan struct{}, 1)}
+	over := make(chan struct{})
+	go func() {
+		s.ServeConn(context.Background(), far, &message.Conn{})
+		close(over)
+	}()
+	far.reads <- appendSettings([]byte(preface))
+	req := block(":method", "GET", ":scheme", "http", ":authority", "example.com", ":path", "/a", "user-agent", "a browser")
+	id, frames := uint32(1), []byte(nil)
+	once := func() {
+		frames = appendWindowUpdate(frames[:0], 0, 1000)
+		at := len(frames)
+		frames = endHeaders(append(beginHeaders(frames), req...), at, id, true, minMaxFrame)
+		id += 2
+		far.reads <- frames
+		<-far.done
+	}
+	for range 50 {
+		once()
+	}
+	if n := testing.AllocsPerRun(200, once); n > 0.1 {
+		t.Errorf("%v allocations", n)
+	}
+	close(far.reads)
+	<-over
 }

@@ -20,25 +20,39 @@ func patience(limit time.Duration, n, rate, waited int64) time.Duration {
 const maxEarned = 1 << 30
 
 // patience is how long the client may send nothing of the body; c.mu is held. Where both sides
-// talk nobody says who is to go on, so that only the single wait is bounded.
+// talk nobody says who is to go on, so that only the single wait is bounded: as the silence of a
+// tunnel, once the origin has shown with its answer that it talks as well.
 func (b *requestBody) patience() time.Duration {
 	cfg := &b.s.c.s.cfg
-	if b.talks || b.s.answered {
+	switch {
+	case b.talks && b.s.answered:
+		return cfg.TunnelTimeout
+	case b.talks || b.s.answered:
 		return cfg.BodyTimeout
 	}
 	return patience(cfg.BodyTimeout, b.total, cfg.BodyRate, b.waited)
 }
 
 // patience is how long the window of an answer may stay closed; c.mu is held.
-func (s *stream) patience() time.Duration {
-	cfg := &s.c.s.cfg
-	return patience(cfg.WriteTimeout, s.outcome.Body, cfg.WriteRate, s.waited)
-}
+func (s *stream) patience() time.Duration { return s.c.s.cfg.windowPatience(s.outcome.Body, s.waited) }
 
 // patience is how long the connection's window may stay closed while answers wait; c.mu is held.
-func (c *serverConn) patience() time.Duration {
-	cfg := &c.s.cfg
-	return patience(cfg.WriteTimeout, c.paid, cfg.WriteRate, c.waited)
+func (c *serverConn) patience() time.Duration { return c.s.cfg.windowPatience(c.paid, c.waited) }
+
+// windowPatience is patience for a window that let n bytes through. A client may open it again only
+// when it has read half of it, which is no more than half of those.
+func (cfg *ServerConfig) windowPatience(n, waited int64) time.Duration {
+	if cfg.WriteRate <= 0 {
+		return cfg.WriteTimeout
+	}
+	earned := time.Duration(min(n/cfg.WriteRate, maxEarned)) * time.Second
+	left := cfg.WriteTimeout + earned - time.Duration(waited)*time.Millisecond
+	return max(0, min(left, cfg.pace().Silence(n/2)))
+}
+
+// pace is the least speed at which answers are taken.
+func (cfg *ServerConfig) pace() deadline.Pace {
+	return deadline.Pace{Limit: cfg.WriteTimeout, Rate: cfg.WriteRate}
 }
 
 // ended adds the wait that began at since, which is 0 where there was none, to sum, and ends it.

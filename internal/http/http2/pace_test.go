@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -110,6 +111,46 @@ func TestAFrameOfABodyMayComeSlowly(t *testing.T) {
 	}
 }
 
+// A call that only listens says nothing for as long as it lasts, and does not end its side.
+func TestAClientOfGRPCMayBeSilentOnceItIsAnswered(t *testing.T) {
+	for _, kind := range []string{"application/grpc", "text/plain"} {
+		t.Run(kind, func(t *testing.T) {
+			read := make(chan error, 1)
+			var body *pieces
+			h := handlerFunc(func(ctx context.Context, r *message.Request) *message.Response {
+				r.Control.MayBlock()
+				go func() {
+					for {
+						if _, err := r.Body.Next(ctx); err != nil {
+							read <- err
+							return
+						}
+					}
+				}()
+				body = newPieces("a message")
+				return &message.Response{Status: 200, ContentLength: -1, Body: body}
+			})
+			limited(t, paced, h, func(p *peer, s *Server) {
+				p.hello()
+				p.headers(1, false, get("/", "content-type", kind))
+				p.out = appendData(p.out, 1, []byte("what do you have?"), false)
+				p.send()
+				p.until(typeData)
+				time.Sleep(10 * paced.BodyTimeout)
+				if cut := s.Stats().Slow > 0; cut != (kind == "text/plain") {
+					t.Errorf("cut: %v", cut)
+				}
+				p.out = appendData(p.out, 1, nil, true)
+				p.send()
+				close(body.ch)
+				if err := <-read; (err == io.EOF) != (kind == "application/grpc") {
+					t.Errorf("the body ended with %v", err)
+				}
+			})
+		})
+	}
+}
+
 func TestAnAnswerThatIsTakenTooSlowlyEnds(t *testing.T) {
 	answer := handlerFunc(func(context.Context, *message.Request) *message.Response {
 		return text(string(make([]byte, 200_000)))
@@ -145,6 +186,72 @@ func TestAnAnswerThatIsTakenTooSlowlyEnds(t *testing.T) {
 					t.Errorf("after %v: %+v", time.Since(start), s.Stats())
 				}
 			})
+		})
+	}
+}
+
+// Many clients open a window again only when they have read half of it. At 125 bytes a second that takes
+// longer than WriteTimeout, and who reads nothing looks the same until then.
+func TestAWindowMayStayClosedAsLongAsHalfOfItIsBeingRead(t *testing.T) {
+	answer := handlerFunc(func(context.Context, *message.Request) *message.Response {
+		return text(string(make([]byte, 200_000)))
+	})
+	for name, reads := range map[string]bool{"it reads": true, "it reads nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			limited(t, paced, answer, func(p *peer, s *Server) {
+				p.hello(setting{settingInitialWindow, 2000})
+				p.headers(1, true, get("/"))
+				p.send()
+				start := time.Now()
+				for time.Since(start) < 5*time.Minute && s.Stats().Slow == 0 {
+					time.Sleep(8 * time.Second)
+					if reads {
+						p.out = appendWindowUpdate(p.out, 1, 1000)
+						p.send()
+					}
+				}
+				if d := time.Since(start); reads != (s.Stats().Slow == 0) || !reads && d > 20*time.Second {
+					t.Errorf("after %v: %+v", d, s.Stats())
+				}
+			})
+		})
+	}
+}
+
+// As http1.TestASlowReaderIsNotCutBetweenTwoStepsOfItsWindow: the windows of HTTP/2 are open, that of
+// TCP is not.
+func TestASlowReaderIsNotCutBetweenTwoStepsOfItsTCPWindow(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("what a client has acknowledged is known on Linux only")
+	}
+	for name, reads := range map[string]bool{"it reads": true, "it reads nothing": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s, addr := serve(t, ServerConfig{WriteTimeout: 500 * time.Millisecond, WriteRate: 30_000}, handlerFunc(func(context.Context, *message.Request) *message.Response {
+				return text(string(make([]byte, 32<<20)))
+			}), nil)
+			nc, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = nc.Close() }()
+			p := newPeer(t, nc, setting{settingInitialWindow, maxWindow})
+			p.out = appendWindowUpdate(p.out, 0, maxWindow-initialWindow)
+			p.headers(1, true, get("/"))
+			p.send()
+			buf := make([]byte, 6000)
+			for i := range 80 {
+				if time.Sleep(100 * time.Millisecond); reads {
+					if _, err := io.ReadFull(nc, buf); err != nil {
+						t.Fatalf("after %d pieces: %v; %+v", i, err, s.Stats())
+					}
+				} else if s.Stats().Slow > 0 {
+					return
+				}
+			}
+			if !reads {
+				t.Error("it is not shed")
+			}
 		})
 	}
 }

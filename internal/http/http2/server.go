@@ -65,6 +65,9 @@ func (s *Server) ServeConn(ctx context.Context, nc net.Conn, facts *message.Conn
 		dec: hpack.NewDecoder(hpack.DefaultTableSize), enc: hpack.NewEncoder(hpack.DefaultTableSize, true),
 		room: make(chan struct{}, 1), over: make(chan struct{}),
 	}
+	if c.tcp != nil {
+		c.peek, _ = c.tcp.SyscallConn()
+	}
 	c.window = initialWindow
 	c.recv.init(s.cfg.ConnWindow)
 	c.born = s.watch.Now()
@@ -107,11 +110,14 @@ func (s *Server) Stats() Stats {
 	return st
 }
 
-// reset closes nc so that the other side sees an error, and no TLS close_notify.
+// reset closes nc so that the other side sees an error, and no TLS close_notify: in the middle of
+// a record that would be a broken record.
 func reset(nc net.Conn, tcp *net.TCPConn) {
 	if tcp != nil {
 		_ = tcp.SetLinger(0)
 		_ = tcp.Close()
+	} else if u, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		_ = u.NetConn().Close()
 	}
 	_ = nc.Close()
 }

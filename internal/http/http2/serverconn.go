@@ -7,8 +7,10 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"syscall"
 	"time"
 
+	"github.com/relais-edge/relais/internal/http/deadline"
 	"github.com/relais-edge/relais/internal/http/hpack"
 	"github.com/relais-edge/relais/internal/http/message"
 )
@@ -22,7 +24,9 @@ import (
 type serverConn struct {
 	s     *Server
 	nc    net.Conn
-	tcp   *net.TCPConn // under nc; nil when there is none
+	tcp   *net.TCPConn    // under nc; nil when there is none
+	peek  syscall.RawConn // of tcp; nil when nothing is to be learned from it
+	pace  deadline.Watch  // of the write under way; the sweeper's
 	facts *message.Conn
 	index int
 

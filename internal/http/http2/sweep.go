@@ -16,7 +16,7 @@ func (c *serverConn) sweep(now int64) {
 	if c.dead != nil {
 		return
 	}
-	if w.Over(now, c.wrote, cfg.WriteTimeout) || c.closing && c.linger != 0 && w.Over(now, c.linger, 4*lingerTime) {
+	if c.wrote != 0 && c.pace.Late(c.peek, cfg.pace(), c.wrote+serverTick.Milliseconds(), now) || c.closing && c.linger != 0 && w.Over(now, c.linger, 4*lingerTime) {
 		if !c.closing {
 			c.s.slow.Add(1)
 		}

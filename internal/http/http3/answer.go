@@ -182,14 +182,14 @@ func (x *exchange) put(b []byte) error {
 	w, cfg, p := &x.c.s.watch, &x.c.s.cfg, &x.taken
 	for {
 		from := w.Now()
-		x.writeBy.Store(w.Limit(p.patience(cfg.WriteTimeout, cfg.WriteRate)))
+		x.writeBy.Store(w.Limit(p.answerPatience(cfg.WriteTimeout, cfg.WriteRate)))
 		n, err := x.str.Write(b)
 		over := x.writeBy.Swap(0) < 0
 		p.bytes, p.waited = p.bytes+int64(n), p.waited+w.Now()-from
 		if !over || err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return err
 		}
-		if err != nil && (n == 0 || p.patience(cfg.WriteTimeout, cfg.WriteRate) == 0) {
+		if err != nil && (n == 0 || p.answerPatience(cfg.WriteTimeout, cfg.WriteRate) == 0) {
 			x.c.s.slow.Add(1)
 			return err
 		}
@@ -295,6 +295,7 @@ func (x *exchange) finish(err error) {
 func (x *exchange) tell() {
 	e, o := x.ender, x.outcome
 	x.ender = nil
+	x.c.given.Add(o.Body)
 	if e == nil {
 		return
 	}

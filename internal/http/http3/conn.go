@@ -28,6 +28,7 @@ type serverConn struct {
 	resets  atomic.Int64
 	updates atomic.Int32 // len(early updates)
 	killed  atomic.Bool
+	given   atomic.Int64 // bytes of bodies of answers
 
 	work sync.WaitGroup // goroutines that serve it
 
@@ -39,6 +40,17 @@ type serverConn struct {
 	leaving leaving
 	since   int64 // when leaving became what it is
 	linger  int64 // milliseconds without requests after which one that left ends
+	hearing
+}
+
+// hearing is what the sweeper knows of a client between its requests: an answer that has left may
+// still be under way to it, or wait in its buffers to be read. Its acknowledgements tell the one, the
+// room that it makes for more, or its pings, the other.
+type hearing struct {
+	packets uint64 // that had come when it was looked at last,
+	looked  int64  // the time of that look,
+	after   int64  // the request after which it was,
+	last    int64  // and the time of the look that found more packets than the one before
 }
 
 // leaving is how far the end in good order is.
@@ -316,7 +328,7 @@ func (c *serverConn) sweep(now int64) {
 	}
 	quiet := c.quiet()
 	switch {
-	case c.leaving == staying && quiet && now-c.used.Load() > c.s.cfg.IdleTimeout.Milliseconds():
+	case c.leaving == staying && quiet && c.idle(now):
 		c.leaving, c.since = asked, now
 		c.sendGoAway(lastRequestID)
 	case c.leaving == asked && now-c.since >= goAwayGrace.Milliseconds():
@@ -326,6 +338,31 @@ func (c *serverConn) sweep(now int64) {
 		go func() { _ = c.qc.CloseWithError(codeNone, "") }() // it waits for the last packet to leave
 	}
 }
+
+// idle says whether nothing has been heard of a quiet client for too long. What is heard counts for
+// as long as who reads at the least rate may need for all that was sent, and not longer than silence
+// may last in a tunnel: pings alone keep no connection. C.mu is held.
+func (c *serverConn) idle(now int64) bool {
+	cfg, h, used := &c.s.cfg, &c.hearing, c.used.Load()
+	limit := cfg.IdleTimeout.Milliseconds()
+	switch {
+	case h.after != used:
+		*h = hearing{packets: c.qc.ConnectionStats().PacketsReceived, looked: now, after: used, last: used}
+	case now-h.looked >= limit/hearings:
+		h.looked = now
+		if n := c.qc.ConnectionStats().PacketsReceived; n != h.packets {
+			h.packets, h.last = n, now
+		}
+	}
+	owed := cfg.TunnelTimeout.Milliseconds()
+	if cfg.WriteRate > 0 {
+		owed = min(owed, c.given.Load()*1000/cfg.WriteRate)
+	}
+	return now-min(h.last, used+owed) > limit
+}
+
+// hearings is how often in an idle timeout a quiet client is listened to.
+const hearings = 16
 
 // quiet says whether no request is under way; c.mu is held.
 func (c *serverConn) quiet() bool { return len(c.active) == 0 && !c.busy.Load() }

@@ -25,6 +25,17 @@ func (p *pace) patience(limit time.Duration, rate int64) time.Duration {
 	return max(0, min(left, limit))
 }
 
+// answerPatience is patience for an answer, of which so many bytes have left. A client may open its
+// windows again only when it has read half of what they held, which is no more than half of those.
+func (p *pace) answerPatience(limit time.Duration, rate int64) time.Duration {
+	if rate <= 0 {
+		return limit
+	}
+	earned := time.Duration(min(p.bytes/rate, maxEarned)) * time.Second
+	left := limit + earned - time.Duration(p.waited)*time.Millisecond
+	return max(0, min(left, deadline.Pace{Limit: limit, Rate: rate}.Silence(p.bytes/2)))
+}
+
 // shedLinger is between GOAWAY and the end of a connection that is shed.
 const shedLinger = 2 * tick
 

@@ -36,6 +36,27 @@ func TestPatience(t *testing.T) {
 	}
 }
 
+// A client may open its windows again only when it has read half of what they held.
+func TestPatienceForAnAnswer(t *testing.T) {
+	const limit = 30 * time.Second
+	for _, tt := range []struct {
+		name string
+		p    pace
+		rate int64
+		want time.Duration
+	}{
+		{"nothing was taken yet", pace{}, 240, limit},
+		{"no rate", pace{bytes: 1 << 30}, 0, limit},
+		{"half of a window of 48,000 bytes lasts 100 s", pace{bytes: 48_000}, 240, 100 * time.Second},
+		{"of a large window no longer than this", pace{bytes: 1 << 40}, 240, deadline.MostSilence * limit},
+		{"what was waited for is used up", pace{bytes: 48_000, waited: 220_000}, 240, 10 * time.Second},
+	} {
+		if got := tt.p.answerPatience(limit, tt.rate); got != tt.want {
+			t.Errorf("%s: %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}
+
 // trickleIn sends a byte of a body each pause until the answer comes.
 func trickleIn(str *quic.Stream, pause time.Duration) string {
 	done := make(chan string, 1)

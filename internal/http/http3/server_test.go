@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/quic-go/quic-go"
+
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -130,6 +132,42 @@ func TestAClientThatDoesNotReadIsGivenUp(t *testing.T) {
 	}
 	if got := r.ask(headers(get()...)[:0]); got != "stream 0x10d" {
 		t.Errorf("the connection goes on: %q", got)
+	}
+}
+
+// The answer leaves at once, and waits at the client, which reads it for longer than the connection may be
+// idle. What is heard of it meanwhile are pings.
+func TestWhoStillReadsIsNotIdle(t *testing.T) {
+	body := strings.Repeat("0123456789", 6000)
+	for _, tt := range []struct {
+		name   string
+		rate   int64
+		lasted bool
+	}{
+		{"faster than the least rate", 10_000, true},
+		{"no rate", 0, true},
+		{"pings keep no connection", 10_000_000, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := ServerConfig{IdleTimeout: 500 * time.Millisecond, WriteRate: tt.rate}
+			_, addr := own(t, cfg, &handler{serve: func(context.Context, *message.Request) *message.Response { return text(200, body) }})
+			r := dialRaw(t, addr, settings, func(c *quic.Config) { c.KeepAlivePeriod = 50 * time.Millisecond })
+			str := r.open(headers(get()...))
+			_ = str.Close()
+			n, err := takeSlowly(str, 2000, 100*time.Millisecond)
+			if lasted := err == io.EOF && n > len(body); lasted != tt.lasted {
+				t.Errorf("%d bytes, %v", n, err)
+			}
+			if tt.rate != 10_000 {
+				return
+			}
+			select {
+			case <-r.qc.Context().Done():
+			case <-time.After(20 * time.Second):
+				t.Error("it is never idle")
+			}
+		})
 	}
 }
 

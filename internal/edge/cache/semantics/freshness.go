@@ -318,5 +318,8 @@ func understood(status int) bool {
 	return false
 }
 
-// ErrorStatus says whether the status is an error in the sense of RFC 5861 section 4.
-func ErrorStatus(status int) bool { return status == 500 || status >= 502 && status <= 504 }
+// ErrorStatus says whether the status is an error in the sense of RFC 5861 section 4. One above 599 is
+// invalid and counts as 500 (RFC 9110 section 15).
+func ErrorStatus(status int) bool {
+	return status == 500 || status >= 502 && status <= 504 || status > 599
+}

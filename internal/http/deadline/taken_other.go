@@ -1,0 +1,7 @@
+//go:build !linux
+
+package deadline
+
+import "syscall"
+
+func takenBy(syscall.RawConn) (taken, bool) { return taken{}, false }

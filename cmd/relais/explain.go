@@ -71,6 +71,9 @@ func explainRest(w io.Writer, e record.Explanation) {
 	if e.Spill != "" {
 		fmt.Fprintf(w, "spill: %s (%s)\n", e.Spill, spillWords(e.Spill))
 	}
+	if e.Full != "" {
+		fmt.Fprintf(w, "no tier had room: %s (%s)\n", e.Full, fullWords(e.Full))
+	}
 	for _, l := range [][2]string{{"code", e.Code}, {"side", e.Side}, {"cause", e.Cause}, {"abort", e.Abort}} {
 		if l[1] != "" {
 			fmt.Fprintf(w, "%s: %s\n", l[0], l[1])
@@ -98,6 +101,21 @@ func spillWords(code string) string {
 		return "the visitor was sent here lately, and stays for a while"
 	case "sticky":
 		return "the visitor's basket is in this tier"
+	}
+	return "not known to this version"
+}
+
+// fullWords says what became of a request for which no tier had room.
+func fullWords(code string) string {
+	switch code {
+	case "waited":
+		return "the visitor has a basket, so it waited for the next place that came free"
+	case "stale":
+		return "a stored answer stood in, as its cache policy or the answer itself allows"
+	case "room":
+		return "the waiting room answered"
+	case "page":
+		return "nothing stored stood in, so the visitor got a page that says when to come back"
 	}
 	return "not known to this version"
 }

@@ -61,7 +61,7 @@ type Stage struct {
 	copies  sync.Pool // of *copied, for hedging
 	bodies  bodyMemory
 	full    [fullErrors]*stage.Error // by seconds
-	stirred chan *Pool    // begin to be watched
+	stirred chan *Pool               // begin to be watched
 
 	mu    sync.Mutex
 	pools map[bundle.Key]*Pool

@@ -179,7 +179,7 @@ func drill(t *testing.T, s scene) *world {
 }
 
 func TestDrillSpike(t *testing.T) {
-	s := drillScene("spike: half as many again for home")
+	s := drillScene("spike: twice the rate")
 	s.spikeTo(2)
 	if w := drill(t, s); w.sentOn == 0 {
 		t.Error("nothing went to the overflow: the test proves nothing")

@@ -33,8 +33,8 @@ type tier struct {
 	baskets  atomic.Int64  // of inFlight, visitors with a basket
 	// withBasket is how many of sent had one.
 	withBasket atomic.Uint64
-	turns    atomic.Uint64 // round-robin
-	near     atomic.Uint64 // the same, within the edge's own zone
+	turns      atomic.Uint64 // round-robin
+	near       atomic.Uint64 // the same, within the edge's own zone
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
 	ramp atomic.Uint64

@@ -10,25 +10,25 @@ import (
 
 // Explanation says what happened to one request, and why.
 type Explanation struct {
-	ID        string     `json:"id"`
-	Time      time.Time  `json:"time"`
-	Client    string     `json:"client"`
-	Proto     string     `json:"proto"`
-	Method    string     `json:"method"`
-	Host      string     `json:"host"`
-	Path      string     `json:"path"`
-	Status    int        `json:"status"`
-	Bytes     int64      `json:"bytes"`
-	Millis    float64    `json:"ms"`
-	Site      string     `json:"site,omitempty"`
-	Route     string     `json:"route,omitempty"`
-	Visitor   string     `json:"visitor"`
-	Cache     string     `json:"cache,omitempty"`
-	Pool      string     `json:"pool,omitempty"`
-	Tier      string     `json:"tier,omitempty"`
-	Origin    string     `json:"origin,omitempty"`
-	Tries     int        `json:"tries,omitempty"`
-	Spill     string     `json:"spill,omitempty"` // why it is not in the first tier, or in its basket's
+	ID      string    `json:"id"`
+	Time    time.Time `json:"time"`
+	Client  string    `json:"client"`
+	Proto   string    `json:"proto"`
+	Method  string    `json:"method"`
+	Host    string    `json:"host"`
+	Path    string    `json:"path"`
+	Status  int       `json:"status"`
+	Bytes   int64     `json:"bytes"`
+	Millis  float64   `json:"ms"`
+	Site    string    `json:"site,omitempty"`
+	Route   string    `json:"route,omitempty"`
+	Visitor string    `json:"visitor"`
+	Cache   string    `json:"cache,omitempty"`
+	Pool    string    `json:"pool,omitempty"`
+	Tier    string    `json:"tier,omitempty"`
+	Origin  string    `json:"origin,omitempty"`
+	Tries   int       `json:"tries,omitempty"`
+	Spill   string    `json:"spill,omitempty"` // why it is not in the first tier, or in its basket's
 	// Full is what became of the request when no tier had room: waited, stale, room or page.
 	Full      string     `json:"full,omitempty"`
 	Code      string     `json:"code,omitempty"`

@@ -19,8 +19,8 @@ import (
 	"github.com/relais-edge/relais/demo/visitors"
 )
 
-// both tiers of the shop hold four requests each.
-func fullShop(t *testing.T) (edge, data, edgeData, log string) {
+// fullShop is a shop both tiers of which hold four requests; metrics is where the edge shows them.
+func fullShop(t *testing.T) (edge, data, edgeData, metrics string) {
 	t.Helper()
 	addr := ports(t, 5)
 	edge, data, edgeData = addr[0], filepath.Join(t.TempDir(), "shop"), filepath.Join(t.TempDir(), "edge")
@@ -42,7 +42,7 @@ func fullShop(t *testing.T) (edge, data, edgeData, log string) {
 	}
 	file := filepath.Join(t.TempDir(), "edge.yaml")
 	write(t, file, base)
-	_, log = start(t, edge, []string{
+	start(t, edge, []string{
 		"LISTEN=" + edge, "LISTEN_TLS=" + addr[1], "CAPACITY=4", "HOME_CLUSTER=" + addr[2], "OVERFLOW_CLUSTER=" + addr[3],
 	}, "serve", "-f", file, "--data", edgeData, "--metrics", addr[4])
 	t.Cleanup(func() {

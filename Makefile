@@ -11,7 +11,7 @@ FUZZTIME ?= 20000x
 PARSERTIME ?= 60s
 LONGTIME ?= 30m
 
-.PHONY: help build run test slow check allocs race fuzz fuzz-parsers fuzz-long fuzz-keep e2e conformance testssl acme bench drill-slow drill-overflow drill-chaos generate fmt clean
+.PHONY: help build run test slow check allocs race fuzz fuzz-parsers fuzz-long fuzz-keep e2e conformance testssl acme bench drill-slow drill-overflow drill-chaos drill-virtual generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -30,7 +30,7 @@ check: ## format, vet, lint, the house's rules
 	$(TOOL) staticcheck ./...
 	$(GO) test .
 
-test: check build allocs race fuzz e2e acme conformance ## every lane that proves the product
+test: check build allocs race drill-virtual fuzz e2e acme conformance ## every lane that proves the product
 
 allocs: ## the hot paths allocate nothing (counted without the race detector)
 	$(GO) test -count=1 -run 'Alloc|Nothing' ./internal/...
@@ -57,6 +57,9 @@ drill-slow: build ## ten thousand slow clients beside an ordinary one; nginx and
 
 drill-overflow: build ## a shop's bad days with an overflow cluster; nginx and HAProxy, told the slots, beside it (35 minutes)
 	$(GO) run ./test/drill/overflow
+
+drill-virtual: ## 200 orders and 15,000 other requests a second in virtual time, through five faults; DRILL=-scenes for a minute of each
+	$(GO) test -count=1 -timeout 10m -run '^TestDrill' ./internal/edge/balance $(DRILL)
 
 drill-chaos: build ## bad networks and kill -9 between edge and origins; nginx and HAProxy beside it (8 minutes)
 	cd test/chaos && $(GO) run .

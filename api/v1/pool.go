@@ -33,6 +33,8 @@ type OriginPoolSpec struct {
 	Connection ConnectionSpec `json:"connection,omitempty"`
 	// Stickiness keeps a visitor in the tier that holds its basket.
 	Stickiness StickinessSpec `json:"stickiness,omitempty"`
+	// WhenFull is what becomes of visitors with a basket while no tier has room.
+	WhenFull WhenFullSpec `json:"whenFull,omitempty"`
 }
 
 // Algorithm names a way to choose an origin.

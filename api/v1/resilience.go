@@ -43,6 +43,15 @@ type HedgeSpec struct {
 	AtLeast Duration `json:"atLeast,omitempty" schema:"default=10ms,min=1ms,max=1h"`
 }
 
+// WhenFullSpec has visitors with a basket wait for a place while no tier has room. Others are let in again when
+// nobody waits.
+type WhenFullSpec struct {
+	// Wait is the longest time to wait; an order waits up to three times as long. At 0 nobody waits.
+	Wait *Duration `json:"wait,omitempty" schema:"default=3s,min=0s,max=1m"`
+	// Waiting is how many wait at once in each edge, and how many orders beside them; one more is refused.
+	Waiting *int `json:"waiting,omitempty" schema:"default=1000,min=0,max=100000"`
+}
+
 // metadataAddresses are those at which clouds tell their machines who they are, with keys.
 var metadataAddresses = [...]netip.Addr{
 	netip.AddrFrom4([4]byte{169, 254, 169, 254}), netip.AddrFrom4([4]byte{169, 254, 170, 2}), netip.AddrFrom4([4]byte{169, 254, 170, 23}),

@@ -133,15 +133,16 @@ func (c *checker) tier(t *Tier, before []Tier) {
 	if t.Capacity.Reserve >= 100 {
 		c.add("capacity.reserve", "leaves no room for visitors without a basket, who then cannot fill one", "write less than 100%")
 	}
-	seen := make(map[string]struct{}, len(t.Origins))
+	seen := make(map[string]struct{}, len(t.Origins)) // as addresses are written in their one form
 	some := false
 	for i := range t.Origins {
 		o := &t.Origins[i]
 		some = some || o.Weight == nil || *o.Weight > 0
-		if _, twice := seen[o.Address]; twice && o.Address != "" {
+		address := o.one()
+		if _, twice := seen[address]; twice && address != "" {
 			c.add("origins["+strconv.Itoa(i)+"].address", quote(o.Address)+" stands twice in the tier", "remove one, or give one of them more weight")
 		}
-		seen[o.Address] = struct{}{}
+		seen[address] = struct{}{}
 	}
 	if !some && len(t.Origins) > 0 {
 		c.add("origins", "have all weight 0, so that none is used", "give one of them a weight, or remove the tier")

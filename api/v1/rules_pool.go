@@ -13,6 +13,18 @@ import (
 // discovered says whether DNS decides how many origins it is.
 func (o Origin) discovered() bool { return o.Expand || o.SRV != "" }
 
+// one is the address as it is written in its one form, so that 10.0.0.1:080 and [::ffff:10.0.0.1]:80 are one.
+func (o *Origin) one() string {
+	if c := len(o.Address); c == 0 || o.Address[0] != '[' && (o.Address[0] < '0' || o.Address[0] > '9') {
+		return o.Address
+	}
+	ap, err := netip.ParseAddrPort(o.Address)
+	if err != nil {
+		return o.Address
+	}
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port()).String()
+}
+
 // poolOrigins holds the origins against one another and against what the connection may reach.
 func (c *checker) poolOrigins(s *OriginPoolSpec) {
 	tierOf := map[string]int{}
@@ -22,14 +34,14 @@ func (c *checker) poolOrigins(s *OriginPoolSpec) {
 			o := &t.Origins[j]
 			at := "origins[" + strconv.Itoa(j) + "]"
 			c.origin(at, o, &s.Connection)
-			name := o.Address
+			name, written := o.one(), o.Address
 			if o.SRV != "" {
-				name, at = o.SRV, at+".srv"
+				name, written, at = o.SRV, o.SRV, at+".srv"
 			} else {
 				at += ".address"
 			}
 			if k, twice := tierOf[name]; twice && k != i && name != "" {
-				c.add(at, quote(name)+" is in the tier "+quote(s.Tiers[k].Name)+" too, so that overflow would go to the server that it comes from", "remove one of the two")
+				c.add(at, quote(written)+" is in the tier "+quote(s.Tiers[k].Name)+" too, so that overflow would go to the server that it comes from", "remove one of the two")
 			} else {
 				tierOf[name] = i
 			}

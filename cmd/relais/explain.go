@@ -67,9 +67,14 @@ func explainOne(w io.Writer, e record.Explanation) {
 func explainRest(w io.Writer, e record.Explanation) {
 	if e.Origin != "" {
 		fmt.Fprintf(w, "pool %s, tier %s, origin %s, tries %d\n", e.Pool, e.Tier, e.Origin, e.Tries)
+	} else if e.Pool != "" {
+		fmt.Fprintf(w, "pool %s, no origin\n", e.Pool)
 	}
 	if e.Spill != "" {
-		fmt.Fprintf(w, "spill: %s (%s)\n", e.Spill, spillWords(e.Spill))
+		fmt.Fprintf(w, "spill: %s (%s)\n", e.Spill, e.SpillWords())
+	}
+	if e.Full != "" {
+		fmt.Fprintf(w, "no tier had room: %s (%s)\n", e.Full, e.FullWords())
 	}
 	for _, l := range [][2]string{{"code", e.Code}, {"side", e.Side}, {"cause", e.Cause}, {"abort", e.Abort}} {
 		if l[1] != "" {
@@ -81,25 +86,6 @@ func explainRest(w io.Writer, e record.Explanation) {
 		fmt.Fprintf(t, "  %.3f ms\t%s\t%s\t%s\n", d.Millis, d.Stage, d.Code, d.Detail)
 	}
 	_ = t.Flush()
-}
-
-// spillWords says what a reason of the balance stage means.
-func spillWords(code string) string {
-	switch code {
-	case "soft":
-		return "the tier before was at its soft mark, which keeps room for visitors that are known"
-	case "hard":
-		return "the tier before was full for such a visitor"
-	case "unhealthy":
-		return "no origin of the tier before is well"
-	case "tried":
-		return "every origin of the tier before was tried"
-	case "stayed":
-		return "the visitor was sent here lately, and stays for a while"
-	case "sticky":
-		return "the visitor's basket is in this tier"
-	}
-	return "not known to this version"
 }
 
 func explainList(w io.Writer, list []record.Explanation) {

@@ -134,6 +134,7 @@ func newIndex(docs []v1.Document) index {
 type compiler struct {
 	index
 	problems []Problem
+	looped   map[*v1.OriginPoolSpec][]loop
 }
 
 func (c *compiler) problem(d v1.Document, field, what, fix string) {

@@ -30,6 +30,7 @@ func (c *compiler) site(d *v1.Site) *bundle.Site {
 	s.policies(whole, &d.Spec.Policies)
 	for i := range s.out.Routes {
 		s.route(i, &s.out.Routes[i])
+		s.loop(i, &s.out.Routes[i])
 	}
 	return s.out
 }

@@ -75,8 +75,10 @@ type Config struct {
 	Files int
 	// Zone of this edge, for pools with zones.prefer; Number among the edges that share origins, for tiers
 	// with a subset.
-	Zone    string
-	Number  uint64
+	Zone   string
+	Number uint64
+	// Room answers visitors for whom no tier has room and no stored answer stands in; nil for a page.
+	Room    balance.Room
 	Logger  *slog.Logger
 	Metrics *observe.Registry
 }
@@ -123,7 +125,9 @@ func New(cfg Config) (*Edge, error) {
 		return nil, err
 	}
 	e.origin = origin.New(origin.Config{Slot: slotOrigin, Authority: ca}, m)
-	e.balance = balance.New(balance.Config{Slot: slotBalance, Where: balance.Where{Zone: cfg.Zone, Number: cfg.Number}}, e.origin, m)
+	e.balance = balance.New(balance.Config{
+		Slot: slotBalance, Where: balance.Where{Zone: cfg.Zone, Number: cfg.Number}, Room: cfg.Room,
+	}, e.origin, m)
 	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Metrics: m})
 	e.waf = waf.New(slotWAF, waf.Config{}, m)
 	routes := route.New(slotRoute, e)
@@ -159,6 +163,7 @@ func New(cfg Config) (*Edge, error) {
 		closed,                                // after the visitor is known, so that a basket goes on; before all that costs
 		limits,                                // before the firewall, so that a flood does not buy firewall time
 		e.waf,                                 // before the cache, so that nothing an attack asked for is stored
+		e.balance.WhenFull(),                  // above the cache: who finds no room and nothing stored
 		encoder.Ranges(),                      // before the cache, so that a range is of the same bytes stored or not
 		e.cache,                               // before anything that costs an origin
 		early,                                 // below the cache: a stored page needs no hint

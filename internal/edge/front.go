@@ -162,12 +162,8 @@ func (t *turn) End(o message.Outcome) {
 // finish adds to every answer what only the front can know.
 func (t *turn) finish(resp *message.Response) {
 	resp.Set(message.XRequestId, t.IDText())
-	if t.Spill != "" && t.Failure == nil { // RFC 9209; a page says why it is one
-		resp.Begin(message.ProxyStatus)
-		resp.Append(`relais; details="spill=`)
-		resp.Append(t.Spill)
-		resp.Append(`"`)
-		resp.End()
+	if (t.Spill != "" || t.Full != "") && t.Failure == nil { // RFC 9209; a page says why it is one
+		t.addDetails(resp)
 	}
 	if !resp.Has(message.Date) { // RFC 9110 section 6.6.1
 		if s := t.Start.Unix(); s != t.second {
@@ -183,6 +179,26 @@ func (t *turn) finish(resp *message.Response) {
 	if t.In.Lookup(timingField) != nil {
 		t.addTiming(resp)
 	}
+}
+
+// addDetails says in Proxy-Status why the request is not in the first tier, and what became of it when no
+// tier had room.
+func (t *turn) addDetails(resp *message.Response) {
+	resp.Begin(message.ProxyStatus)
+	resp.Append(`relais; details="`)
+	if t.Spill != "" {
+		resp.Append("spill=")
+		resp.Append(t.Spill)
+	}
+	if t.Full != "" {
+		if t.Spill != "" {
+			resp.Append(", ")
+		}
+		resp.Append("full=")
+		resp.Append(t.Full)
+	}
+	resp.Append(`"`)
+	resp.End()
 }
 
 // identify puts the verified client certificate where RFC 9440 says, before any rule and the cache's

@@ -18,6 +18,9 @@ func page(x *stage.Exchange, e *stage.Error) *message.Response {
 	resp := &x.Response
 	resp.Reset()
 	fill(resp, x.In, late(x, e), x.ID)
+	if x.Full != "" && registered(e.Code) {
+		resp.Set(message.ProxyStatus, []byte(proxyStatus(e)+`; details="full=`+x.Full+`"`))
+	}
 	if own := mannersFor(x).page(e); own != nil {
 		own.put(resp, x, e)
 	}

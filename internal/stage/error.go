@@ -8,6 +8,10 @@ import (
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
+// ErrFull is the cause of an Error that says that all tiers of a pool are full: nothing failed, and
+// nothing was sent.
+var ErrFull = errors.New("every tier of the pool is full")
+
 // Side says whose fault an error is.
 type Side uint8
 

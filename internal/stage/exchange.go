@@ -28,9 +28,24 @@ const (
 // String returns the class as a log shows it.
 func (c Class) String() string { return [...]string{"anonymous", "known", "protected"}[c] }
 
+// Step says how near to an order a request is, by its method and path.
+type Step uint8
+
+// The steps.
+const (
+	StepBrowse Step = iota // looks
+	StepBasket             // fills a basket
+	StepOrder              // places the order
+)
+
+// String returns the step as a log shows it.
+func (s Step) String() string { return [...]string{"browse", "basket", "order"}[s] }
+
 // Visitor is who sends a request.
 type Visitor struct {
 	Class Class
+	// Step is that of the request.
+	Step Step
 	// Key tells visitors apart: from the signed cookie, else from the client address.
 	Key uint64
 	// Tier holds the visitor's basket; empty when none does.
@@ -75,6 +90,11 @@ type Exchange struct {
 	// Spill is why the request is not in the pool's first tier, or not in that of its basket, as a code of the
 	// balance stage; empty when it is.
 	Spill string
+	// Full says what became of a request for which no tier of its pool had room: waited, stale, room or page;
+	// empty when there was room.
+	Full string
+	// StandIn says that a stored answer stands in when there is no room, so that nobody needs to wait for it.
+	StandIn bool
 	// Noted says that a stage decided something that a person may ask about, such as what a
 	// rule in shadow would have done.
 	Noted bool
@@ -119,6 +139,7 @@ func (x *Exchange) Reset() {
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
+	x.Full, x.StandIn = "", false
 	x.Spill, x.Spilled, x.Noted, x.Failure, x.lap = "", false, false, nil, 0
 	x.Target, x.Deadline, x.Wait, x.Sent, x.Shared = nil, time.Time{}, 0, false, false
 	clear(x.enders)

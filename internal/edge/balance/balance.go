@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -45,6 +44,8 @@ type Config struct {
 	ReplayMemory int64
 	// Where says which edge this is.
 	Where Where
+	// Room answers visitors for whom there is no room; nil for a page.
+	Room Room
 	// Grace is how long a pool is kept after a sweep found it unused; 1 minute.
 	Grace time.Duration
 }
@@ -59,9 +60,8 @@ type Stage struct {
 	names   *names
 	copies  sync.Pool // of *copied, for hedging
 	bodies  bodyMemory
-	full    [fullErrors]*stage.Error
-	turn    atomic.Uint32 // of full
-	stirred chan *Pool    // begin to be watched
+	full    [fullErrors]*stage.Error // by seconds
+	stirred chan *Pool               // begin to be watched
 
 	mu    sync.Mutex
 	pools map[bundle.Key]*Pool
@@ -263,6 +263,12 @@ func (s *Stage) drop(now int64) {
 // tick does what is due each second beside the requests.
 func (p *Pool) tick(now int64) {
 	w := p.view.Load()
+	var sent, withBasket uint64
+	for i := range w.tiers {
+		t := w.tiers[i].state
+		sent, withBasket = sent+t.sent.Load(), withBasket+t.withBasket.Load()
+	}
+	p.drain.look(now, sent, withBasket)
 	if w.counts {
 		p.outliers(now)
 	}

@@ -11,8 +11,8 @@ const maxSeries = 10_000
 // metrics are the families of this stage.
 type metrics struct {
 	tries, spills, refused, retries, denied, ejections *observe.Family[observe.Counter]
-	inFlight, well, limit, reserve, slow               *observe.Family[observe.Gauge]
-	checks, lookups, hedges, reports                   *observe.Family[observe.Counter]
+	inFlight, well, limit, reserve, slow, waiting      *observe.Family[observe.Gauge]
+	checks, lookups, hedges, reports, queue            *observe.Family[observe.Counter]
 	unreplayable                                       observe.Counter
 }
 
@@ -29,6 +29,8 @@ func newMetrics(r *observe.Registry) *metrics {
 		limit:     r.Gauges("relais_balance_limit", "Requests at once that a tier takes, as told, found or reported; 0 is any number.", maxSeries, "pool", "tier"),
 		reserve:   r.Gauges("relais_balance_reserve", "Of the limit, places kept for visitors with a basket.", maxSeries, "pool", "tier"),
 		slow:      r.Gauges("relais_balance_origins_slow", "Origins that get few requests because they are slower than their peers.", maxSeries, "pool", "tier"),
+		queue:     r.Counters("relais_balance_queue_total", "Visitors with a basket who came when every tier was full, by what became of them: served, expired, left, or full (the queue was).", 4*maxSeries, "pool", "result"),
+		waiting:   r.Gauges("relais_balance_waiting", "Visitors with a basket who wait for a place, looked at each second.", maxSeries, "pool"),
 		reports:   r.Counters("relais_balance_load_reports_total", "Load reports of origins on answers.", 2*maxSeries, "pool", "result"),
 		checks:    r.Counters("relais_balance_checks_total", "Active health checks.", 2, "result"),
 		lookups:   r.Counters("relais_balance_lookups_total", "Looks at the names of origins with expand or srv.", 3, "result"),
@@ -110,19 +112,28 @@ func (m *metrics) forgetTier(pool bundle.Key, t *tier) {
 // poolCounters are the metrics of a pool.
 type poolCounters struct {
 	refused, retries, denied, hedgeWon, hedgeLost, hedgeDenied, reports, badReports observe.Counter
+	queueServed, queueExpired, queueLeft, queueFull                                 observe.Counter
+	waiting                                                                         observe.Gauge
 }
 
 func (m *metrics) pool(pool bundle.Key) poolCounters {
 	p := string(pool)
 	return poolCounters{
-		m.refused.With(p), m.retries.With(p), m.denied.With(p), m.hedges.With(p, "won"), m.hedges.With(p, "lost"), m.hedges.With(p, "denied"),
-		m.reports.With(p, "ok"), m.reports.With(p, "refused"),
+		refused: m.refused.With(p), retries: m.retries.With(p), denied: m.denied.With(p),
+		hedgeWon: m.hedges.With(p, "won"), hedgeLost: m.hedges.With(p, "lost"), hedgeDenied: m.hedges.With(p, "denied"),
+		reports: m.reports.With(p, "ok"), badReports: m.reports.With(p, "refused"),
+		queueServed: m.queue.With(p, "served"), queueExpired: m.queue.With(p, "expired"), queueLeft: m.queue.With(p, "left"),
+		queueFull: m.queue.With(p, "full"), waiting: m.waiting.With(p),
 	}
 }
 
 func (m *metrics) forgetPool(pool bundle.Key) {
 	for _, f := range []*observe.Family[observe.Counter]{m.refused, m.retries, m.denied} {
 		f.Forget(string(pool))
+	}
+	m.waiting.Forget(string(pool))
+	for _, r := range []string{"served", "expired", "left", "full"} {
+		m.queue.Forget(string(pool), r)
 	}
 	m.reports.Forget(string(pool), "ok")
 	m.reports.Forget(string(pool), "refused")

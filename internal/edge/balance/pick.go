@@ -13,6 +13,7 @@ type Visitor struct {
 	Tier  string // holds the visitor's basket; empty when none does
 	Hash  uint64 // for consistent-hash
 	Now   int64  // the pool's clock, nanoseconds
+	turn  bool   // it has waited for a place, and is the next one
 }
 
 // Reason says why a request went where it went, or why it did not go to a tier.
@@ -39,7 +40,7 @@ func (r Reason) String() string { return reasonCodes[r] }
 
 // Why Pick found nothing.
 var (
-	ErrFull  = errors.New("every tier of the pool is full")
+	ErrFull  = stage.ErrFull
 	ErrTried = errors.New("every origin that has room was tried")
 	ErrNone  = errors.New("the pool has no origin with a weight above 0")
 )
@@ -133,6 +134,9 @@ func (s *Slot) Release(o Outcome) {
 		s.tier.baskets.Add(-1)
 	}
 	s.origin.inFlight.Add(-1)
+	if s.pool.line.waiting.Load() > 0 {
+		s.pool.line.next()
+	}
 	s.pool.judge(s.tier, s.origin, o)
 }
 
@@ -161,6 +165,10 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 		pool: p, Panicked: w.panicked, began: v.Now, basket: v.Class == protectedClass,
 		timed: w.timed, counts: w.counts, hedged: w.hedged,
 	}
+	if !v.turn && p.line.waiting.Load() > 0 {
+		w.sentAway()
+		return Slot{}, ErrFull // places that come free are for those who wait
+	}
 	basket := -1
 	if w.sticky && v.Tier != "" {
 		basket = w.find(v.Tier)
@@ -181,7 +189,9 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 		ok = s.waterfall(w, basket, &v, tried)
 	}
 	if !ok {
-		w.sentOn(&s, len(w.tiers))
+		if !v.turn { // who waits is counted once
+			w.sentOn(&s, len(w.tiers))
+		}
 		return Slot{}, w.whyNot(&s)
 	}
 	if s.at > 0 {
@@ -202,6 +212,13 @@ func (w *view) sentOn(s *Slot, before int) {
 		if r := s.skipped[i]; r == ReasonSoft || r == ReasonHard {
 			w.tiers[i].state.refused.Add(1)
 		}
+	}
+}
+
+// sentAway counts a visitor for whom the whole pool is full.
+func (w *view) sentAway() {
+	for i := range w.tiers {
+		w.tiers[i].state.refused.Add(1)
 	}
 }
 
@@ -321,7 +338,7 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 	}
 	taken, ok := t.state.admit(bound)
 	if !ok {
-		if s.basket {
+		if s.basket && !v.turn {
 			t.state.reserve.away.Add(1)
 		}
 		s.skipped[i] = ReasonHard
@@ -338,6 +355,7 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 	}
 	if s.basket {
 		t.state.baskets.Add(1)
+		t.state.withBasket.Add(1)
 	}
 	s.tier, s.origin, s.at = t.state, o, i
 	s.skipped[i] = ReasonNone

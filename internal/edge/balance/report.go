@@ -22,6 +22,9 @@ type Load struct {
 // reportTime is how long a report counts.
 const reportTime = 2 * time.Second
 
+// liePart is how many times its own limit an origin may claim to have in flight.
+const liePart = 2
+
 // report is what an origin said last. It is written by answers and read by looks.
 type report struct {
 	at          atomic.Int64  // the pool's clock; 0 is never
@@ -41,7 +44,12 @@ func (s *Slot) Reported(l Load, now int64) {
 		return // the origin stands in another tier by now
 	}
 	if l.InFlight >= 0 {
-		others := l.InFlight - o.inFlight.Load()
+		had := l.InFlight
+		if l.Limit > 0 {
+			// One origin that lies takes away no more than its own part and as much again.
+			had = min(had, liePart*l.Limit+1)
+		}
+		others := had - o.inFlight.Load()
 		s.tier.others.Add(others - r.others.Swap(others))
 	}
 	limit := max(0, l.Limit)

@@ -205,3 +205,32 @@ func TestFollowingAnswersAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations", n)
 	}
 }
+
+// An origin of ten that claims to have ten million requests does not empty its tier.
+func TestAReportThatLiesTakesItsOwnPartOnly(t *testing.T) {
+	b := newBed(t, poolSpec(v1.RoundRobin, tierSpec("home", 10, 0, 0), tierSpec("next", 1, 0, 0)))
+	look := func() {
+		for range laggardLook {
+			b.observe(b.now.Load(), second)
+		}
+	}
+	for i := range 10 {
+		s := b.must(t, Visitor{Class: stage.Known})
+		l := Load{InFlight: 1, Limit: 20, Utilization: -1}
+		if i == 3 {
+			l.InFlight = 10_000_000
+		}
+		s.Reported(l, b.now.Load())
+		s.Release(Succeeded)
+	}
+	look()
+	n := 0
+	for range 300 {
+		if s := b.must(t, Visitor{Class: stage.Known}); s.Tier() == "home" {
+			n++
+		}
+	}
+	if n < 140 || n > 240 {
+		t.Errorf("%d of about 200 places are left", n)
+	}
+}

@@ -25,12 +25,13 @@ type rig struct {
 	origins fakeOrigins
 	site    *snapshot.Site
 	route   *snapshot.Route
+	metrics *observe.Registry
 }
 
 func newRig(t testing.TB, pools map[string]*v1.OriginPoolSpec) *rig {
 	t.Helper()
-	r := &rig{}
-	r.Stage = New(Config{Slot: 2}, &r.origins, observe.New())
+	r := &rig{metrics: observe.New()}
+	r.Stage = New(Config{Slot: 2}, &r.origins, r.metrics)
 	r.route = &snapshot.Route{Spec: &v1.Route{}}
 	r.site = &snapshot.Site{Organization: "org", Name: "shop", Spec: &bundle.Site{}, Parts: make([]any, stage.Slots)}
 	r.compile(t, pools)

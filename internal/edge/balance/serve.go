@@ -11,9 +11,8 @@ import (
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-// fullErrors is how many values of Retry-After there are, from a second up: visitors that are
-// sent away together do not come back together.
-const fullErrors = 5
+// fullErrors is how many values of Retry-After there are, from a second up.
+const fullErrors = int(mostAway * (spread + 100) / 100 / time.Second)
 
 var (
 	errNoPool = &stage.Error{
@@ -187,6 +186,12 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 		v.Now = a.stage.now(x)
 		slot, err = a.pool.Pick(*v, &a.tried)
 	}
+	if errors.Is(err, ErrFull) {
+		x.Mark(name, "full")
+		if slot, err = a.queue(ctx, x, v); err == nil {
+			x.Full = fullWaited
+		}
+	}
 	if err == nil {
 		a.take(x, slot)
 		return nil
@@ -196,8 +201,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 		return errNoOrigin
 	}
 	a.pool.counters.refused.Inc()
-	x.Mark(name, "full")
-	return a.stage.full[a.stage.turn.Add(1)%fullErrors]
+	return a.stage.full[0] // what it is told is decided above the cache
 }
 
 // pause waits before a try at an origin that failed this request before: longer each time.

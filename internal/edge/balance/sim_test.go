@@ -32,6 +32,8 @@ type scene struct {
 	patience int64
 	reports  func(inFlight int64, slots int) (Load, bool) // what origins say
 	clocks   int64                                        // between the clocks of edges
+	buys     float64                                      // share of visitors who fill a basket and order; 0 is 0.3
+	book     *book                                        // of orders; nil keeps none
 }
 
 type simTier struct {
@@ -98,6 +100,7 @@ type simRequest struct {
 	answered bool
 	gone     bool // the visitor gave up
 	order    bool
+	key      uint64 // of the order, the same in each try
 	tried    Tried
 	refs     int8
 	gen      int16
@@ -153,6 +156,9 @@ type world struct {
 func newWorld(s scene) *world {
 	if s.shares == nil {
 		s.shares = []float64{.4, .3, .2, .1}
+	}
+	if s.buys == 0 {
+		s.buys = 0.3
 	}
 	if s.patience == 0 {
 		s.patience = 2 * second

@@ -29,13 +29,15 @@ func (w *world) arrive(edge int) {
 	id := w.newRequest()
 	r := &w.requests[id]
 	r.visitor, r.edge, r.first = v, int32(at), w.now
-	r.order = w.visitors[v].buys && w.visitors[v].step == 8
+	if r.order = w.visitors[v].buys && w.visitors[v].step == 8; r.order && w.book != nil {
+		r.key = w.book.open()
+	}
 	w.send(id)
 }
 
 func (w *world) newVisitor(edge int) int32 {
 	w.nextID++
-	v := simVisitor{id: mix(w.nextID), edge: edge, buys: w.rng.Float64() < 0.3}
+	v := simVisitor{id: mix(w.nextID), edge: edge, buys: w.rng.Float64() < w.buys}
 	if w.rng.Float64() < 0.1 {
 		v.step = w.rng.IntN(4)
 	}
@@ -157,6 +159,9 @@ func (w *world) done(id int32) {
 	r := &w.requests[id]
 	s := &w.servers[r.server]
 	r.epoch, r.said = -1, int64(s.busy+len(s.queue)-s.head)
+	if r.key != 0 {
+		w.book.write(r.key)
+	}
 	s.busy--
 	w.nBusy[s.tier]--
 	if s.tier == 0 && s.slow == 1 {
@@ -242,21 +247,28 @@ func (w *world) unref(id int32) {
 	}
 }
 
+// again has a visitor send the request once more after a while.
+func (w *world) again(id int32, after int64) {
+	n := w.newRequest()
+	r, to := &w.requests[id], &w.requests[n]
+	to.visitor, to.edge, to.first, to.tries, to.order, to.key = r.visitor, r.edge, r.first, r.tries, r.order, r.key
+	w.q.push(event{w.now + after, evAgain, 0, n})
+	r.visitor = -1
+}
+
 // ended is what a visitor does after an answer, or without one.
 func (w *world) ended(id int32, ok bool, tier int) {
 	r := &w.requests[id]
 	v := &w.visitors[r.visitor]
 	protected := v.class() == stage.Protected
 	if !ok && protected && r.tries < 3 {
-		again := w.newRequest()
-		r = &w.requests[id] // it may have moved
-		n := &w.requests[again]
-		n.visitor, n.edge, n.first, n.tries, n.order = r.visitor, r.edge, r.first, r.tries, r.order
-		w.q.push(event{w.now + second + w.rng.Int64N(2*second), evAgain, 0, again})
-		r.visitor = -1
+		w.again(id, second+w.rng.Int64N(2*second))
 		return
 	}
 	vi := r.visitor
+	if r.key != 0 {
+		w.book.close(r.key, ok)
+	}
 	if r.order {
 		w.orders++
 		if !ok {

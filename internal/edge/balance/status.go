@@ -109,6 +109,7 @@ func (p *Pool) show() {
 	if now := p.clock(); now >= v.changeAt {
 		v = p.refresh(now)
 	}
+	p.counters.waiting.Set(float64(p.line.waiting.Load()))
 	for i := range v.tiers {
 		t := &v.tiers[i]
 		t.state.counters.inFlight.Set(float64(t.state.inFlight.Load()))

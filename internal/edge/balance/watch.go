@@ -45,6 +45,10 @@ func (p *Pool) observe(now, wall int64) bool {
 		s.reserve.look(now, s.baskets.Load(), c)
 		t.mark()
 	}
+	if p.line.waiting.Load() > 0 {
+		active = true
+		p.line.next()
+	}
 	if active || now-p.lastUse < int64(asleepAfter) {
 		return true
 	}

@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"errors"
 
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
@@ -24,7 +25,14 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			return s.hit(x, l, stored, resultHit, ""), nil
 		}
 		if fl == nil {
-			return s.pass(ctx, x, next, l, resultPass, why)
+			x.StandIn = o.standsInForRoom(l.now)
+			resp, err := s.pass(ctx, x, next, l, resultPass, why)
+			if err != nil {
+				if r := s.instead(x, l, o, err); r != nil {
+					return r, nil
+				}
+			}
+			return resp, err
 		}
 		early, err := fl.await(ctx, x)
 		if err != nil {
@@ -48,6 +56,11 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			if leads || retried || x.Visitor.Class <= fl.class || stage.AsError(fl.err).Side == stage.SideOrigin {
 				fl.quit(leads)
 				fl.tell(x)
+				if o != fl.prior { // of which the flight has judged
+					if r := s.instead(x, l, o, fl.err); r != nil {
+						return r, nil
+					}
+				}
 				x.Mark("cache", resultNames[resultMiss])
 				return nil, fl.err
 			}
@@ -55,7 +68,8 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 		case landStale:
 			if leads || fl.obj.isFor(l, x) {
 				fl.quit(leads)
-				return s.standIn(x, l, fl), nil
+				fl.tell(x)
+				return s.standIn(x, l, fl.obj, fl.code, fl.full), nil
 			}
 			l.hint = fl.obj.selector
 		default:
@@ -76,7 +90,7 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 
 // tell copies what the fork's stages decided to the exchange of a client.
 func (fl *flight) tell(x *stage.Exchange) {
-	x.Pool, x.Tier, x.Origin, x.Tries = fl.pool, fl.tier, fl.origin, fl.tries
+	x.Pool, x.Tier, x.Origin, x.Tries, x.Full = fl.pool, fl.tier, fl.origin, fl.tries, fl.waited
 	for _, m := range fl.trail.Marks() {
 		x.MarkDetail(m.Stage, m.Code, m.Detail)
 	}
@@ -158,19 +172,36 @@ type failedBody struct{ err error }
 func (b failedBody) Next(context.Context) ([]byte, error) { return nil, b.err }
 func (b failedBody) Close(error)                          {}
 
-// standIn answers with the stored answer in the place of an error (RFC 5861 section 4).
-func (s *Stage) standIn(x *stage.Exchange, l *local, fl *flight) *message.Response {
-	o := fl.obj
+// fullStale is what Exchange.Full says where a stored answer stood in.
+const fullStale = "stale"
+
+// standIn answers with the stored answer in the place of an error (RFC 5861 section 4). Code is the status of
+// the error where it came from an origin, and full says that no origin was asked for want of room.
+func (s *Stage) standIn(x *stage.Exchange, l *local, o *object, code int, full bool) *message.Response {
+	why := "stale-if-error"
+	if full {
+		x.Full, why = fullStale, "no-room"
+	}
 	resp := &x.Response
 	resp.Reset()
 	f := formOf(x.In, o, o.length(), l.now)
 	f.start(resp, o)
 	addAge(&resp.Fields, o.Age(l.now))
-	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: fl.code, detail: "stale-if-error", key: l.told()})
+	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: code, detail: why, key: l.told()})
 	f.setContent(resp, x.In.Method, o)
-	fl.tell(x)
-	s.done(x, resultStale, "stale-if-error")
+	s.done(x, resultStale, why)
 	return resp
+}
+
+// instead answers with o in the place of err, where it may; nil where it may not.
+func (s *Stage) instead(x *stage.Exchange, l *local, o *object, err error) *message.Response {
+	e := stage.AsError(err)
+	if l.now = s.now(x); !o.standsIn(e, l.now) {
+		return nil
+	}
+	full := errors.Is(e, stage.ErrFull)
+	o.failed(l.now, full)
+	return s.standIn(x, l, o, 0, full)
 }
 
 // takeOwn gives the leader the answer that is for it alone. The fork lives until the answer has left.

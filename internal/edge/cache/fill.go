@@ -105,7 +105,7 @@ func (fl *flight) land(f func() landing) {
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	fl.trail = &trail
-	fl.pool, fl.tier, fl.origin, fl.tries = fork.Pool, fork.Tier, fork.Origin, fork.Tries
+	fl.pool, fl.tier, fl.origin, fl.tries, fl.waited = fork.Pool, fork.Tier, fork.Origin, fork.Tries, fork.Full
 	fl.landed = f()
 	fl.changed()
 }
@@ -115,8 +115,9 @@ func (fl *flight) failed(err error, now time.Time) {
 	fl.leave()
 	e := stage.AsError(err)
 	if o := fl.prior; o != nil && !o.partial() && e.Side != stage.SideClient && semantics.ErrorStatus(e.Status) {
-		o.failed(now)
-		if o.UsableOnError(now) || o.UsableDisconnected(now) {
+		fl.full = errors.Is(e, stage.ErrFull)
+		o.failed(now, fl.full)
+		if o.standsIn(e, now) {
 			fl.land(func() landing { fl.obj = o; return landStale })
 			return
 		}
@@ -208,7 +209,7 @@ func (fl *flight) current() bool { return fl.s.epochs.current(fl.hash, fl.epoch)
 func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 	if o := fl.prior; semantics.ErrorStatus(resp.Status) && o != nil && !o.partial() {
 		if o.UsableOnError(e.Came) {
-			o.failed(e.Came)
+			o.failed(e.Came, false)
 			closeBody(resp)
 			fl.leave()
 			fl.land(func() landing { fl.obj, fl.code = o, resp.Status; return landStale })

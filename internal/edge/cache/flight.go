@@ -56,6 +56,8 @@ type flight struct {
 	pool, tier string
 	origin     string
 	tries      int
+	waited     string // for room, as Exchange.Full says
+	full       bool   // there was no room
 
 	body body
 }
@@ -201,6 +203,7 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 	fl.selector = l.hint
 	fl.selected = semantics.AppendSelected(nil, fl.selector, &x.In.Fields)
 	x.ForkInto(fl.fork)
+	fl.fork.StandIn = o.standsInForRoom(l.now)
 	fl.fork.In.Control = fl
 	semantics.DropConditions(&fl.fork.In.Fields)
 	if !x.PeerTrusted {

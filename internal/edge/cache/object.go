@@ -2,6 +2,7 @@ package cache
 
 import (
 	"bytes"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -33,6 +34,8 @@ type object struct {
 	// retryAt is when the origin may be asked again after it failed to validate, in
 	// nanoseconds since 1970. A hint, so that it may be lost when the object is copied.
 	retryAt atomic.Int64
+	// full says that it did not fail, but that there was no room.
+	full atomic.Bool
 }
 
 // objectCost is what an object costs beside fields and body, fieldCost what a line does, and partCost
@@ -161,11 +164,33 @@ func (o *object) copy() *object {
 	}
 	c.takeContent(o)
 	c.retryAt.Store(o.retryAt.Load())
+	c.full.Store(o.full.Load())
 	return c
 }
 
-// failed notes that the origin could not be asked.
-func (o *object) failed(now time.Time) { o.retryAt.Store(now.Add(retryAfter).UnixNano()) }
+// failed notes that the origin could not be asked; full, that this was for want of room.
+func (o *object) failed(now time.Time, full bool) {
+	o.full.Store(full)
+	o.retryAt.Store(now.Add(retryAfter).UnixNano())
+}
+
+// standsIn says whether the whole answer may be used in the place of e (RFC 5861 section 4, RFC 9111 section
+// 4.2.4). When no origin was asked for want of room one that is still fresh may be used as well: that the request
+// prefers a validated one (RFC 9111 section 5.2.1.4) cannot be had.
+func (o *object) standsIn(e *stage.Error, now time.Time) bool {
+	if o == nil || o.partial() || e.Side == stage.SideClient || !semantics.ErrorStatus(e.Status) {
+		return false
+	}
+	return o.spare(now) || errors.Is(e, stage.ErrFull) && o.standsInForRoom(now)
+}
+
+// standsInForRoom says whether the answer may be used while there is no room at any origin.
+func (o *object) standsInForRoom(now time.Time) bool {
+	return o != nil && !o.partial() && (o.spare(now) || !o.NoCache && o.Age(now) < o.Lifetime)
+}
+
+// spare says whether the answer may be used stale while no origin can be asked.
+func (o *object) spare(now time.Time) bool { return o.UsableOnError(now) || o.UsableDisconnected(now) }
 
 // resting says whether the origin failed only just now.
 func (o *object) resting(now time.Time) bool { return now.UnixNano() < o.retryAt.Load() }

@@ -179,14 +179,18 @@ func (t *tee) drop() {
 // head forwards a HEAD that nothing stored answers. Its answer says whether a stored one is still good
 // (RFC 9111 section 4.3.5), and else is stored for other HEADs.
 func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, why forward) (*message.Response, error) {
-	x.Shared = true
+	x.Shared, x.StandIn = true, o.standsInForRoom(l.now)
 	sent := s.now(x)
 	epoch := s.epochs.at(l.hash)
 	resp, err := next.Serve(ctx, x)
-	s.done(x, resultPass, "")
 	if err != nil {
+		if r := s.instead(x, l, o, err); r != nil {
+			return r, nil
+		}
+		s.done(x, resultPass, "")
 		return resp, err
 	}
+	s.done(x, resultPass, "")
 	e := &semantics.Exchange{Status: resp.Status, Authorization: x.In.Has(message.Authorization), Sent: sent, Came: s.now(x)}
 	stored := false
 	if o != nil && !o.headOnly && resp.Status == 200 && o.status == 200 {

@@ -311,7 +311,11 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 			why = fwdRequest
 		default:
 			why = fwdStale
-			if o.resting(l.now) && (o.UsableOnError(l.now) || o.UsableDisconnected(l.now)) {
+			if o.resting(l.now) && o.spare(l.now) {
+				if o.full.Load() {
+					x.Full = fullStale
+					return s.hit(x, l, o, resultStale, "no-room"), nil
+				}
 				return s.hit(x, l, o, resultStale, "stale-if-error"), nil
 			}
 		}

@@ -337,3 +337,15 @@ func TestProbe(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestAProbeAsksNoMetadataAddress(t *testing.T) {
+	h := newHandler(t)
+	for _, health := range []v1.HealthSpec{{Path: "/latest/meta-data/"}, {Connect: true}} {
+		for _, address := range []string{"169.254.169.254:80", "[fd00:ec2::254]:80", "100.100.100.200:80"} {
+			err := h.Probe(t.Context(), open(t, h, address, connection()), "a", &health)
+			if stage.AsError(err).Code != "destination_ip_prohibited" {
+				t.Errorf("%s: %v", address, err)
+			}
+		}
+	}
+}

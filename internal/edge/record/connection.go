@@ -83,7 +83,7 @@ func (s *slot) keepConnection(c *Connection) {
 	s.end.Status, s.end.Body, s.end.Err = 0, c.Sent, nil
 	s.site, s.route, s.class, s.cache = "", "", stage.Anonymous, ""
 	s.pool, s.tier, s.origin, s.tries = c.Pool, c.Tier, c.Origin, c.Tries
-	s.spill = c.Spill
+	s.spill, s.full = c.Spill, ""
 	s.marks = s.marks[:0]
 }
 

@@ -10,25 +10,27 @@ import (
 
 // Explanation says what happened to one request, and why.
 type Explanation struct {
-	ID        string     `json:"id"`
-	Time      time.Time  `json:"time"`
-	Client    string     `json:"client"`
-	Proto     string     `json:"proto"`
-	Method    string     `json:"method"`
-	Host      string     `json:"host"`
-	Path      string     `json:"path"`
-	Status    int        `json:"status"`
-	Bytes     int64      `json:"bytes"`
-	Millis    float64    `json:"ms"`
-	Site      string     `json:"site,omitempty"`
-	Route     string     `json:"route,omitempty"`
-	Visitor   string     `json:"visitor"`
-	Cache     string     `json:"cache,omitempty"`
-	Pool      string     `json:"pool,omitempty"`
-	Tier      string     `json:"tier,omitempty"`
-	Origin    string     `json:"origin,omitempty"`
-	Tries     int        `json:"tries,omitempty"`
-	Spill     string     `json:"spill,omitempty"` // why it is not in the first tier, or in its basket's
+	ID      string    `json:"id"`
+	Time    time.Time `json:"time"`
+	Client  string    `json:"client"`
+	Proto   string    `json:"proto"`
+	Method  string    `json:"method"`
+	Host    string    `json:"host"`
+	Path    string    `json:"path"`
+	Status  int       `json:"status"`
+	Bytes   int64     `json:"bytes"`
+	Millis  float64   `json:"ms"`
+	Site    string    `json:"site,omitempty"`
+	Route   string    `json:"route,omitempty"`
+	Visitor string    `json:"visitor"`
+	Cache   string    `json:"cache,omitempty"`
+	Pool    string    `json:"pool,omitempty"`
+	Tier    string    `json:"tier,omitempty"`
+	Origin  string    `json:"origin,omitempty"`
+	Tries   int       `json:"tries,omitempty"`
+	Spill   string    `json:"spill,omitempty"` // why it is not in the first tier, or in its basket's
+	// Full is what became of the request when no tier had room: waited, stale, room or page.
+	Full      string     `json:"full,omitempty"`
 	Code      string     `json:"code,omitempty"`
 	Side      string     `json:"side,omitempty"`
 	Cause     string     `json:"cause,omitempty"`
@@ -93,7 +95,7 @@ func (s *slot) explain() Explanation {
 		ID: s.id.String(), Time: s.start, Client: client.String(), Proto: s.proto.String(),
 		Method: string(s.text[:s.cut[0]]), Host: string(s.text[s.cut[0]:s.cut[1]]), Path: string(s.text[s.cut[1]:s.cut[2]]),
 		Status: s.end.Status, Bytes: s.end.Body, Millis: millis(s.took), Site: s.site, Route: s.route,
-		Visitor: s.class.String(), Cache: s.cache, Pool: s.pool, Tier: s.tier, Origin: s.origin, Tries: s.tries, Spill: s.spill,
+		Visitor: s.class.String(), Cache: s.cache, Pool: s.pool, Tier: s.tier, Origin: s.origin, Tries: s.tries, Spill: s.spill, Full: s.full,
 	}
 	if c := s.connection; c != nil {
 		e.Proto, e.Code, e.Cause, e.Service = c.Proto, c.Code, c.Cause, c

@@ -25,6 +25,7 @@ type Recorder struct {
 	// refused counts what was no request at all.
 	refused *observe.Family[observe.Counter]
 	errors  *observe.Family[observe.Counter]
+	full    *observe.Family[observe.Counter]
 
 	// Totals of all sites, for a live line.
 	Requests, Hits, Spilled, Blocked, Errors atomic.Uint64
@@ -50,6 +51,7 @@ func New(slot stage.Slot, log *Log, ring *Ring, m *observe.Registry) *Recorder {
 		},
 		refused: m.Counters("relais_refused_total", "Bytes received that were no acceptable request, by code.", 64, "code"),
 		errors:  m.Counters("relais_errors_total", "Requests that ended in an error page, by code and side.", 256, "code", "side"),
+		full:    m.Counters("relais_full_total", "Requests for which no tier had room, by what they got: waited (and served), stale, room or page.", maxSeries*4, "site", "answer"),
 	}
 }
 
@@ -140,6 +142,9 @@ func (r *Recorder) count(x *stage.Exchange, p *part, o message.Outcome, took tim
 	p.status[min(o.Status/100, 5)].Inc()
 	p.bytes.Add(float64(o.Body))
 	p.duration.Observe(took.Seconds())
+	if x.Full != "" {
+		r.full.With(string(x.Site.Key), x.Full).Inc()
+	}
 	if x.CacheStatus != "" {
 		for i := range cacheResults {
 			if x.CacheStatus == cacheResults[i] {
@@ -198,6 +203,7 @@ func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.
 		l.str(`,"origin":`, x.Origin)
 		l.str(`,"spill":`, x.Spill)
 	}
+	l.str(`,"full":`, x.Full)
 	if x.Tries > 1 {
 		l.num(`,"tries":`, int64(x.Tries))
 	}

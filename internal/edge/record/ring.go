@@ -66,6 +66,7 @@ type slot struct {
 	tier   string
 	origin string
 	spill  string
+	full   string
 	tries  int
 	marks  []stage.Mark
 	// connection is what a service's connection has in place of a request; nil for requests.
@@ -87,7 +88,7 @@ func NewRing(n int) *Ring {
 
 func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
 	t := &r.ordinary
-	if x.Failure != nil || x.Spilled || x.Tries > 1 || x.Noted || o.Status >= 400 || o.Err != nil {
+	if x.Failure != nil || x.Spilled || x.Tries > 1 || x.Full == "waited" || x.Noted || o.Status >= 400 || o.Err != nil {
 		t = &r.notable
 	} else if !r.pace.take(x.Now().Unix(), max(minPace, int64(len(t.slots)))) {
 		return
@@ -115,6 +116,6 @@ func (s *slot) keep(x *stage.Exchange, o message.Outcome, took time.Duration) {
 		s.route = x.Route.Name
 	}
 	s.class, s.cache, s.pool, s.tier, s.origin, s.tries = x.Visitor.Class, x.CacheStatus, x.Pool, x.Tier, x.Origin, x.Tries
-	s.spill = x.Spill
+	s.spill, s.full = x.Spill, x.Full
 	s.marks = append(s.marks[:0], x.Trail.Marks()...)
 }

@@ -43,9 +43,9 @@ type tier struct {
 
 // The steps towards an order that a request can be.
 const (
-	stepNone = iota
-	stepBasket
-	stepOrdered
+	stepNone    = int(stage.StepBrowse)
+	stepBasket  = int(stage.StepBasket)
+	stepOrdered = int(stage.StepOrder)
 )
 
 // step says which step x is; where both lists match it is the later one.

@@ -111,6 +111,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		x.Visitor = stage.Visitor{Class: t.class, Key: t.id, Tier: p.tierName(t.tier)}
 		x.Mark("visitor", t.class.String())
 	}
+	x.Visitor.Step = stage.Step(step)
 	r, err := next.Serve(ctx, x)
 	if r != nil && (found || step != stepNone) {
 		s.answer(x, pt, p, &t, r, step)

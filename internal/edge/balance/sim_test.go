@@ -8,6 +8,7 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
+	"github.com/relais-edge/relais/internal/virtual"
 )
 
 // This file is a world in virtual time around the real Pick, paced and Release: edges of
@@ -75,10 +76,8 @@ type simServer struct {
 	up      bool
 	away    bool    // it is up, and no check has seen it
 	slow    float64 // factor
-	busy    int
-	epoch   int32 // of a crash
-	queue   []int32
-	head    int
+	epoch   int32   // of a crash
+	virtual.Line
 }
 
 type simVisitor struct {
@@ -126,7 +125,7 @@ type world struct {
 	scene
 	rng       *rand.Rand
 	now       int64
-	q         events
+	q         virtual.Events
 	servers   []simServer
 	byAddress map[string]int32
 	edges     []*simEdge
@@ -178,13 +177,13 @@ func newWorld(s scene) *world {
 	w.nHS = w.nLive[0]
 	for i := range s.shares {
 		w.addEdge()
-		w.q.push(event{second + int64(i), evArrive, 0, int32(i)})
+		w.q.Push(virtual.Event{At: second + int64(i), Kind: evArrive, ID: int32(i)})
 	}
 	for i, e := range s.events {
-		w.q.push(event{second + e.at, evHappen, 0, int32(i)})
+		w.q.Push(virtual.Event{At: second + e.at, Kind: evHappen, ID: int32(i)})
 	}
-	w.q.push(event{second + int64(tick), evTick, 0, 0})
-	w.q.push(event{second + 500*ms, evCheck, 0, 0})
+	w.q.Push(virtual.Event{At: second + int64(tick), Kind: evTick})
+	w.q.Push(virtual.Event{At: second + 500*ms, Kind: evCheck})
 	return w
 }
 
@@ -215,31 +214,31 @@ func (w *world) addEdge() {
 
 func (w *world) run() {
 	for len(w.q) > 0 {
-		e := w.q.pop()
-		if e.at-second > w.end {
+		e := w.q.Pop()
+		if e.At-second > w.end {
 			return
 		}
-		w.account(e.at)
-		w.now = e.at
-		switch e.kind {
+		w.account(e.At)
+		w.now = e.At
+		switch e.Kind {
 		case evArrive:
-			w.arrive(int(e.id))
+			w.arrive(int(e.ID))
 		case evAtServer:
-			w.atServer(e.id)
+			w.atServer(e.ID)
 		case evDone:
-			if e.gen == w.requests[e.id].gen {
-				w.done(e.id)
+			if e.Gen == w.requests[e.ID].gen {
+				w.done(e.ID)
 			}
 		case evAnswer:
-			w.answer(e.id)
+			w.answer(e.ID)
 		case evRefused:
-			w.refusedBy(e.id)
+			w.refusedBy(e.ID)
 		case evGiveUp:
-			w.giveUp(e.id)
+			w.giveUp(e.ID)
 		case evAgain:
-			w.send(e.id)
+			w.send(e.ID)
 		case evHappen:
-			w.events[e.id].do(w)
+			w.events[e.ID].do(w)
 		case evTick:
 			for i, e := range w.edges {
 				if w.rule != nil {
@@ -248,10 +247,10 @@ func (w *world) run() {
 					e.observe(w.now, w.now+w.skew(i))
 				}
 			}
-			w.q.push(event{w.now + int64(tick), evTick, 0, 0})
+			w.q.Push(virtual.Event{At: w.now + int64(tick), Kind: evTick})
 		case evCheck:
 			w.check()
-			w.q.push(event{w.now + second, evCheck, 0, 0})
+			w.q.Push(virtual.Event{At: w.now + second, Kind: evCheck})
 		}
 	}
 }
@@ -284,7 +283,7 @@ func (w *world) account(at int64) {
 // arrive is a request of somebody at an edge. When an edge is gone its visitors come elsewhere.
 func (w *world) arrive(edge int) {
 	gap := w.rng.ExpFloat64() / (w.peak * w.shares[edge]) * 1e9
-	w.q.push(event{w.now + max(1, int64(gap)), evArrive, 0, int32(edge)})
+	w.q.Push(virtual.Event{At: w.now + max(1, int64(gap)), Kind: evArrive, ID: int32(edge)})
 	if w.rng.Float64()*w.peak > w.rate(w.now-second) {
 		return
 	}
@@ -360,7 +359,7 @@ func (w *world) send(id int32) {
 	if v.class() == stage.Protected {
 		w.baskets++
 	}
-	w.q.push(event{w.now + w.patience, evGiveUp, 0, id})
+	w.q.Push(virtual.Event{At: w.now + w.patience, Kind: evGiveUp, ID: id})
 	r.refs = 1
 	w.try(id)
 }
@@ -401,52 +400,46 @@ func (w *world) try(id int32) {
 	}
 	srv := &w.servers[r.server]
 	r.refs++
-	w.q.push(event{w.now + w.tiers[srv.tier].rtt/2, evAtServer, 0, id})
+	w.q.Push(virtual.Event{At: w.now + w.tiers[srv.tier].rtt/2, Kind: evAtServer, ID: id})
 }
 
 func (w *world) atServer(id int32) {
 	r := &w.requests[id]
 	s := &w.servers[r.server]
 	if !s.up {
-		w.q.push(event{w.now + w.tiers[s.tier].rtt/2, evRefused, 0, id})
+		w.q.Push(virtual.Event{At: w.now + w.tiers[s.tier].rtt/2, Kind: evRefused, ID: id})
 		return
 	}
 	r.epoch = s.epoch
-	if s.busy < w.tiers[s.tier].slots {
+	if s.Enter(id, w.tiers[s.tier].slots) {
+		w.count(s, 1)
 		w.begin(s, id)
-	} else {
-		s.queue = append(s.queue, id)
+	}
+}
+
+// count notes that a slot is in use, or free.
+func (w *world) count(s *simServer, d int64) {
+	w.nBusy[s.tier] += d
+	if s.tier == 0 && s.slow == 1 {
+		w.nHB += d
 	}
 }
 
 func (w *world) begin(s *simServer, id int32) {
-	s.busy++
-	w.nBusy[s.tier]++
-	if s.tier == 0 && s.slow == 1 {
-		w.nHB++
-	}
 	r := &w.requests[id]
 	r.gen++
-	w.q.push(event{w.now + max(1, int64(w.service(w.rng)*s.slow)), evDone, r.gen, id})
+	w.q.Push(virtual.Event{At: w.now + max(1, int64(w.service(w.rng)*s.slow)), Kind: evDone, Gen: r.gen, ID: id})
 }
 
 func (w *world) done(id int32) {
 	r := &w.requests[id]
 	s := &w.servers[r.server]
-	r.epoch, r.said = -1, int64(s.busy+len(s.queue)-s.head)
-	s.busy--
-	w.nBusy[s.tier]--
-	if s.tier == 0 && s.slow == 1 {
-		w.nHB--
-	}
-	w.q.push(event{w.now + w.tiers[s.tier].rtt/2, evAnswer, 0, id})
-	if s.head < len(s.queue) {
-		next := s.queue[s.head]
-		if s.head++; s.head > 1024 && s.head*2 > len(s.queue) {
-			s.queue = append(s.queue[:0], s.queue[s.head:]...)
-			s.head = 0
-		}
+	r.epoch, r.said = -1, int64(s.Len())
+	w.q.Push(virtual.Event{At: w.now + w.tiers[s.tier].rtt/2, Kind: evAnswer, ID: id})
+	if next, ok := s.Leave(); ok {
 		w.begin(s, next)
+	} else {
+		w.count(s, -1)
 	}
 }
 
@@ -529,7 +522,7 @@ func (w *world) ended(id int32, ok bool, tier int) {
 		r = &w.requests[id] // it may have moved
 		n := &w.requests[again]
 		n.visitor, n.edge, n.first, n.tries, n.order = r.visitor, r.edge, r.first, r.tries, r.order
-		w.q.push(event{w.now + second + w.rng.Int64N(2*second), evAgain, 0, again})
+		w.q.Push(virtual.Event{At: w.now + second + w.rng.Int64N(2*second), Kind: evAgain, ID: again})
 		r.visitor = -1
 		return
 	}

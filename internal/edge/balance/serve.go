@@ -196,6 +196,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 		return errNoOrigin
 	}
 	a.pool.counters.refused.Inc()
+	a.pool.history.away[v.Class].Add(1)
 	x.Mark(name, "full")
 	return a.stage.full[a.stage.turn.Add(1)%fullErrors]
 }

@@ -354,7 +354,7 @@ func (w *world) send(id int32) {
 		r.edge = int32(w.rng.IntN(len(w.edges)))
 	}
 	r.start, r.tries, r.attempts = w.now, r.tries+1, 0
-	r.answered, r.gone = false, false
+	r.answered, r.gone, r.epoch = false, false, -1
 	r.tried.reset()
 	if v.class() == stage.Protected {
 		w.baskets++
@@ -370,6 +370,7 @@ func (w *world) try(id int32) {
 	s, err := w.edges[r.edge].Pick(Visitor{Class: v.class(), Key: v.id, Tier: v.basket, Hash: v.id, Now: w.now}, &r.tried)
 	if err != nil {
 		w.refusedAll++
+		w.edges[r.edge].history.away[v.class()].Add(1)
 		if v.class() == stage.Protected {
 			w.refusedBaskets++
 		}
@@ -380,6 +381,7 @@ func (w *world) try(id int32) {
 	if v.basket != "" && s.Tier() != v.basket {
 		w.basketMoved++
 	}
+	s.count(w.edges[r.edge].view.Load())
 	r.slot, r.held = s, true
 	r.server, r.epoch = w.byAddress[s.Address()], -1
 	if t := w.now - second; t < w.from && t >= w.warm {

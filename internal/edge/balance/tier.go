@@ -22,6 +22,7 @@ type tier struct {
 	part, all int64
 	capacity  v1.Capacity
 	share     float64
+	seen      seen
 
 	marks atomic.Pointer[marks]
 
@@ -35,8 +36,8 @@ type tier struct {
 	near     atomic.Uint64 // the same, within the edge's own zone
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
-	ramp atomic.Uint64
-	_    [8]byte
+	ramp  atomic.Uint64
+	tally tally
 }
 
 // marks are the bounds of a tier's requests in flight, those of others included. They do not

@@ -45,9 +45,11 @@ func (p *Pool) observe(now, wall int64) bool {
 		s.reserve.look(now, s.baskets.Load())
 		t.mark()
 	}
+	p.record(now, wall)
 	if active || now-p.lastUse < int64(asleepAfter) {
 		return true
 	}
+	p.history.last = 0
 	p.awake.Store(false)
 	return false
 }

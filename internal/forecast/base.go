@@ -181,7 +181,7 @@ func (t *baseTier) learn(name string, chosen, all []balance.Minute) {
 			if tm.Found > 0 {
 				limits, limited = limits+tm.Found, limited+1
 			}
-			if sentOn(&all[i], j) > fullShare*tm.Requests.All() {
+			if sentOn(&all[i], j) > fullShare*tm.Requests.All() && tm.InFlight >= steadyShare*tm.Most {
 				full, seconds, flight = full+tm.Requests.All(), seconds+all[i].Seconds, flight+tm.InFlight*all[i].Seconds
 			}
 		}
@@ -191,6 +191,10 @@ func (t *baseTier) learn(name string, chosen, all []balance.Minute) {
 		t.full, t.fullFlight = full/seconds, flight/seconds
 	}
 }
+
+// steadyShare is which share of the most in flight must have been there in the mean: what was full at moments only does
+// not say how much a tier can do.
+const steadyShare = 0.5
 
 // fullShare is which share of a tier's requests must have been sent on for it to have been full all the time.
 const fullShare = 0.02

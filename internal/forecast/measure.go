@@ -119,6 +119,11 @@ func (m *measure) limits(w *world) {
 
 func (m *measure) seconds() float64 { return max(float64(m.to-m.from)/1e9, 1e-9) }
 
+// inFlight is how many there were in a tier, in the mean up to a time.
+func (m *measure) inFlight(tier int, now int64) float64 {
+	return m.tiers[tier].area / float64(max(now-m.from, 1))
+}
+
 // mean is how long answers took, in ms.
 func (m *measure) mean() float64 { return m.took / max(m.answers, 1) / milli }
 

@@ -36,7 +36,8 @@ type trial struct {
 	seed     uint64
 	progress func(float64)
 
-	scale    float64 // the world is so many times smaller
+	scale    float64  // the world is so many times smaller
+	planned  []string // warnings of the plan
 	w        *world
 	pool     Pool
 	unknown  map[string]bool // tiers whose times are not known
@@ -62,15 +63,15 @@ func (t *trial) plan() {
 	n := (rate*float64(learning/2+warming+t.learnNow) + then*float64(t.settle+t.window)) / 1e9
 	if t.scale = 1; n > t.budget {
 		t.scale = n / t.budget
-		t.warnf("the load is simulated %.1f times smaller, its tiers with it, so that it takes a bounded time; spills begin a little early in a smaller tier", t.scale)
+		t.planned = append(t.planned, fmt.Sprintf("the load is simulated %.1f times smaller, its tiers with it, so that it takes a bounded time; spills begin a little early in a smaller tier", t.scale))
 	}
 }
 
 // run makes the forecast of the pool.
 func (t *trial) run(ctx context.Context) (*Pool, error) {
-	t.pool = Pool{Key: string(t.base.key), Warnings: []string{}, WasRefused: rounded(t.base.refused, 1)}
 	t.plan()
-	if err := t.build(); err != nil {
+	now, err := t.calibrate(ctx)
+	if err != nil {
 		return nil, err
 	}
 	w := t.w
@@ -79,19 +80,6 @@ func (t *trial) run(ctx context.Context) (*Pool, error) {
 		t.progress(float64(w.now-second) / end)
 		return ctx.Err()
 	}
-	w.load(scaled(t.base.rate, 0.5/t.scale))
-	if err := w.run(w.now+learning, more); err != nil {
-		return nil, err
-	}
-	w.load(scaled(t.base.rate, 1/t.scale))
-	if err := w.run(w.now+warming, more); err != nil {
-		return nil, err
-	}
-	now := w.measureFrom()
-	if err := w.run(w.now+t.learnNow, more); err != nil {
-		return nil, err
-	}
-	w.stop()
 	for i := range w.servers {
 		w.servers[i].others *= t.factor
 		if w.tiers[w.servers[i].tier].reports { // what others take is not there for this edge
@@ -110,10 +98,87 @@ func (t *trial) run(ctx context.Context) (*Pool, error) {
 	if err := w.run(w.now+t.window, more); err != nil {
 		return nil, err
 	}
+	for i := range w.tiers {
+		if n := float64(w.tiers[i].inFlight); n > 1.2*then.inFlight(i, w.now) && n > 100 {
+			t.warnf("%s: what waits there grows on and on; more are too late with each second", w.tiers[i].name)
+		}
+	}
 	w.stop()
 	t.progress(1)
 	t.tell(now, early, then)
 	return &t.pool, nil
+}
+
+// batches are how many requests a visitor may send at once. Real ones come in bursts, a page and what is on it.
+var batches = []int{1, 2, 4, 8, 16, 32}
+
+// calibrate makes a world at the recorded load whose tiers spill as was recorded, as nearly as it can: with so many
+// requests at once. It returns what that world is like.
+func (t *trial) calibrate(ctx context.Context) (*measure, error) {
+	best, least := 1, math.Inf(1)
+	for _, n := range batches {
+		m, err := t.present(ctx, n)
+		if err != nil {
+			return nil, err
+		}
+		wrong, few := t.wrong(m)
+		if wrong < least {
+			best, least = n, wrong
+		} else if wrong > least {
+			break
+		}
+		if wrong <= wrongSpill || !few || len(t.aims.slots) > 0 {
+			if best == n {
+				t.sayBatch(n)
+				return m, nil
+			}
+			break
+		}
+	}
+	m, err := t.present(ctx, best)
+	t.sayBatch(best)
+	return m, err
+}
+
+func (t *trial) sayBatch(n int) {
+	if n > 1 {
+		t.warnf("requests were recorded to come in bursts; the model has them come %d at once, so that as many spill as was recorded", n)
+	}
+}
+
+// wrong is by how much the spills of a world differ from those recorded, as a share of all requests, and whether they
+// are too few.
+func (t *trial) wrong(m *measure) (share float64, few bool) {
+	was, is := 0.0, 0.0
+	for i := range m.tiers {
+		is += m.tiers[i].spills.All() / m.seconds() * t.scale
+	}
+	for _, b := range t.base.tiers {
+		was += b.spills.All()
+	}
+	return math.Abs(was-is) / t.base.rate.All(), is < was
+}
+
+// present makes a world and runs it up to the end of the recorded load.
+func (t *trial) present(ctx context.Context, batch int) (*measure, error) {
+	t.pool = Pool{Key: string(t.base.key), Warnings: slices.Clone(t.planned), WasRefused: rounded(t.base.refused, 1)}
+	if err := t.build(); err != nil {
+		return nil, err
+	}
+	w := t.w
+	w.batch = batch
+	w.load(scaled(t.base.rate, 0.5/t.scale))
+	if err := w.run(w.now+learning, ctx.Err); err != nil {
+		return nil, err
+	}
+	w.load(scaled(t.base.rate, 1/t.scale))
+	if err := w.run(w.now+warming, ctx.Err); err != nil {
+		return nil, err
+	}
+	m := w.measureFrom()
+	err := w.run(w.now+t.learnNow, ctx.Err)
+	w.stop()
+	return m, err
 }
 
 // build makes the world of the pool.
@@ -297,14 +362,12 @@ func (t *trial) tell(now, early, then *measure) {
 func (t *trial) sides(tier *Tier, i int, then *measure) {
 	if b := t.base.tiers[tier.Name]; b != nil {
 		tier.Now = Side{Rate: rounded(b.rate, 1), InFlight: round(b.inFlight), Spills: roundedSpills(b.spills, 1), Mean: round(b.hold)}
-		switch told := float64(v1.Value(t.spec.Tiers[i].Capacity.InFlight)); {
-		case b.reported > 0:
-			tier.Now.Limit = round(b.reported)
-		case b.found > 0:
-			tier.Now.Limit = round(b.found)
-		case told > 0:
-			tier.Now.Limit = told
-		case tier.Slots > 0:
+		for _, l := range []float64{b.reported, b.found, float64(v1.Value(t.spec.Tiers[i].Capacity.InFlight))} {
+			if l > 0 && (tier.Now.Limit == 0 || l < tier.Now.Limit) {
+				tier.Now.Limit = round(l)
+			}
+		}
+		if tier.Now.Limit == 0 {
 			tier.Now.Limit = float64(tier.Slots)
 		}
 	}

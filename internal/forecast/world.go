@@ -96,6 +96,7 @@ type world struct {
 	at      map[string]int32 // servers by address
 	people  [3][]person
 	rate    [3]float64 // requests a ns
+	batch   int        // requests that a visitor sends at once
 	all     float64
 	reqs    []request
 	free    []int32
@@ -107,7 +108,7 @@ type world struct {
 }
 
 func newWorld(seed uint64) *world {
-	return &world{rng: rand.New(rand.NewPCG(seed, 5)), now: second, index: map[string]int{}, at: map[string]int32{}, steps: 0}
+	return &world{rng: rand.New(rand.NewPCG(seed, 5)), now: second, index: map[string]int{}, at: map[string]int32{}, batch: 1}
 }
 
 func (w *world) clock() int64 { return w.now }
@@ -129,7 +130,7 @@ func (w *world) load(r balance.ByClass) {
 	}
 }
 
-func (w *world) gap() int64 { return max(1, int64(w.rng.ExpFloat64()/w.all)) }
+func (w *world) gap() int64 { return max(1, int64(w.rng.ExpFloat64()*float64(w.batch)/w.all)) }
 
 func (w *world) stranger() person {
 	w.nextKey++
@@ -194,7 +195,7 @@ func (w *world) look() {
 	}
 }
 
-// arrive is a request of somebody.
+// arrive is a page of somebody: a request, or several at once.
 func (w *world) arrive() {
 	w.q.Push(virtual.Event{At: w.now + w.gap(), Kind: evArrive})
 	c, x := stage.Anonymous, w.rng.Float64()*w.all
@@ -207,10 +208,12 @@ func (w *world) arrive() {
 	if w.rng.IntN(stay) == 0 {
 		w.people[c][i] = w.stranger()
 	}
-	id := w.newRequest()
-	r := &w.reqs[id]
-	r.class, r.person, r.start = c, int32(i), w.now
-	w.try(id)
+	for range w.batch {
+		id := w.newRequest()
+		r := &w.reqs[id]
+		r.class, r.person, r.start = c, int32(i), w.now
+		w.try(id)
+	}
 }
 
 func (w *world) newRequest() int32 {

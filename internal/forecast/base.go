@@ -44,6 +44,7 @@ func (w Window) bounds(last float64) (from, to float64) {
 type base struct {
 	key      bundle.Key
 	from, to float64 // Unix time in seconds
+	late     float64 // seconds of the window before the record begins
 	rate     balance.ByClass
 	refused  balance.ByClass
 	tiers    map[string]*baseTier
@@ -70,6 +71,7 @@ const leastSeen = 10
 // newBase takes what counts of a load; order is that of the waterfall. It is false when there was no request.
 func newBase(l *balance.PoolLoad, w Window, order []string) (*base, bool) {
 	from, to := w.bounds(l.Until)
+	late := l.Since - from
 	from = max(from, l.Since)
 	var list []balance.Minute
 	for _, m := range l.Minutes {
@@ -84,7 +86,7 @@ func newBase(l *balance.PoolLoad, w Window, order []string) (*base, bool) {
 	if len(list) == 0 {
 		return nil, false
 	}
-	b := &base{key: l.Key, from: from, to: to, tiers: map[string]*baseTier{}}
+	b := &base{key: l.Key, from: from, to: to, late: max(0, late-60), tiers: map[string]*baseTier{}}
 	seconds := max(to-from, 1)
 	chosen := list
 	if !w.Mean {

@@ -129,6 +129,16 @@ func (f *Forecast) warn(q *Question, bases []*base, unknown []string) {
 	if n := len(q.Pools) - len(bases); n > 0 {
 		f.Warnings = append(f.Warnings, fmt.Sprintf("%d pool(s) of the documents have no recorded load and are left out", n))
 	}
+	for _, b := range bases {
+		if b.late > 0 {
+			f.Warnings = append(f.Warnings, fmt.Sprintf("%s: the record has nothing of the first %.0f minutes of that time", b.key, b.late/60))
+		}
+		for _, name := range slices.Sorted(maps.Keys(b.tiers)) {
+			if !slices.Contains(balance.Waterfall(q.Pools[b.key], q.Where), name) {
+				f.Warnings = append(f.Warnings, fmt.Sprintf("%s: tier %s was recorded and is not in the documents; its traffic goes to the others", b.key, name))
+			}
+		}
+	}
 	used := map[string]bundle.Key{}
 	var shared []string
 	for _, b := range bases {
@@ -159,10 +169,14 @@ func setOf(list []string) map[string]bool {
 	})
 }
 
+// earlyShare is which share of the requests may be lost while a change begins: of an origin that fails some always are.
+const earlyShare = 0.001
+
 // judge makes the verdict from the pools.
 func (f *Forecast) judge() {
 	var asked, lost balance.ByClass
-	var early float64
+	var early, begun float64
+	words := "refused"
 	for i := range f.Pools {
 		p := &f.Pools[i]
 		l := p.Lost.all()
@@ -172,9 +186,13 @@ func (f *Forecast) judge() {
 			s.to.Basket += s.from.Basket
 		}
 		early += p.Transition.Lost.All()
+		begun += p.Asked.All() * p.Transition.Seconds
+		if p.Lost.Failed.All()+p.Lost.Late.All() > 0 {
+			words = "not answered"
+		}
 		f.OrdersLost = f.OrdersLost || l.Basket > 0 || p.Transition.Lost.Basket > 0
 	}
-	f.Fits = lost.All() == 0 && early == 0
+	f.Fits = lost.All() == 0 && !f.OrdersLost && early <= earlyShare*begun
 	var parts []string
 	if asked.Basket == 0 {
 		parts = append(parts, "orders kept: not known, as no visitor with a basket was recorded")
@@ -188,7 +206,7 @@ func (f *Forecast) judge() {
 		lost, asked float64
 	}{{"anonymous", lost.Anonymous, asked.Anonymous}, {"known", lost.Known, asked.Known}, {"with a basket", lost.Basket, asked.Basket}} {
 		if c.lost > 0 {
-			parts = append(parts, c.name+" refused "+percent(c.lost/max(c.asked, c.lost)))
+			parts = append(parts, c.name+" "+words+" "+percent(c.lost/max(c.asked, c.lost)))
 		}
 	}
 	if lost.All() == 0 {

@@ -10,7 +10,8 @@ type Forecast struct {
 	Factor     float64 `json:"factor"` // of the recorded load
 	// Verdict is the answer in a line.
 	Verdict string `json:"verdict"`
-	// Fits is false when anybody would be refused, not answered in time, or lost while it begins.
+	// Fits is false when anybody would be refused or not answered in time, or, while it begins, more than one request
+	// in a thousand or anybody with a basket would be lost.
 	Fits       bool     `json:"fits"`
 	OrdersLost bool     `json:"ordersLost"`
 	Pools      []Pool   `json:"pools"`

@@ -35,6 +35,7 @@ func TestHistoryHasTheMinutesOfTheLastHour(t *testing.T) {
 	b := newBed(t, poolSpec("least-request", tierSpec("home", 2, 0, 0), tierSpec("overflow", 2, 0, 0)))
 	b.observe(b.now.Load(), b.now.Load())
 	for m := range 70 {
+		b.look25(1) // which begins the minute
 		b.spend(t, stage.Anonymous, m+1)
 		b.spend(t, stage.Known, 2)
 		b.spend(t, stage.Protected, 3)

@@ -77,7 +77,8 @@ func printLost(w io.Writer, p paint, pool *forecast.Pool) {
 		name string
 		n    balance.ByClass
 	}{
-		{"refused, as no tier has room", pool.Lost.Refused}, {"lost, as all tries fail", pool.Lost.Failed},
+		{"refused, as no tier has room", pool.Lost.Refused},
+		{"lost, as all tries fail", pool.Lost.Failed},
 		{"not answered in time", pool.Lost.Late},
 	} {
 		if l.n.All() > 0 {

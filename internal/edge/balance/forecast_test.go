@@ -28,8 +28,10 @@ func TestForecastIsWhatThenHappens(t *testing.T) {
 		{"half of home is lost", balance.Truth{Home: 4, Overflow: 8, Before: 5000, After: 5000, Kill: 2}, []string{"home-0", "home-1"}, nil, true, true},
 		{"more comes than was ever seen, and the slots are told", balance.Truth{Home: 4, Overflow: 8, Before: 3000, After: 5500}, nil, []forecast.Slots{{Tier: "home", Count: 100}}, true, true},
 		{
-			"home is lost, and the overflow has no room for all", balance.Truth{Home: 4, Overflow: 8, Before: 3600, After: 3600, Kill: 4, ToldHome: 80, ToldOverflow: 200},
-			[]string{"home"}, nil, true, false,
+			"home is lost, and the overflow has no room for all",
+			balance.Truth{Home: 4, Overflow: 8, Before: 3600, After: 3600, Kill: 4, ToldHome: 80, ToldOverflow: 200},
+			[]string{"home"},
+			nil, true, false,
 		},
 	} {
 		if balance.RaceDetector && c.truth.Kill != 2 {

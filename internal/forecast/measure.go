@@ -22,16 +22,15 @@ type measure struct {
 }
 
 type tierMeasure struct {
-	sent     balance.ByClass
-	spills   balance.Spills
-	area     float64 // in flight × ns
-	lastAt   int64
-	limit    float64 // sum over looks in which there was one
-	limited  float64 // looks
-	found    bool
-	took     float64
-	answers  float64
-	inFlight int64
+	sent    balance.ByClass
+	spills  balance.Spills
+	area    float64 // in flight × ns
+	lastAt  int64
+	limit   float64 // sum over looks in which there was one
+	limited float64 // looks
+	found   bool
+	took    float64
+	answers float64
 }
 
 // timeSteps are sixteen to each doubling, from 2^13 ns.

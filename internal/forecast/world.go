@@ -48,7 +48,6 @@ type worldTier struct {
 	sigma    float64
 	reports  bool // its origins say what they have
 	inFlight int64
-	lastAt   int64
 }
 
 type server struct {

@@ -409,6 +409,11 @@ func (e *Edge) Explain(id stage.RequestID) (any, bool) { return e.ring.Find(id) 
 // Recent implements admin.Explainer.
 func (e *Edge) Recent(n int) any { return e.ring.Last(n) }
 
+// Load lists what pools had in each minute of the last hour: of the one named, or of all when key is empty.
+func (e *Edge) Load(key string) []balance.PoolLoad {
+	return e.balance.Load(bundle.Key(key), time.Now().UnixNano())
+}
+
 // Pools are how the pools in use are: which origins are well, and why others are not.
 func (e *Edge) Pools() []balance.PoolStatus { return e.balance.Status() }
 

@@ -95,7 +95,7 @@ func (e *Entry) Check() error {
 			return fmt.Errorf("a prefix has at most %d path elements", MaxSegments)
 		}
 	case Tag:
-		if !goodTag([]byte(e.Value)) {
+		if !GoodTag([]byte(e.Value)) {
 			return fmt.Errorf("%q is no tag: one is 1 to %d printable bytes without space and comma, of which upper and lower case are the same", e.Value, MaxTag)
 		}
 	case Group:
@@ -125,8 +125,8 @@ func organization(site string) string {
 	return org
 }
 
-// goodTag says whether a tag is kept: printable ASCII or UTF-8 without space and comma.
-func goodTag(t []byte) bool {
+// GoodTag says whether a tag can be kept: printable ASCII or UTF-8 without space and comma.
+func GoodTag(t []byte) bool {
 	if len(t) == 0 || len(t) > MaxTag {
 		return false
 	}

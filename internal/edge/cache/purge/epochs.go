@@ -189,7 +189,7 @@ func (m *Mark) Since(number uint64) bool {
 func (m *Mark) Tags(hashes []uint64) (v Verdict) {
 	t := m.e.table.Load()
 	for _, h := range hashes {
-		v = v.and(t.last(h))
+		v = v.And(t.last(h))
 	}
 	return v
 }
@@ -207,13 +207,13 @@ type Place struct {
 func (m *Mark) Place(p *Place) Verdict {
 	v := Verdict{Hard: m.e.floor.Load()}
 	if m.e.wide.Load() > 0 {
-		v = v.and(m.one(All, "")).and(m.one(Organization, m.org))
+		v = v.And(m.one(All, "")).And(m.one(Organization, m.org))
 	}
 	if m.m.places.Load() == 0 {
 		return v
 	}
-	v = v.and(m.one(Site, m.site))
-	v = v.and(m.e.table.Load().last(m.hash(Host, p.Host, nil)))
+	v = v.And(m.one(Site, m.site))
+	v = v.And(m.e.table.Load().last(m.hash(Host, p.Host, nil)))
 	v = m.under(v, p, nil)
 	return m.under(v, p, p.Host)
 }
@@ -225,11 +225,11 @@ func (m *Mark) one(k Kind, site string) Verdict {
 // under looks at path, URL and prefixes with one way to write the host.
 func (m *Mark) under(v Verdict, p *Place, host []byte) Verdict {
 	t := m.e.table.Load()
-	v = v.and(t.last(m.hash(Path, host, p.Path)))
+	v = v.And(t.last(m.hash(Path, host, p.Path)))
 	var h maphash.Hash
 	h.SetSeed(m.e.seed)
 	if p.AnyQuery {
-		v = v.and(t.last(m.hash(anyQuery, host, p.Path)))
+		v = v.And(t.last(m.hash(anyQuery, host, p.Path)))
 	} else {
 		begin(&h, URL, m.site)
 		_, _ = h.Write(host)
@@ -239,7 +239,7 @@ func (m *Mark) under(v Verdict, p *Place, host []byte) Verdict {
 			_ = h.WriteByte('?')
 			_, _ = h.Write(p.Query)
 		}
-		v = v.and(t.last(notZero(h.Sum64())))
+		v = v.And(t.last(notZero(h.Sum64())))
 		h.Reset()
 	}
 	begin(&h, Prefix, m.site)
@@ -252,7 +252,7 @@ func (m *Mark) under(v Verdict, p *Place, host []byte) Verdict {
 		}
 		_, _ = h.Write(p.Path[at:i])
 		at = i
-		v = v.and(t.last(notZero(h.Sum64())))
+		v = v.And(t.last(notZero(h.Sum64())))
 		n++
 	}
 	return v

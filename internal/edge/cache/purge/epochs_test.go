@@ -210,7 +210,7 @@ func FuzzTags(f *testing.F) {
 		seen := map[string]bool{}
 		for name := range Names(tags.Text()) {
 			s := string(name)
-			if !goodTag(name) || seen[s] || Fold(s) != s {
+			if !GoodTag(name) || seen[s] || Fold(s) != s {
 				t.Errorf("%q", s)
 			}
 			seen[s] = true

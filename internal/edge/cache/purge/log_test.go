@@ -278,7 +278,7 @@ func TestADamagedFileNeverForgetsAPurgeSilently(t *testing.T) {
 		}
 		m := e.Mark("acme/shop")
 		for i, n := range numbers {
-			v := m.Place(&Place{Path: []byte("/")}).and(m.Tags([]uint64{m.TagHash(fmt.Appendf(nil, "tag%d", i))}))
+			v := m.Place(&Place{Path: []byte("/")}).And(m.Tags([]uint64{m.TagHash(fmt.Appendf(nil, "tag%d", i))}))
 			torn := at >= head+(len(whole)-head)*4/5 && i == 4 // the last one may look like a torn end
 			if v.Hard < n && !torn {
 				t.Errorf("byte %d flipped: an answer older than number %d is served (%+v, %+v)", at, n, v, s)

@@ -37,8 +37,8 @@ type Verdict struct {
 	SoftAt     uint32 // when that was, in seconds since 1970; 0 is long ago
 }
 
-// and is the later of both, for each way of purging.
-func (v Verdict) and(o Verdict) Verdict {
+// And is the later of both, for each way of purging.
+func (v Verdict) And(o Verdict) Verdict {
 	v.Hard = max(v.Hard, o.Hard)
 	if o.Soft > v.Soft {
 		v.Soft, v.SoftAt = o.Soft, o.SoftAt
@@ -78,7 +78,7 @@ func (t *table) set(h uint64, v Verdict) {
 	old := b.hash[place].Load()
 	if old != h {
 		// What was purged by a floor before stays purged.
-		v = v.and(Verdict{Hard: b.floorHard.Load(), Soft: b.floorSoft.Load()})
+		v = v.And(Verdict{Hard: b.floorHard.Load(), Soft: b.floorSoft.Load()})
 		if old == 0 {
 			t.used++
 		} else {

@@ -42,7 +42,7 @@ func (t *Tags) split(line []byte, sep byte) {
 
 // Add adds one tag.
 func (t *Tags) Add(tag []byte) {
-	if !goodTag(tag) {
+	if !GoodTag(tag) {
 		t.bad = true
 		return
 	}

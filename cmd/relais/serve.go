@@ -372,6 +372,7 @@ func (in *instance) adminConfig(started time.Time) admin.Config {
 		Listener: in.admin, Explain: in.edge, Metrics: in.metrics,
 		Status: func() admin.Status { return in.status(started) },
 		Pools:  func() any { return in.edge.Pools() },
+		Cache:  in.edge.CacheDoor(),
 	}
 	if in.upgrades != nil {
 		c.Upgrade = in.askUpgrade

@@ -331,6 +331,7 @@ func (fl *flight) finish(err error) {
 	case store:
 		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, fl.obj)
 		fl.s.m.stored.Inc()
+		fl.rule.site.stored.Add(1)
 	case err != nil && err != errNotWanted:
 		fl.s.m.truncated.Inc()
 	}

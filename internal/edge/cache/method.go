@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/netip"
+	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/edge/cache/purge"
@@ -101,6 +102,9 @@ func (s *Stage) servePurge(ctx context.Context, x *stage.Exchange, r *rule) (*me
 	}
 	x.MayBlock() // it waits for the disk
 	receipt, err := s.Purge(ctx, x.Site, entries...)
+	if errors.Is(err, errSealed) {
+		return nil, &stage.Error{Code: "draining", Side: stage.SideEdge, Status: 503, RetryAfter: time.Second, Close: true, Err: err}
+	}
 	if receipt == nil {
 		return nil, &stage.Error{Code: "purge_failed", Side: stage.SideEdge, Status: 500, Err: err}
 	}

@@ -90,7 +90,7 @@ func (s *Stage) record(x *stage.Exchange, l *local, resp *message.Response, e *s
 	t := &l.tee
 	*t = tee{
 		s: s, key: l.key, hash: l.hash, epoch: epoch, max: l.rule.maxObject, total: resp.ContentLength,
-		obj: o, x: x, mark: l.rule.mark,
+		obj: o, x: x, mark: l.rule.mark, site: l.rule.site,
 		home: s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased),
 	}
 	if e.Part {
@@ -123,6 +123,7 @@ type tee struct {
 	home       home
 	x          *stage.Exchange
 	mark       *purge.Mark
+	site       *siteState
 }
 
 // Next implements message.Body.
@@ -174,6 +175,7 @@ func (t *tee) commit() {
 			t.s.settle(t.x, t.hash, t.key, &t.home, o)
 		}
 		t.s.m.stored.Inc()
+		t.site.stored.Add(1)
 	}
 	t.drop()
 }

@@ -64,10 +64,22 @@ func (s *Stage) Purge(ctx context.Context, site *snapshot.Site, entries ...purge
 	return r, err
 }
 
+// Seal refuses purges from now on: another process has taken over, and its answers are what counts.
+func (s *Stage) Seal() {
+	s.purging.Lock()
+	defer s.purging.Unlock()
+	s.sealed = true
+}
+
+var errSealed = errors.New("another process has taken over; ask again on a new connection")
+
 // apply numbers an entry and makes it hold.
 func (s *Stage) apply(e *purge.Entry) (uint64, error) {
 	s.purging.Lock()
 	defer s.purging.Unlock()
+	if s.sealed {
+		return 0, errSealed
+	}
 	e.Time = s.cfg.Clock()
 	n, err := s.cfg.Purges.Append(*e)
 	if err != nil {
@@ -176,11 +188,7 @@ func purged(m *purge.Mark, o *object, at *purge.Place) (v purge.Verdict) {
 func (s *Stage) soften(l *local, o *object, v purge.Verdict) *object {
 	c := o.copy()
 	c.softened = v.Soft
-	age := time.Duration(0)
-	if v.SoftAt > 0 {
-		age = o.Age(time.Unix(int64(v.SoftAt), 0))
-	}
-	c.Lifetime = min(o.Lifetime, age)
+	c.Lifetime = softLife(o, v)
 	s.store.Update(l.hash, l.key, func(old *variants) (*variants, int64) {
 		for p := old.first(); p != nil; p = p.older {
 			if p == o {
@@ -194,6 +202,15 @@ func (s *Stage) soften(l *local, o *object, v purge.Verdict) *object {
 		return old, old.cost
 	})
 	return c
+}
+
+// softLife is the lifetime that ends with the soft purge of v.
+func softLife(o *object, v purge.Verdict) time.Duration {
+	age := time.Duration(0)
+	if v.SoftAt > 0 {
+		age = o.Age(time.Unix(int64(v.SoftAt), 0))
+	}
+	return min(o.Lifetime, age)
 }
 
 // outdated says whether a purge came since a flight began, for who has its key. O is its answer, or nil.

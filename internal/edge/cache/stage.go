@@ -70,6 +70,7 @@ type Stage struct {
 	epochs   epochs
 	purges   *purge.Epochs
 	purging  sync.Mutex // so that purges hold in the order of their numbers
+	sealed   bool       // under purging
 	sites    sites
 	top      *top
 	// searches says that an answer had a No-Vary-Search.
@@ -325,6 +326,8 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 		l.hint = v.newest.selector
 		if o != nil && verdict.Soft > 0 {
 			o = s.soften(l, o, verdict)
+		} else if o == nil && verdict.Hard > 0 {
+			l.rule.site.dead.Add(1)
 		}
 	}
 	why := missed(v)

@@ -103,14 +103,16 @@ func (e *Epochs) Apply(p *Entry) {
 	case All, Organization:
 		e.wide.Store(max(e.wide.Load(), p.Number))
 	case Tag, Group:
-		e.markOf(p.Site).any.Store(p.Number)
+		raise(&e.markOf(p.Site).any, p.Number)
 	default:
 		m := e.markOf(p.Site)
-		m.places.Store(p.Number)
-		m.any.Store(p.Number)
+		raise(&m.places, p.Number)
+		raise(&m.any, p.Number)
 	}
 	e.last.Store(max(e.last.Load(), p.Number))
 }
+
+func raise(n *atomic.Uint64, to uint64) { n.Store(max(n.Load(), to)) }
 
 // anyQuery is the kind of the second hash of a URL.
 const anyQuery = numKinds

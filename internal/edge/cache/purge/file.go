@@ -3,12 +3,14 @@ package purge
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 )
@@ -52,7 +54,7 @@ func openFile(path string, limit int, now time.Time) (*File, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("purge log: %w", err)
 	}
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("purge log: %w", err)
 	}
@@ -83,14 +85,14 @@ func (l *File) recover(now time.Time) error {
 		l.written = first
 		return l.rewrite(appendHeader(nil, l.state.ID, first))
 	}
-	last, damaged, end := l.state.Base, false, n
+	last, damaged, disorder, end := l.state.Base, false, false, n
 	for at := n; at < len(b); {
 		payload, n, ok := readRecord(b[at:])
 		var e Entry
 		if ok {
 			e, ok = parseEntry(payload)
 		}
-		if !ok || e.Number <= last {
+		if !ok {
 			next := bytes.IndexByte(b[at+1:], recordMark)
 			if next < 0 {
 				break
@@ -100,19 +102,18 @@ func (l *File) recover(now time.Time) error {
 			continue
 		}
 		if damaged { // there is something good behind it, so it is no torn end
-			l.state.Base, damaged = e.Number-1, false
+			l.state.Base, damaged = max(last, e.Number-1), false
 		}
-		last = e.Number
+		disorder = disorder || e.Number <= last // of two processes, at an upgrade
+		last = max(last, e.Number)
 		l.state.Entries++
 		at += n
 		end = at
 	}
 	l.state.Last = last + maxWaiting
 	l.written = l.state.Last
-	if l.state.Base != baseOf(head) {
-		good, base := l.good(b[:end])
-		l.state.Base = base
-		return l.rewrite(good)
+	if disorder || l.state.Base != baseOf(head) {
+		return l.rewrite(l.good(b[:end]))
 	}
 	l.size = int64(end)
 	if end < len(b) {
@@ -120,8 +121,7 @@ func (l *File) recover(now time.Time) error {
 			return err
 		}
 	}
-	_, err = l.f.Seek(l.size, io.SeekStart)
-	return err
+	return nil
 }
 
 func baseOf(head []byte) uint64 {
@@ -129,10 +129,10 @@ func baseOf(head []byte) uint64 {
 	return base
 }
 
-// good is what can be read of a damaged file after its base, as a file.
-func (l *File) good(b []byte) ([]byte, uint64) {
+// good is what can be read of a file after its base, in order, as a file.
+func (l *File) good(b []byte) []byte {
 	out := appendHeader(nil, l.state.ID, l.state.Base)
-	l.state.Entries = 0
+	var list []Entry
 	for at := 0; at < len(b); {
 		payload, n, ok := readRecord(b[at:])
 		if !ok {
@@ -140,18 +140,22 @@ func (l *File) good(b []byte) ([]byte, uint64) {
 			continue
 		}
 		if e, ok := parseEntry(payload); ok && e.Number > l.state.Base {
-			out = appendRecord(out, payload)
-			l.state.Entries++
+			list = append(list, e)
 		}
 		at += n
 	}
-	return out, l.state.Base
+	slices.SortStableFunc(list, func(a, b Entry) int { return cmp.Compare(a.Number, b.Number) })
+	for i := range list {
+		out = appendRecord(out, list[i].append(nil))
+	}
+	l.state.Entries = len(list)
+	return out
 }
 
 // rewrite puts content in the place of the file, whole or not at all.
 func (l *File) rewrite(content []byte) error {
 	tmp := l.path + ".new"
-	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := os.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_TRUNC|os.O_APPEND, 0o600)
 	if err != nil {
 		return err
 	}
@@ -240,9 +244,7 @@ func (l *File) flush() error {
 	}
 	if err != nil {
 		// What was half written is taken off again, and tried anew with what comes next.
-		if e := l.f.Truncate(l.size); e == nil {
-			_, _ = l.f.Seek(l.size, io.SeekStart)
-		}
+		_ = l.f.Truncate(l.size)
 	}
 	l.mu.Lock()
 	if err == nil {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 )
 
 // siteState is what is counted of a site. It outlives changes of the site.
@@ -72,7 +74,7 @@ type EdgeStats struct {
 	Limit     int64       `json:"limit"`
 	Evicted   int64       `json:"evicted"`
 	Refused   int64       `json:"refused"`
-	PurgeLog  any         `json:"purgeLog"`
+	PurgeLog  purge.State `json:"purgeLog"`
 	PurgeKeys int         `json:"purgeKeys"`
 	Sites     []SiteStats `json:"sites"`
 }

@@ -108,8 +108,15 @@ func TestPurgeOverTheAdminSocketAndWhyItWasAMiss(t *testing.T) {
 func TestWhatCannotBePurgedIsRefused(t *testing.T) {
 	b := newBed(t, tagged, cached("{}"))
 	for _, q := range []CachePurge{
-		{}, {Site: "shop"}, {Site: "none", All: true}, {Tags: []string{"x"}}, {Site: "shop", Tags: []string{"a b"}}, {Site: "shop", URLs: []string{"ftp://x/"}},
-		{Site: "shop", URLs: []string{"/%zz"}}, {Site: "shop", Prefixes: []string{"/a?b"}}, {Site: "shop", Hosts: []string{"a/b"}},
+		{},
+		{Site: "shop"},
+		{Site: "none", All: true},
+		{Tags: []string{"x"}},
+		{Site: "shop", Tags: []string{"a b"}},
+		{Site: "shop", URLs: []string{"ftp://x/"}},
+		{Site: "shop", URLs: []string{"/%zz"}},
+		{Site: "shop", Prefixes: []string{"/a?b"}},
+		{Site: "shop", Hosts: []string{"a/b"}},
 	} {
 		var e struct{ Error string }
 		if code := b.door("POST", "/cache/purge", &q, &e); code != 400 || e.Error == "" {

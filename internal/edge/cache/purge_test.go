@@ -404,8 +404,12 @@ func TestPURGEIsForThoseWhomThePolicyNames(t *testing.T) {
 
 func TestPURGEByTagPrefixAndSoftly(t *testing.T) {
 	for _, c := range []struct{ header, want string }{
-		{"Cache-Tag: x, a", "miss"}, {"Surrogate-Key: x a", "miss"}, {"Cache-Tag: x", "hit"}, {"Relais-Purge: prefix", "miss"},
-		{"Relais-Purge: path, soft", "stale"}, {"Relais-Purge: soft", "hit"},
+		{"Cache-Tag: x, a", "miss"},
+		{"Surrogate-Key: x a", "miss"},
+		{"Cache-Tag: x", "hit"},
+		{"Relais-Purge: prefix", "miss"},
+		{"Relais-Purge: path, soft", "stale"},
+		{"Relais-Purge: soft", "hit"},
 	} {
 		r := newRig(t, v1.CachePolicySpec{Purge: &v1.CachePurge{Addresses: []string{"0.0.0.0/0"}}}, page("Cache-Tag: a"))
 		r.do("GET /a?q")
@@ -426,8 +430,10 @@ func TestHitsAfterManyPurgesAllocateNothing(t *testing.T) {
 	x := r.exchange("GET /img/a/b?x")
 	in, site, route := x.In, x.Site, x.Route
 	others := []purge.Entry{
-		{Kind: purge.Tag, Site: "acme/shop", Value: "other"}, {Kind: purge.Prefix, Site: "acme/shop", Value: "/other"},
-		{Kind: purge.URL, Site: "acme/shop", Value: "/img"}, {Kind: purge.Organization, Site: "other"},
+		{Kind: purge.Tag, Site: "acme/shop", Value: "other"},
+		{Kind: purge.Prefix, Site: "acme/shop", Value: "/other"},
+		{Kind: purge.URL, Site: "acme/shop", Value: "/img"},
+		{Kind: purge.Organization, Site: "other"},
 	}
 	n := uint64(0)
 	if a := testing.AllocsPerRun(200, func() {

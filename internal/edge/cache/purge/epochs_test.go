@@ -84,8 +84,12 @@ func TestTagsAreOfOneSite(t *testing.T) {
 		hash uint64
 		want uint64
 	}{
-		{m.TagHash([]byte("price")), 1}, {m.TagHash([]byte("prices")), 0}, {o.TagHash([]byte("price")), 0},
-		{m.GroupHash([]byte("https://a"), []byte("g")), 2}, {m.GroupHash([]byte("https://b"), []byte("g")), 0}, {m.TagHash([]byte("g")), 0},
+		{m.TagHash([]byte("price")), 1},
+		{m.TagHash([]byte("prices")), 0},
+		{o.TagHash([]byte("price")), 0},
+		{m.GroupHash([]byte("https://a"), []byte("g")), 2},
+		{m.GroupHash([]byte("https://b"), []byte("g")), 0},
+		{m.TagHash([]byte("g")), 0},
 	} {
 		if v := m.Tags([]uint64{c.hash}); v.Hard != c.want {
 			t.Errorf("%+v, want %d", v, c.want)

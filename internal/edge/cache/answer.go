@@ -28,7 +28,7 @@ func (s *Stage) hit(x *stage.Exchange, l *local, o *object, r result, detail str
 		sent = max(resp.ContentLength, 0)
 	}
 	l.rule.site.saved.Add(sent)
-	if x.ID[0]%sampled == 0 {
+	if x.ID[0]%sampled == 1 {
 		s.top.note(l.key, sent, true, l.now)
 	}
 	return resp

@@ -125,7 +125,7 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 	}
 	fl.tell(x)
 	s.done(x, fl.result(leads), fl.why)
-	if x.ID[0]%sampled == 0 {
+	if x.ID[0]%sampled == 1 {
 		s.top.note(l.key, 0, false, l.now)
 	}
 	return resp

@@ -28,7 +28,6 @@ type top struct {
 	asked  [topSets][topWays]topEntry // by requests
 	moved  [topSets][topWays]topEntry // by bytes
 	halved time.Time
-	missed uint64 // samples lost, as another was being noted
 }
 
 type topEntry struct {

@@ -14,6 +14,9 @@ const (
 	fairFrom = 256
 	// fairShare is the part of the places that one address may have.
 	fairShare = 16
+	// slack is the part of the places that may be taken beyond all of them, by those for whom an idle
+	// connection was told to go: in a burst the new ones come quicker than the old ones leave.
+	slack = 8
 )
 
 // places is how many connections the listener may have: what the document says, and no more
@@ -39,7 +42,7 @@ func (a *Active) enterTCP() (refused string) {
 	if full {
 		reason = refuseFiles
 	}
-	if !a.state.take(limit + 1 + limit/64) {
+	if !a.state.take(limit + 1 + limit/slack) {
 		return reason
 	}
 	if !a.shed(full) {
@@ -57,7 +60,7 @@ func (a *Active) enterQUIC(verified bool) bool {
 	if a.state.take(limit) {
 		return true
 	}
-	if !verified || !a.state.take(limit+1+limit/64) {
+	if !verified || !a.state.take(limit+1+limit/slack) {
 		return false
 	}
 	if !a.shed(false) {

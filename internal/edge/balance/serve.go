@@ -91,7 +91,11 @@ func (a *attempt) begin(x *stage.Exchange, p *Pool) {
 func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
 	v := Visitor{
 		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier,
-		Hash: hashOf(x, a.pool.view.Load().spec), Now: a.stage.now(x),
+		Now: a.stage.now(x),
+	}
+	w := a.pool.view.Load()
+	if v.Hash = hashOf(x, w.spec); w.kinds {
+		v.Kind = kindOf(x)
 	}
 	a.limit(x, v.Now)
 	if err := a.place(ctx, x, &v); err != nil {

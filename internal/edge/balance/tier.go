@@ -14,6 +14,7 @@ type tier struct {
 	well     bool // guarded by Pool.mu, like what follows
 	begun    bool // well has been set once
 	limiter  limiter
+	kinds    kinds
 	reserve  reserve
 	told     told
 	use      useLimit

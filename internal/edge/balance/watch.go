@@ -32,6 +32,7 @@ func (p *Pool) observe(now, wall int64) bool {
 			p.lastSent[i], p.lastUse = c.sent, now
 		}
 		if p.ticks%laggardLook == 0 && i < len(w.tiers) {
+			s.compare(t.adaptive)
 			for _, m := range w.tiers[i].members {
 				m.o.look()
 			}
@@ -54,6 +55,15 @@ func (p *Pool) observe(now, wall int64) bool {
 	}
 	p.awake.Store(false)
 	return false
+}
+
+// compare takes in what requests of each kind take. The limiter goes on as if it had always been so.
+func (t *tier) compare(adaptive bool) {
+	l := &t.limiter
+	moved := t.kinds.look(!adaptive || l.calmly(), l.wait)
+	l.moved(moved)
+	l.mixed = t.kinds.mixed
+	l.shift = max(0, t.kinds.past[t.kinds.to].usual-l.mixed)
 }
 
 // watch looks at the pools that are awake until ctx ends.

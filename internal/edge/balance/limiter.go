@@ -333,7 +333,7 @@ func (l *limiter) calmly() bool { return l.wait <= l.plainAim()/2 }
 
 // moved has all times count as longer by so many ns.
 func (l *limiter) moved(by float64) {
-	if by == 0 {
+	if by == 0 || l.seen == 0 {
 		return
 	}
 	tail := l.tail * l.base

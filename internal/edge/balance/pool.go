@@ -59,7 +59,7 @@ type origin struct {
 	address  string
 	opened   atomic.Pointer[stage.Target] // a change of the pool's connection opens another one, while requests are served
 	inFlight atomic.Int64
-	most     atomic.Int64 // bounds inFlight when the origin is slower than its peers
+	most     atomic.Int64  // bounds inFlight when the origin is slower than its peers
 	took     atomic.Uint64 // ns, all answers
 	due      atomic.Uint64 // ns, that answers of their kinds usually take
 	squares  atomic.Uint64 // of the same, in units of weightUnit

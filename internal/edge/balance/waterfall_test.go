@@ -232,7 +232,9 @@ func mixedScenes(base scene) []scene {
 	}
 	told := mixed("files, told", 1.5, constant(3))
 	told.shares = []float64{1}
-	told.mend = func(p *v1.OriginPoolSpec) { p.Tiers[0].Capacity.InFlight = new(60) }
+	told.mend = func(p *v1.OriginPoolSpec) {
+		p.Tiers[0].Capacity.InFlight, p.Tiers[0].Capacity.SoftMark = new(60), new(v1.Percent(95))
+	}
 	return []scene{
 		mixed("files", 1.5, constant(3)), mixed("files, 2.5", 2.5, constant(3)), told,
 		mixed("files, three a page become one in the spike", 1.5, change(3, 1, base.from)),
@@ -259,11 +261,19 @@ type goals struct {
 	waste  float64
 	early  float64
 	moved  float64 // percent of the requests with a basket that went elsewhere
+	slow   float64 // percent of the time of origins that counted as slow, though none was; 0 is any
 	health bool    // used is that of the servers that are quick
 }
 
 func goalsOf(name string) goals {
 	spike := goals{p99: 1.3 * 97, used: 85, waste: 2, early: 0.5, moved: 1}
+	if strings.HasPrefix(name, "files") {
+		spike.p99, spike.moved, spike.slow = 1.3*630, 2, 0.05
+		if strings.Contains(name, "become one") {
+			spike.p99 = 1.3 * 730
+		}
+		return spike
+	}
 	switch name {
 	case "brown-out of half of home":
 		return goals{p99: 97 + 200, used: 80, waste: 2, early: 0.5, moved: 2, health: true}
@@ -279,8 +289,6 @@ func goalsOf(name string) goals {
 		spike.p99 = 1.3 * 165
 	case "spike, pages of 300 ms", "spike 2.5, pages of 300 ms":
 		spike.p99, spike.moved = 1.3*870, 2
-	case "spike, pages of 300 ms and files":
-		spike.p99, spike.moved, spike.early = 1.3*690, 2, 5
 	case "spike, a small home":
 		spike.p99 = 1.5 * 97 // of 16 places, so that each draw shows
 		spike.early = 4
@@ -321,7 +329,7 @@ func TestScenes(t *testing.T) {
 			if f.lost > 0 || f.refused > 0 || f.orders < 100 || f.answered < 99.9 {
 				t.Errorf("%d of %d orders lost, %d baskets refused, %.2f %% answered", f.lost, f.orders, f.refused, f.answered)
 			}
-			if f.p99 > g.p99 || used < g.used || f.waste > g.waste || f.early > g.early || float64(f.moved) > g.moved/100*float64(f.baskets) {
+			if f.p99 > g.p99 || used < g.used || f.waste > g.waste || f.early > g.early || float64(f.moved) > g.moved/100*float64(f.baskets) || g.slow > 0 && f.slow > g.slow {
 				t.Errorf("missed %+v:\n%s%s", g, figuresHead, f.row(s.name))
 			}
 		})

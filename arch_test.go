@@ -23,6 +23,7 @@ const module = "github.com/relais-edge/relais/"
 var rooms = []room{
 	{"internal/http/syntax", 0, nil},
 	{"internal/http/deadline", 0, nil},
+	{"internal/virtual", 0, nil},
 	{"api/v1", 0, []string{"internal/http/syntax"}},
 	{"internal/bundle", 1, nil},
 	{"internal/observe", 1, nil},
@@ -42,6 +43,7 @@ var rooms = []room{
 	{"internal/acme", 4, nil},
 	{"internal/edge/cache/*", 4, nil},
 	{"internal/edge/cache", 5, nil},
+	{"internal/forecast", 5, nil},
 	{"internal/edge/proxyproto", 3, nil},
 	{"internal/edge/loadreport", 3, nil},
 	{"internal/edge/*", 4, nil},

@@ -37,8 +37,21 @@ type CachePolicySpec struct {
 	// StatusKey puts the key under which an answer was looked up into Cache-Status (RFC 9211 section 2.8),
 	// for who looks for the reason of a miss.
 	StatusKey bool `json:"statusKey,omitempty"`
+	// Tags says whether visitors see Cache-Tag and Surrogate-Key, by which answers are purged: hide takes them
+	// off, show leaves them, for a cache in front that is purged by them too.
+	Tags string `json:"tags,omitempty" schema:"enum=hide|show,default=hide"`
+	// Purge allows the PURGE method on the routes with this policy. Without it nobody may use it.
+	Purge *CachePurge `json:"purge,omitempty"`
 	// Key says what tells two objects apart, beside scheme, host and path.
 	Key CacheKey `json:"key,omitempty"`
+}
+
+// CachePurge says who may use the PURGE method. What is given has to hold, and one of both is given.
+type CachePurge struct {
+	// Addresses from which PURGE is allowed.
+	Addresses []string `json:"addresses,omitempty" schema:"maxItems=1000,format=cidr"`
+	// Tokens of which a PURGE carries one, as Authorization: Bearer.
+	Tokens []string `json:"tokens,omitempty" schema:"maxItems=16,maxLength=1024"`
 }
 
 // CacheKey says what tells two objects apart, beside scheme, host and path.

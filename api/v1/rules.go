@@ -170,11 +170,26 @@ func (c *checker) authorities(field, text string) {
 	}
 }
 
+// minToken is the least length of a token of the PURGE method.
+const minToken = 16
+
 func (c *checker) cachePolicy(s *CachePolicySpec) {
 	if s.MaxTTL > 0 && s.DefaultTTL > s.MaxTTL {
 		c.add("defaultTTL", s.DefaultTTL.String()+" is more than maxTTL, "+s.MaxTTL.String(), "write less, or raise maxTTL")
 	}
 	c.distinct("targetedFields", s.TargetedFields)
+	if p := s.Purge; p != nil {
+		c.within("purge", func() {
+			if len(p.Addresses) == 0 && len(p.Tokens) == 0 {
+				c.add("", "would let everybody empty the cache", "give addresses, tokens or both; without purge nobody may use PURGE")
+			}
+			for i, t := range p.Tokens {
+				if len(t) < minToken {
+					c.add("tokens["+strconv.Itoa(i)+"]", "is too short to be a secret", "give at least "+strconv.Itoa(minToken)+" characters, such as ${PURGE_TOKEN} from the environment")
+				}
+			}
+		})
+	}
 	c.within("key", func() {
 		k := &s.Key
 		chosen := k.Query == "listed" || k.Query == "except"

@@ -22,6 +22,8 @@ var version = "dev"
 const (
 	exitFailed = 1 // what was asked for went wrong
 	exitUsage  = 2 // the question was wrong: flags, arguments, documents
+	exitFull   = 3 // forecast: somebody would be refused
+	exitFound  = 3 // a test ran, and found what it looked for
 )
 
 func main() {
@@ -72,7 +74,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	}
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
-	cmd.AddCommand(serveCommand(), upgradeCommand(), validateCommand(), explainCommand(), poolsCommand(), rangesCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), upgradeCommand(), validateCommand(), explainCommand(), poolsCommand(), forecastCommand(), cacheCommand(), rangesCommand(), upCommand(), visitorsCommand(), shopCommand(), versionCommand())
 	return cmd
 }
 

@@ -380,6 +380,8 @@ func (in *instance) adminConfig(started time.Time) admin.Config {
 		Listener: in.admin, Explain: in.edge, Metrics: in.metrics,
 		Status: func() admin.Status { return in.status(started) },
 		Pools:  func() any { return in.edge.Pools() },
+		Load:   func(key string) any { return in.edge.Load(key) },
+		Cache:  in.edge.CacheDoor(),
 	}
 	if in.upgrades != nil {
 		c.Upgrade = in.askUpgrade

@@ -22,6 +22,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/access"
 	"github.com/relais-edge/relais/internal/edge/balance"
 	"github.com/relais-edge/relais/internal/edge/cache"
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/encode"
 	"github.com/relais-edge/relais/internal/edge/hints"
 	"github.com/relais-edge/relais/internal/edge/l4"
@@ -93,6 +94,8 @@ type Edge struct {
 	origin    *origin.Handler
 	waf       *waf.Stage
 	cache     *cache.Stage
+	purges    *purge.File
+	routes    *route.Stage
 	mirror    *mirror.Stage
 	recorder  *record.Recorder
 	ring      *record.Ring
@@ -128,9 +131,15 @@ func New(cfg Config) (*Edge, error) {
 	e.balance = balance.New(balance.Config{
 		Slot: slotBalance, Where: balance.Where{Zone: cfg.Zone, Number: cfg.Number}, Room: cfg.Room,
 	}, e.origin, m)
-	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Metrics: m})
+	purges, err := purge.OpenFile(filepath.Join(cfg.Data, "purge", "log"), purge.DefaultEntries)
+	if err != nil {
+		return nil, err
+	}
+	e.purges = purges
+	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Purges: purges, Metrics: m})
 	e.waf = waf.New(slotWAF, waf.Config{}, m)
 	routes := route.New(slotRoute, e)
+	e.routes = routes
 	accesses := access.New(slotAccess, m)
 	visitors := visitor.New(slotVisitor, visitor.Config{}, visitor.Dir(filepath.Join(cfg.Data, "secrets")), m)
 	limits := ratelimit.New(slotRateLimit, ratelimit.Config{}, m)
@@ -200,10 +209,11 @@ func (e *Edge) Run(ctx context.Context) error {
 	g.Go(func() error { return e.balance.Run(ctx) })
 	g.Go(func() error { return e.origin.Run(ctx) })
 	g.Go(func() error { return e.mirror.Run(ctx) })
+	g.Go(func() error { return e.cache.Run(ctx) })
 	if e.log != nil {
 		g.Go(func() error { return e.log.Run(ctx) })
 	}
-	return g.Wait()
+	return errors.Join(g.Wait(), e.purges.Close())
 }
 
 // Drain takes no new connections, answers what is under way, and returns when that is done or
@@ -233,6 +243,7 @@ func (e *Edge) HandOver(relays func(network, address, key string) *net.UnixConn)
 	defer e.apply.Unlock()
 	e.listen.HandOver(relays)
 	e.services.HandOver()
+	e.cache.Seal()
 }
 
 // fetchGrace is how long a fetch for the cache may go on when all clients are served.
@@ -408,6 +419,11 @@ func (e *Edge) Explain(id stage.RequestID) (any, bool) { return e.ring.Find(id) 
 
 // Recent implements admin.Explainer.
 func (e *Edge) Recent(n int) any { return e.ring.Last(n) }
+
+// Load lists what pools had in each minute of the last hour: of the one named, or of all when key is empty.
+func (e *Edge) Load(key string) []balance.PoolLoad {
+	return e.balance.Load(bundle.Key(key), time.Now().UnixNano())
+}
 
 // Pools are how the pools in use are: which origins are well, and why others are not.
 func (e *Edge) Pools() []balance.PoolStatus { return e.balance.Status() }

@@ -52,6 +52,10 @@ type Config struct {
 	Status   func() Status
 	// Pools says how the pools in use are, ready for JSON; nil where there are none.
 	Pools func() any
+	// Load lists the recorded load of a pool, or of all when key is empty, ready for JSON; nil where there is none.
+	Load func(key string) any
+	// Cache answers what is below /cache/; nil where there is none.
+	Cache http.Handler
 	// Upgrade has a new program take over and returns the id of its process, or why it could
 	// not; nil where that cannot be.
 	Upgrade func(ctx context.Context) (pid int, err error)
@@ -137,7 +141,21 @@ func (s *Server) Handler() http.Handler {
 		}
 		answer(w, http.StatusOK, s.cfg.Pools())
 	})
+	mux.HandleFunc("GET /load", func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Load == nil {
+			refuse(w, http.StatusNotImplemented, "this process records no load; relais serve does")
+			return
+		}
+		answer(w, http.StatusOK, s.cfg.Load(r.FormValue("pool")))
+	})
 	mux.HandleFunc("GET /profile", profile)
+	mux.HandleFunc("/cache/", func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Cache == nil {
+			refuse(w, http.StatusNotImplemented, "this process has no cache; relais serve has")
+			return
+		}
+		s.cfg.Cache.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("POST /upgrade", s.upgrade)
 	mux.HandleFunc("GET /explain/{id}", func(w http.ResponseWriter, r *http.Request) {
 		id, ok := stage.ParseRequestID(r.PathValue("id"))

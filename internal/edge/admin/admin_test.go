@@ -25,9 +25,19 @@ func TestPoolsAreTold(t *testing.T) {
 	}
 }
 
+func TestTheRecordedLoadOfAPoolIsTold(t *testing.T) {
+	c := start(t, filepath.Join(t.TempDir(), "a.sock"))
+	for target, want := range map[string]string{"/load?pool=demo%2Fshop": "demo/shop", "/load": ""} {
+		var key string
+		if err := c.Get(t.Context(), target, &key); err != nil || key != want {
+			t.Errorf("%s: %q, %v", target, key, err)
+		}
+	}
+}
+
 func start(t *testing.T, path string) *Client {
 	t.Helper()
-	s := New(Config{Path: path, Explain: known{{7}: "seven"}, Metrics: observe.New(), Status: func() Status { return Status{Version: "test"} }, Pools: func() any { return []string{"shop"} }})
+	s := New(Config{Path: path, Explain: known{{7}: "seven"}, Metrics: observe.New(), Status: func() Status { return Status{Version: "test"} }, Pools: func() any { return []string{"shop"} }, Load: func(key string) any { return key }})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()

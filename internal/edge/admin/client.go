@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,7 +34,16 @@ func NewClient(path string) *Client {
 
 // Get asks for a target such as /status and reads the JSON answer into v.
 func (c *Client) Get(ctx context.Context, target string, v any) error {
-	return c.ask(ctx, http.MethodGet, target, v)
+	return c.ask(ctx, http.MethodGet, target, nil, v)
+}
+
+// Post sends a question as JSON and reads the JSON answer into v.
+func (c *Client) Post(ctx context.Context, target string, question, v any) error {
+	body, err := json.Marshal(question)
+	if err != nil {
+		return err
+	}
+	return c.ask(ctx, http.MethodPost, target, body, v)
 }
 
 // Upgrade has the edge hand over to the program that is on disk now, and returns the id of the
@@ -41,12 +51,12 @@ func (c *Client) Get(ctx context.Context, target string, v any) error {
 func (c *Client) Upgrade(ctx context.Context) (pid int, err error) {
 	var u Upgraded
 	patient := &Client{c.path, &http.Client{Transport: c.http.Transport}}
-	err = patient.ask(ctx, http.MethodPost, "/upgrade", &u)
+	err = patient.ask(ctx, http.MethodPost, "/upgrade", nil, &u)
 	return u.Pid, err
 }
 
-func (c *Client) ask(ctx context.Context, method, target string, v any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://relais"+target, nil)
+func (c *Client) ask(ctx context.Context, method, target string, question []byte, v any) error {
+	req, err := http.NewRequestWithContext(ctx, method, "http://relais"+target, bytes.NewReader(question))
 	if err != nil {
 		return err
 	}

@@ -4,7 +4,6 @@ import (
 	"math"
 	"reflect"
 	"slices"
-	"strconv"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/stage"
@@ -176,10 +175,7 @@ func (p *Pool) makePlan(tiers [][]seat) map[*origin]bool {
 	p.plan = make([]plannedTier, 0, len(tiers))
 	for i, at := range ranked(p.spec.Tiers[:len(tiers)], p.where.Zone) {
 		st, seats := &p.spec.Tiers[at], tiers[at]
-		name := st.Name
-		if name == "" {
-			name = "tier-" + strconv.Itoa(at)
-		}
+		name := TierName(p.spec, at)
 		t := p.tiers[name]
 		if t == nil || used[name] != nil {
 			t = newTier(name, p.metrics.tier(p.key, name))

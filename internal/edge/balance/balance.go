@@ -266,7 +266,7 @@ func (p *Pool) tick(now int64) {
 	var sent, withBasket uint64
 	for i := range w.tiers {
 		t := w.tiers[i].state
-		sent, withBasket = sent+t.sent.Load(), withBasket+t.withBasket.Load()
+		sent, withBasket = sent+t.sent.Load(), withBasket+t.tally.basket.Load()
 	}
 	p.drain.look(now, sent, withBasket)
 	if w.counts {

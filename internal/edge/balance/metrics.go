@@ -14,6 +14,8 @@ type metrics struct {
 	inFlight, well, limit, reserve, slow, waiting      *observe.Family[observe.Gauge]
 	checks, lookups, hedges, reports, queue            *observe.Family[observe.Counter]
 	unreplayable                                       observe.Counter
+	forgotten                                          observe.Counter
+	places                                             places
 }
 
 func newMetrics(r *observe.Registry) *metrics {
@@ -37,6 +39,7 @@ func newMetrics(r *observe.Registry) *metrics {
 		hedges:    r.Counters("relais_balance_hedges_total", "Second tries beside a slow one.", 3*maxSeries, "pool", "result"),
 		unreplayable: r.Counters("relais_balance_bodies_not_kept_total",
 			"Request bodies that could not be kept for a retry, because all memory for it was in use.", 1).With(),
+		forgotten: r.Counters("relais_balance_history_full_total", "Minutes in which a pool had no place for a history of its load.", 1).With(),
 	}
 }
 
@@ -71,6 +74,9 @@ func (s *Slot) count(w *view) {
 		if r := s.skipped[i]; r != ReasonNone && i < len(w.tiers) {
 			w.tiers[i].state.counters.skipped(r)
 		}
+	}
+	if r := s.why(); r != ReasonNone {
+		s.tier.tally.spills[r].Add(1)
 	}
 	if s.at > 0 && (s.Reason == ReasonStayed || s.Reason == ReasonSticky) {
 		w.tiers[0].state.counters.skipped(s.Reason)

@@ -98,15 +98,17 @@ type Slot struct {
 
 // Spill is why the slot is not in the pool's first tier, or not in the one with the visitor's basket: soft, hard,
 // unhealthy, tried, stayed or sticky. It is empty when it is.
-func (s *Slot) Spill() string {
-	r := s.wanted
+func (s *Slot) Spill() string { return spillCodes[s.why()] }
+
+// why is the reason of Spill.
+func (s *Slot) why() Reason {
 	switch {
 	case s.at == 0 && !s.Spilled:
-		return ""
-	case r == ReasonNone:
-		r = s.Reason
+		return ReasonNone
+	case s.wanted == ReasonNone:
+		return s.Reason
 	}
-	return spillCodes[r]
+	return s.wanted
 }
 
 // spillCodes are the reasons without the way they are written in a trail.
@@ -360,7 +362,9 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 	}
 	if s.basket {
 		t.state.baskets.Add(1)
-		t.state.withBasket.Add(1)
+		t.state.tally.basket.Add(1)
+	} else if v.Class == stage.Known {
+		t.state.tally.known.Add(1)
 	}
 	s.tier, s.origin, s.at = t.state, o, i
 	s.skipped[i] = ReasonNone

@@ -52,6 +52,7 @@ type Pool struct {
 	lastUse  int64
 	lastSent [maxTiers]uint64
 	scratch  [2 * peersLooked]float64
+	history  history
 }
 
 // origin is the state of one server. Its counters outlive a change of the spec.
@@ -225,6 +226,7 @@ func (p *Pool) close(checks *checks) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
+	p.metrics.places.take(-p.history.places)
 	p.names.leave(p, nil)
 	for _, o := range p.byAddr {
 		checks.leave(o.check, p)

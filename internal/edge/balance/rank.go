@@ -3,9 +3,27 @@ package balance
 import (
 	"cmp"
 	"slices"
+	"strconv"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 )
+
+// Waterfall is the names of a pool's tiers in the order in which this edge fills them.
+func Waterfall(spec *v1.OriginPoolSpec, where Where) []string {
+	list := make([]string, 0, len(spec.Tiers))
+	for _, i := range ranked(spec.Tiers, where.Zone) {
+		list = append(list, TierName(spec, i))
+	}
+	return list
+}
+
+// TierName is the name of a tier: one without a name is called after its place.
+func TierName(spec *v1.OriginPoolSpec, i int) string {
+	if n := spec.Tiers[i].Name; n != "" {
+		return n
+	}
+	return "tier-" + strconv.Itoa(i)
+}
 
 // ranked is the order in which tiers are filled, as indices: by their rank, those in the edge's zone first, then
 // by price, then as they stand.

@@ -205,6 +205,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 		return errNoOrigin
 	}
 	a.pool.counters.refused.Inc()
+	a.pool.history.away[v.Class].Add(1)
 	return a.stage.full[0] // what it is told is decided above the cache
 }
 

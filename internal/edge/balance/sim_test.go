@@ -7,6 +7,7 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/virtual"
 )
 
 const (
@@ -73,10 +74,8 @@ type simServer struct {
 	up      bool
 	away    bool    // it is up, and no check has seen it
 	slow    float64 // factor
-	busy    int
-	epoch   int32 // of a crash
-	queue   []int32
-	head    int
+	epoch   int32   // of a crash
+	virtual.Line
 }
 
 type simVisitor struct {
@@ -126,7 +125,7 @@ type world struct {
 	scene
 	rng       *rand.Rand
 	now       int64
-	q         events
+	q         virtual.Events
 	servers   []simServer
 	byAddress map[string]int32
 	edges     []*simEdge
@@ -182,13 +181,13 @@ func newWorld(s scene) *world {
 	w.nHS = w.nLive[0]
 	for i := range s.shares {
 		w.addEdge()
-		w.q.push(event{second + int64(i), evArrive, 0, int32(i)})
+		w.q.Push(virtual.Event{At: second + int64(i), Kind: evArrive, ID: int32(i)})
 	}
 	for i, e := range s.events {
-		w.q.push(event{second + e.at, evHappen, 0, int32(i)})
+		w.q.Push(virtual.Event{At: second + e.at, Kind: evHappen, ID: int32(i)})
 	}
-	w.q.push(event{second + int64(tick), evTick, 0, 0})
-	w.q.push(event{second + 500*ms, evCheck, 0, 0})
+	w.q.Push(virtual.Event{At: second + int64(tick), Kind: evTick})
+	w.q.Push(virtual.Event{At: second + 500*ms, Kind: evCheck})
 	return w
 }
 
@@ -219,31 +218,31 @@ func (w *world) addEdge() {
 
 func (w *world) run() {
 	for len(w.q) > 0 {
-		e := w.q.pop()
-		if e.at-second > w.end {
+		e := w.q.Pop()
+		if e.At-second > w.end {
 			return
 		}
-		w.account(e.at)
-		w.now = e.at
-		switch e.kind {
+		w.account(e.At)
+		w.now = e.At
+		switch e.Kind {
 		case evArrive:
-			w.arrive(int(e.id))
+			w.arrive(int(e.ID))
 		case evAtServer:
-			w.atServer(e.id)
+			w.atServer(e.ID)
 		case evDone:
-			if e.gen == w.requests[e.id].gen {
-				w.done(e.id)
+			if e.Gen == w.requests[e.ID].gen {
+				w.done(e.ID)
 			}
 		case evAnswer:
-			w.answer(e.id)
+			w.answer(e.ID)
 		case evRefused:
-			w.refusedBy(e.id)
+			w.refusedBy(e.ID)
 		case evGiveUp:
-			w.giveUp(e.id)
+			w.giveUp(e.ID)
 		case evAgain:
-			w.send(e.id)
+			w.send(e.ID)
 		case evHappen:
-			w.events[e.id].do(w)
+			w.events[e.ID].do(w)
 		case evTick:
 			for i, e := range w.edges {
 				if w.rule != nil {
@@ -253,10 +252,10 @@ func (w *world) run() {
 					w.countSlow(e)
 				}
 			}
-			w.q.push(event{w.now + int64(tick), evTick, 0, 0})
+			w.q.Push(virtual.Event{At: w.now + int64(tick), Kind: evTick})
 		case evCheck:
 			w.check()
-			w.q.push(event{w.now + second, evCheck, 0, 0})
+			w.q.Push(virtual.Event{At: w.now + second, Kind: evCheck})
 		}
 	}
 }

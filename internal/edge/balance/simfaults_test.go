@@ -1,57 +1,8 @@
 package balance
 
-// This file is what goes wrong in the world of sim_test.go, and its queue of events.
+// This file is what goes wrong in the world of sim_test.go.
 
-type event struct {
-	at   int64
-	kind int16
-	gen  int16 // of a request in service
-	id   int32
-}
-
-type events []event
-
-func (q *events) push(e event) {
-	*q = append(*q, e)
-	h, i := *q, len(*q)-1
-	for i > 0 {
-		p := (i - 1) / 4
-		if h[p].at <= e.at {
-			break
-		}
-		h[i], i = h[p], p
-	}
-	h[i] = e
-}
-
-func (q *events) pop() event {
-	h := *q
-	top, last := h[0], h[len(h)-1]
-	h = h[:len(h)-1]
-	*q = h
-	if len(h) == 0 {
-		return top
-	}
-	i := 0
-	for {
-		c := 4*i + 1
-		if c >= len(h) {
-			break
-		}
-		best := c
-		for k := c + 1; k < min(c+4, len(h)); k++ {
-			if h[k].at < h[best].at {
-				best = k
-			}
-		}
-		if h[best].at >= last.at {
-			break
-		}
-		h[i], i = h[best], best
-	}
-	h[i] = last
-	return top
-}
+import "github.com/relais-edge/relais/internal/virtual"
 
 // kill stops servers of a tier as a crash does.
 func (w *world) kill(tier, from, to int) {
@@ -64,18 +15,18 @@ func (w *world) kill(tier, from, to int) {
 		s.up = false
 		s.epoch++
 		w.nLive[tier] -= int64(w.tiers[tier].slots)
-		w.nBusy[tier] -= int64(s.busy)
+		w.nBusy[tier] -= int64(s.Busy)
 		if tier == 0 && s.slow == 1 {
-			w.nHB -= int64(s.busy)
+			w.nHB -= int64(s.Busy)
 			w.nHS -= int64(w.tiers[tier].slots)
 		}
-		s.queue, s.head, s.busy = s.queue[:0], 0, 0
+		s.Clear()
 		for id := range w.requests {
 			r := &w.requests[id]
 			if r.server == int32(i) && r.epoch == s.epoch-1 && r.refs > 0 {
 				r.gen++
 				r.epoch = -1
-				w.q.push(event{w.now + w.tiers[tier].rtt/2, evRefused, 0, int32(id)})
+				w.q.Push(virtual.Event{At: w.now + w.tiers[tier].rtt/2, Kind: evRefused, ID: int32(id)})
 			}
 		}
 	}
@@ -103,7 +54,7 @@ func (w *world) slow(tier, from, to int, factor float64) {
 			if was {
 				d = -1
 			}
-			w.nHB += d * int64(s.busy)
+			w.nHB += d * int64(s.Busy)
 			w.nHS += d * int64(w.tiers[tier].slots)
 		}
 		s.slow = factor

@@ -2,12 +2,13 @@ package balance
 
 import (
 	"github.com/relais-edge/relais/internal/stage"
+	"github.com/relais-edge/relais/internal/virtual"
 )
 
 // arrive is a request of somebody at an edge. When an edge is gone its visitors come elsewhere.
 func (w *world) arrive(edge int) {
 	gap := w.rng.ExpFloat64() / (w.peak * w.shares[edge]) * 1e9
-	w.q.push(event{w.now + max(1, int64(gap)), evArrive, 0, int32(edge)})
+	w.q.Push(virtual.Event{At: w.now + max(1, int64(gap)), Kind: evArrive, ID: int32(edge)})
 	if w.rng.Float64()*w.peak > w.rate(w.now-second) {
 		return
 	}
@@ -98,12 +99,12 @@ func (w *world) send(id int32) {
 		r.edge = int32(w.rng.IntN(len(w.edges)))
 	}
 	r.start, r.tries, r.attempts = w.now, r.tries+1, 0
-	r.answered, r.gone = false, false
+	r.answered, r.gone, r.epoch = false, false, -1
 	r.tried.reset()
 	if v.class() == stage.Protected {
 		w.baskets++
 	}
-	w.q.push(event{w.now + w.patience, evGiveUp, 0, id})
+	w.q.Push(virtual.Event{At: w.now + w.patience, Kind: evGiveUp, ID: id})
 	r.refs = 1
 	w.try(id)
 }
@@ -114,6 +115,7 @@ func (w *world) try(id int32) {
 	s, err := w.edges[r.edge].Pick(Visitor{Class: v.class(), Key: v.id, Tier: v.basket, Hash: v.id, Now: w.now, Kind: r.kind}, &r.tried)
 	if err != nil {
 		w.refusedAll++
+		w.edges[r.edge].history.away[v.class()].Add(1)
 		if v.class() == stage.Protected {
 			w.refusedBaskets++
 		}
@@ -124,6 +126,7 @@ func (w *world) try(id int32) {
 	if v.basket != "" && s.Tier() != v.basket {
 		w.basketMoved++
 	}
+	s.count(w.edges[r.edge].view.Load())
 	r.slot, r.held = s, true
 	r.server, r.epoch = w.byAddress[s.Address()], -1
 	if t := w.now - second; t < w.from && t >= w.warm {
@@ -144,59 +147,53 @@ func (w *world) try(id int32) {
 	}
 	srv := &w.servers[r.server]
 	r.refs++
-	w.q.push(event{w.now + w.tiers[srv.tier].rtt/2, evAtServer, 0, id})
+	w.q.Push(virtual.Event{At: w.now + w.tiers[srv.tier].rtt/2, Kind: evAtServer, ID: id})
 }
 
 func (w *world) atServer(id int32) {
 	r := &w.requests[id]
 	s := &w.servers[r.server]
 	if !s.up {
-		w.q.push(event{w.now + w.tiers[s.tier].rtt/2, evRefused, 0, id})
+		w.q.Push(virtual.Event{At: w.now + w.tiers[s.tier].rtt/2, Kind: evRefused, ID: id})
 		return
 	}
 	r.epoch = s.epoch
-	if s.busy < w.tiers[s.tier].slots {
+	if s.Enter(id, w.tiers[s.tier].slots) {
+		w.count(s, 1)
 		w.begin(s, id)
-	} else {
-		s.queue = append(s.queue, id)
+	}
+}
+
+// count notes that a slot is in use, or free.
+func (w *world) count(s *simServer, d int64) {
+	w.nBusy[s.tier] += d
+	if s.tier == 0 && s.slow == 1 {
+		w.nHB += d
 	}
 }
 
 func (w *world) begin(s *simServer, id int32) {
-	s.busy++
-	w.nBusy[s.tier]++
-	if s.tier == 0 && s.slow == 1 {
-		w.nHB++
-	}
 	r := &w.requests[id]
 	r.gen++
 	took := .3 * float64(ms)
 	if r.kind != fileKind {
 		took = w.service(w.rng)
 	}
-	w.q.push(event{w.now + max(1, int64(took*s.slow)), evDone, r.gen, id})
+	w.q.Push(virtual.Event{At: w.now + max(1, int64(took*s.slow)), Kind: evDone, Gen: r.gen, ID: id})
 }
 
 func (w *world) done(id int32) {
 	r := &w.requests[id]
 	s := &w.servers[r.server]
-	r.epoch, r.said = -1, int64(s.busy+len(s.queue)-s.head)
+	r.epoch, r.said = -1, int64(s.Len())
 	if r.key != 0 {
 		w.book.write(r.key)
 	}
-	s.busy--
-	w.nBusy[s.tier]--
-	if s.tier == 0 && s.slow == 1 {
-		w.nHB--
-	}
-	w.q.push(event{w.now + w.tiers[s.tier].rtt/2, evAnswer, 0, id})
-	if s.head < len(s.queue) {
-		next := s.queue[s.head]
-		if s.head++; s.head > 1024 && s.head*2 > len(s.queue) {
-			s.queue = append(s.queue[:0], s.queue[s.head:]...)
-			s.head = 0
-		}
+	w.q.Push(virtual.Event{At: w.now + w.tiers[s.tier].rtt/2, Kind: evAnswer, ID: id})
+	if next, ok := s.Leave(); ok {
 		w.begin(s, next)
+	} else {
+		w.count(s, -1)
 	}
 }
 
@@ -274,7 +271,7 @@ func (w *world) again(id int32, after int64) {
 	n := w.newRequest()
 	r, to := &w.requests[id], &w.requests[n]
 	to.visitor, to.edge, to.first, to.tries, to.order, to.key = r.visitor, r.edge, r.first, r.tries, r.order, r.key
-	w.q.push(event{w.now + after, evAgain, 0, n})
+	w.q.Push(virtual.Event{At: w.now + after, Kind: evAgain, ID: n})
 	r.visitor = -1
 }
 

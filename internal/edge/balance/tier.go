@@ -23,6 +23,7 @@ type tier struct {
 	part, all int64
 	capacity  v1.Capacity
 	share     float64
+	seen      seen
 
 	marks atomic.Pointer[marks]
 
@@ -32,13 +33,12 @@ type tier struct {
 	sent     atomic.Uint64 // requests, since ever
 	refused  atomic.Uint64 // requests that would have come and had to go on
 	baskets  atomic.Int64  // of inFlight, visitors with a basket
-	// withBasket is how many of sent had one.
-	withBasket atomic.Uint64
-	turns      atomic.Uint64 // round-robin
-	near       atomic.Uint64 // the same, within the edge's own zone
+	turns    atomic.Uint64 // round-robin
+	near     atomic.Uint64 // the same, within the edge's own zone
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
-	ramp atomic.Uint64
+	ramp  atomic.Uint64
+	tally tally
 }
 
 // marks are the bounds of a tier's requests in flight, those of others included. They do not

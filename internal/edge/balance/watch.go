@@ -50,9 +50,11 @@ func (p *Pool) observe(now, wall int64) bool {
 		active = true
 		p.line.next()
 	}
+	p.record(now, wall)
 	if active || now-p.lastUse < int64(asleepAfter) {
 		return true
 	}
+	p.history.last = 0
 	p.awake.Store(false)
 	return false
 }

@@ -23,6 +23,14 @@ func (s *Stage) hit(x *stage.Exchange, l *local, o *object, r result, detail str
 	s.addStatus(&resp.Fields, &status{ttl: floorSeconds(o.Lifetime - age), detail: detail, key: l.told()})
 	f.setContent(resp, x.In.Method, o)
 	s.done(x, r, detail)
+	sent := int64(0)
+	if x.In.Method != message.HEAD {
+		sent = max(resp.ContentLength, 0)
+	}
+	l.rule.site.saved.Add(sent)
+	if x.ID[0]%sampled == 1 {
+		s.top.note(l.key, sent, true, l.now)
+	}
 	return resp
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
@@ -80,10 +81,14 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			l.hint, solo = fl.obj.selector, fl.obj.isFor(l, x)
 		}
 		fl.quit(false)
-		if v := s.store.Get(l.hash, l.key); o != nil && v != nil {
-			o = s.find(l, v, x)
-		} else {
-			o = nil
+		again := o != nil
+		o = nil
+		l.born = s.purges.Last()
+		if v := s.store.Get(l.hash, l.key); again && v.first() != nil {
+			var verdict purge.Verdict
+			if o, verdict = s.find(l, v, x); o != nil && verdict.Soft > 0 {
+				o = s.soften(l, o, verdict)
+			}
 		}
 	}
 }
@@ -134,6 +139,9 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 	}
 	fl.tell(x)
 	s.done(x, fl.result(leads), fl.why)
+	if x.ID[0]%sampled == 1 {
+		s.top.note(l.key, 0, false, l.now)
+	}
 	return resp
 }
 
@@ -152,7 +160,7 @@ func (fl *flight) result(leads bool) result {
 // mayShare says whether a client that did not start the flight may have its answer (RFC 9111
 // section 4). Early says that it waited for the head.
 func (fl *flight) mayShare(l *local, x *stage.Exchange, early bool) bool {
-	if fl.moved || !fl.obj.isFor(l, x) {
+	if fl.moved || !fl.obj.isFor(l, x) || fl.outdated(x, fl.obj) {
 		return false
 	}
 	if fl.landed == landShown {
@@ -215,6 +223,7 @@ func (s *Stage) takeOwn(ctx context.Context, x *stage.Exchange, next stage.Handl
 		return s.pass(ctx, x, next, l, resultPass, why)
 	}
 	x.OnEnd(fl)
+	l.rule.hideTags(&fl.resp.Fields)
 	s.addStatus(&fl.resp.Fields, &status{fwd: why, detail: fl.why, key: l.told()})
 	s.done(x, fl.result(true), fl.why)
 	return fl.resp, nil

@@ -153,7 +153,7 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 		_, name, value := more.At(i)
 		own.AddLine(name, value)
 	}
-	o := fl.object(life, fl.prior.status, &kept)
+	o := fl.object(life, fl.prior.status, &kept, fl.prior)
 	o.takeContent(fl.prior)
 	store := why == semantics.Stored
 	if !store {
@@ -161,7 +161,7 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 		fl.s.forget(fl.hash, fl.key, fl.prior)
 	}
 	fl.leave()
-	store = store && fl.current()
+	store = store && fl.current() && !fl.outdated(fl.fork, o)
 	fl.findHome(&kept)
 	fl.land(func() landing {
 		fl.obj, fl.code, fl.validated, fl.storing, fl.why = o, 304, true, store, why
@@ -181,17 +181,21 @@ func (fl *flight) findHome(kept *message.Fields) {
 }
 
 // object makes what is stored of the flight's answer, without its body.
-func (fl *flight) object(life semantics.Life, status int, kept *message.Fields) *object {
-	return fl.s.newObject(life, status, kept, fl.rule, fl.fork, fl.born)
+func (fl *flight) object(life semantics.Life, status int, kept *message.Fields, prior *object) *object {
+	o := &object{Life: life, status: status, born: fl.born}
+	o.fields.CopyFrom(kept)
+	fl.s.describe(o, fl.rule, fl.fork, prior)
+	return o
 }
 
-// newObject makes what is stored of an answer to x, without its body. Born is the count of invalidated
-// groups when it was asked for.
-func (s *Stage) newObject(life semantics.Life, status int, kept *message.Fields, r *rule, x *stage.Exchange, born uint64) *object {
-	o := &object{Life: life, status: status, route: x.Route.Name, born: born}
-	o.fields.CopyFrom(kept)
-	if kept.Has(message.CacheGroups) {
-		s.enrol(o, x)
+// describe says of an object with its fields, which answers x, whom it is for and what purges it. Prior
+// is the one that it updates, or nil.
+func (s *Stage) describe(o *object, r *rule, x *stage.Exchange, prior *object) {
+	kept := &o.fields
+	o.route = x.Route.Name
+	o.seen.Store(o.born)
+	if kept.Has(message.CacheGroups) || kept.Has(message.CacheTag) || kept.Has(message.SurrogateKey) || prior != nil && len(prior.names) > 0 {
+		s.enrol(o, r, x, prior)
 	}
 	selector, ok := semantics.AppendSelector(slices.Clone(r.selector), kept)
 	if !ok {
@@ -199,7 +203,6 @@ func (s *Stage) newObject(life semantics.Life, status int, kept *message.Fields,
 	}
 	o.selector = slices.Clip(selector)
 	o.selected = slices.Clip(semantics.AppendSelected(nil, selector, &x.In.Fields))
-	return o
 }
 
 // current says that the key was not invalidated since the flight began.
@@ -230,7 +233,11 @@ func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 		var kept message.Fields
 		var own message.Fields
 		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
-		fl.landBody(resp, landShared, fl.object(life, resp.Status, &kept), &own, why)
+		var prior *object
+		if fl.completed {
+			prior = fl.prior
+		}
+		fl.landBody(resp, landShared, fl.object(life, resp.Status, &kept, prior), &own, why)
 		return true
 	}
 	if semantics.ErrorStatus(resp.Status) && !e.Authorization && !c.Has(semantics.NoStore|semantics.Private) && !resp.Has(message.SetCookie) {
@@ -238,7 +245,7 @@ func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 		var own message.Fields
 		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
 		fl.leave()
-		fl.landBody(resp, landShown, fl.object(life, resp.Status, &kept), &own, why)
+		fl.landBody(resp, landShown, fl.object(life, resp.Status, &kept, nil), &own, why)
 		return true
 	}
 	return fl.landForLeader(resp, why)
@@ -248,7 +255,7 @@ func (fl *flight) landBody(resp *message.Response, as landing, o *object, own *m
 	fl.findHome(&o.fields)
 	fl.land(func() landing {
 		fl.obj, fl.own, fl.code, fl.why = o, *own, resp.Status, why
-		fl.storing = as == landShared && fl.current()
+		fl.storing = as == landShared && fl.current() && !fl.outdated(fl.fork, o)
 		fl.body.total = resp.ContentLength
 		if resp.Body == nil {
 			fl.body.total = int64(len(resp.Bytes))
@@ -316,7 +323,7 @@ func (fl *flight) finish(err error) {
 		}
 		b.total = int64(len(b.buf))
 	}
-	store := err == nil && b.stored && fl.storing && fl.current()
+	store := err == nil && b.stored && fl.storing && fl.current() && !spent(fl.rule.mark, fl.fork, &fl.home, fl.obj)
 	if store {
 		fl.obj.body = b.buf
 	}
@@ -325,6 +332,7 @@ func (fl *flight) finish(err error) {
 	case store:
 		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, fl.obj)
 		fl.s.m.stored.Inc()
+		fl.rule.site.stored.Add(1)
 	case err != nil && err != errNotWanted:
 		fl.s.m.truncated.Inc()
 	}

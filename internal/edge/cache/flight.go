@@ -30,8 +30,9 @@ type flight struct {
 	class              stage.Class
 	prior              *object // the stored answer that is validated
 	epoch              uint32  // of the key, when the flight began
-	born               uint64  // the count of invalidated groups then
+	born               uint64  // the number of the last purge then
 	background         bool    // nobody led it
+	completed          bool    // the answer is prior with what was missing
 	aliased            bool    // key is that of a No-Vary-Search rule
 
 	mu      sync.Mutex
@@ -134,6 +135,9 @@ func (fl *flight) fits(l *local, x *stage.Exchange) bool {
 	fl.mu.Lock()
 	o := fl.obj
 	fl.mu.Unlock()
+	if fl.outdated(x, o) {
+		return false
+	}
 	if o != nil {
 		return o.isFor(l, x)
 	}
@@ -174,7 +178,7 @@ func (s *Stage) meanwhile(x *stage.Exchange, l *local) *object {
 	if v == nil {
 		return nil
 	}
-	if o := s.find(l, v, x); o != nil && o.Use(&l.control, l.now) == semantics.Fresh && (!o.partial() || o.serves(x.In, l.now)) {
+	if o, verdict := s.find(l, v, x); o != nil && verdict.Soft == 0 && o.Use(&l.control, l.now) == semantics.Fresh && (!o.partial() || o.serves(x.In, l.now)) {
 		return o
 	}
 	return nil
@@ -190,7 +194,7 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 		return nil
 	}
 	fl := &flight{
-		s: s, rule: l.rule, epoch: s.epochs.at(l.hash), born: s.groups.now(), key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
+		s: s, rule: l.rule, epoch: s.epochs.at(l.hash), born: l.born, key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
 		route: x.Route.Name, class: x.Visitor.Class, fork: s.forks.Get().(*stage.Exchange),
 		leader: leader, background: !leader, aliased: l.aliased,
 	}

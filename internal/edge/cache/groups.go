@@ -2,64 +2,86 @@ package cache
 
 import (
 	"slices"
-	"sync/atomic"
 
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-// groupSlots is how many cache groups are told apart for certain. Groups that share a slot are
-// invalidated together: that costs a fetch, and never serves what is outdated.
-const groupSlots = 1 << 14
-
-// groupCounts say when a cache group was invalidated the last time (RFC 9875): an answer that was
-// asked for earlier is not used. One invalidation costs one store, whatever the group holds.
-type groupCounts struct {
-	count atomic.Uint64
-	last  [groupSlots]atomic.Uint64
-}
-
-func (g *groupCounts) now() uint64 { return g.count.Load() }
-
-// dead says whether a group that the object is in was invalidated since it was asked for.
-func (s *Stage) dead(o *object) bool {
-	for _, g := range o.groups {
-		if s.groups.last[g].Load() > o.born {
-			return true
+// enrol notes the tags and cache groups of an object, and takes the tags off its fields where the policy
+// does not show them. A 304 that names no tags leaves those of prior, which may be nil.
+//
+// A group can be purged as a tag of the site, and is invalidated by unsafe requests for its own origin
+// only (RFC 9875 section 2.1).
+func (s *Stage) enrol(o *object, r *rule, x *stage.Exchange, prior *object) {
+	f := &o.fields
+	var t purge.Tags
+	tagged := f.Has(message.CacheTag) || f.Has(message.SurrogateKey)
+	switch {
+	case tagged:
+		for i := f.Next(message.CacheTag, 0); i >= 0; i = f.Next(message.CacheTag, i+1) {
+			_, _, line := f.At(i)
+			t.AddCommas(line)
+		}
+		for i := f.Next(message.SurrogateKey, 0); i >= 0; i = f.Next(message.SurrogateKey, i+1) {
+			_, _, line := f.At(i)
+			t.AddSpaces(line)
+		}
+	case prior != nil:
+		for name := range purge.Names(prior.names) {
+			t.Add(name)
 		}
 	}
-	return false
-}
-
-// enrol notes the groups of an object. Groups are of one origin of one site (RFC 9875 section 2.1).
-func (s *Stage) enrol(o *object, x *stage.Exchange) {
-	if !semantics.Groups(&o.fields, message.CacheGroups, func(name []byte) {
-		o.groups = append(o.groups, s.groupSlot(x, name))
-	}) {
-		// What cannot be read says nothing (RFC 9651 section 4.2), but it was meant: validate each time.
-		o.groups, o.NoCache = nil, true
+	if f.Has(message.CacheGroups) {
+		origin := appendOrigin(nil, x)[len(x.Site.Key)+1:]
+		if !semantics.Groups(f, message.CacheGroups, func(name []byte) {
+			o.tags = append(o.tags, r.mark.GroupHash(origin, name))
+			if purge.GoodTag(name) {
+				t.Add(name)
+			}
+		}) {
+			// What cannot be read says nothing (RFC 9651 section 4.2), but it was meant: validate each time.
+			o.NoCache = true
+		}
 	}
-	slices.Sort(o.groups)
-	o.groups = slices.Clip(slices.Compact(o.groups))
+	if !t.Whole() {
+		o.NoCache = true // a purge could not be obeyed
+		s.m.untagged.Inc()
+	}
+	for name := range purge.Names(t.Text()) {
+		o.tags = append(o.tags, r.mark.TagHash(name))
+	}
+	o.tags = slices.Clip(o.tags)
+	o.names = slices.Clip(t.Text())
+	r.hideTags(f)
 }
 
-func (s *Stage) groupSlot(x *stage.Exchange, name []byte) uint16 {
-	key := append(appendOrigin(nil, x), ' ')
-	return uint16(s.store.HashOf(append(key, name...)).Index(groupSlots))
+// hideTags takes off an answer what only caches that can be purged have a use for, unless the policy
+// shows it. Cache-Groups is for every cache, and stays.
+func (r *rule) hideTags(f *message.Fields) {
+	if !r.showTags {
+		f.Del(message.CacheTag)
+		f.Del(message.SurrogateKey)
+	}
 }
 
 // invalidateGroups does what Cache-Group-Invalidation of the answer to an unsafe request says (RFC
 // 9875 section 3).
 func (s *Stage) invalidateGroups(x *stage.Exchange, resp *message.Response) {
-	var slots []uint16
-	if !resp.Has(message.CacheGroupInvalidation) || !semantics.Groups(&resp.Fields, message.CacheGroupInvalidation, func(name []byte) {
-		slots = append(slots, s.groupSlot(x, name))
+	if !resp.Has(message.CacheGroupInvalidation) {
+		return
+	}
+	origin := string(appendOrigin(nil, x)[len(x.Site.Key)+1:])
+	var list []purge.Entry
+	if !semantics.Groups(&resp.Fields, message.CacheGroupInvalidation, func(name []byte) {
+		list = append(list, purge.Entry{Kind: purge.Group, Site: string(x.Site.Key), Host: origin, Value: string(name)})
 	}) {
 		return
 	}
-	for _, slot := range slots {
-		s.groups.last[slot].Store(s.groups.count.Add(1))
+	for i := range list {
 		s.m.groups.Inc()
+		// It holds at once; the visitor does not wait for the disk.
+		_, _ = s.apply(&list[i])
 	}
 }

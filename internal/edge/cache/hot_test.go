@@ -9,7 +9,6 @@ import (
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
-	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/snapshot"
 	"github.com/relais-edge/relais/internal/stage"
@@ -151,8 +150,9 @@ func BenchmarkMemoryPerObject(b *testing.B) {
 		r := &rule{keyer: &keyer{}}
 		x := &stage.Exchange{In: in, Route: &snapshot.Route{Name: "images"}}
 		for i := range n {
-			o := s.newObject(semantics.Life{}, 200, &f, r, x, 0)
-			o.body = make([]byte, 1024)
+			o := &object{status: 200, body: make([]byte, 1024)}
+			o.fields.CopyFrom(&f)
+			s.describe(o, r, x, nil)
 			key := fmt.Appendf(nil, "acme/shop https://shop.example/img/%d.jpg", i)
 			s.keep(s.store.HashOf(key), key, o)
 		}

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -90,10 +91,11 @@ func (s *Stage) clear(h store.Hash, key []byte, changed bool) {
 // keepPart stores a part: with those of the same representation that are stored, where a strong
 // validator says that they are (RFC 9111 section 3.4), else in the place of what is stored. What is
 // put together, at most limit bytes, is so outside of the store's lock, and anew when somebody else was faster.
-func (s *Stage) keepPart(h store.Hash, key []byte, o *object, limit int64) {
+func (s *Stage) keepPart(m *purge.Mark, to *home, o *object, limit int64) {
+	h, key := to.hash, to.key
 	for try := 0; ; try++ {
 		v := s.store.Get(h, key)
-		n := withPart(v, o, limit)
+		n := withPart(v, o, limit, m.Last())
 		if n == nil {
 			return
 		}

@@ -53,6 +53,9 @@ type metrics struct {
 	parts      observe.Counter
 	groups     observe.Counter
 	disguised  observe.Counter
+	untagged   observe.Counter
+	purges     observe.Counter
+	unkept     observe.Counter
 }
 
 func newMetrics(r *observe.Registry, s *Stage) *metrics {
@@ -70,6 +73,10 @@ func newMetrics(r *observe.Registry, s *Stage) *metrics {
 	m.invalid = events.With("invalidated")
 	m.parts = events.With("part_stored")
 	m.groups = events.With("group_invalidated")
+	m.untagged = events.With("tags_refused")
+	m.unkept = events.With("purge_not_kept")
+	m.purges = r.Counters("relais_cache_purges_total", "Purges, by command, API and PURGE.", 1).With()
+	r.GaugeFunc("relais_cache_purge_keys", "Purged things that are told apart.", func() float64 { return float64(s.purges.Keys()) })
 	m.disguised = events.With("type_mismatch")
 	m.background = events.With("background_refused")
 	r.GaugeFunc("relais_cache_bytes", "Bytes stored, keys and overhead included.", func() float64 { return float64(s.store.Stats().Bytes) })
@@ -90,6 +97,9 @@ func (s *Stage) done(x *stage.Exchange, r result, detail string) {
 	x.CacheStatus = resultNames[r]
 	x.MarkDetail("cache", resultNames[r], detail)
 	s.m.results[r].Inc()
+	if p := s.partOf(x); p != nil {
+		p.site.results[r].Add(1)
+	}
 }
 
 // status appends our member to Cache-Status, behind those of caches nearer to the origin (RFC

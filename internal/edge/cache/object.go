@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
@@ -22,9 +23,14 @@ type object struct {
 	size  int64 // of the whole, where it is not that of body; -1 when it is not known
 	// headOnly says that it answers HEAD only.
 	headOnly bool
-	// groups are the cache groups it is in, and born is the count of invalidations when it was asked for.
-	groups []uint16
-	born   uint64
+	// tags are the hashes of its tags and cache groups, and names the tags as text (purge.Names).
+	tags  []uint64
+	names []byte
+	// born is the number of the last purge when it was asked for, and softened that of the soft purge
+	// which Lifetime obeys.
+	born, softened uint64
+	// seen is the number of a purge up to which none names it. A hint, as retryAt is.
+	seen atomic.Uint64
 	// route is the name of the route that asked for it: two routes of one site may lead the
 	// same URI to different origins.
 	route string
@@ -48,7 +54,7 @@ const (
 
 // cost is an estimate of the object's memory in bytes, within the rounding of the allocator.
 func (o *object) cost() int64 {
-	n := objectCost + int64(o.fields.Size()+fieldCost*o.fields.Len()+cap(o.body)+len(o.selector)+len(o.selected)+2*len(o.groups))
+	n := objectCost + int64(o.fields.Size()+fieldCost*o.fields.Len()+cap(o.body)+len(o.selector)+len(o.selected)+8*len(o.tags)+len(o.names))
 	for i := range o.parts {
 		n += int64(cap(o.parts[i].data) + partCost)
 	}
@@ -83,23 +89,42 @@ type variants struct {
 // setCost is what variants cost beside their objects.
 const setCost = 32
 
-// find returns the newest object that is for x (RFC 9111 section 4.1), or nil.
-func (s *Stage) find(l *local, v *variants, x *stage.Exchange) *object {
+// first is the newest object, or nil.
+func (v *variants) first() *object {
+	if v == nil {
+		return nil
+	}
+	return v.newest
+}
+
+// find returns the newest object that is for x (RFC 9111 section 4.1), or nil, and what purges say of
+// it: the verdict of one that is nil is why there is none.
+func (s *Stage) find(l *local, v *variants, x *stage.Exchange) (*object, purge.Verdict) {
 	var selector []byte
+	var why purge.Verdict
 	have := false
+	m := l.rule.mark
 	for o := v.newest; o != nil; o = o.older {
-		if o.route != x.Route.Name || o.headOnly && x.In.Method != message.HEAD || len(o.groups) > 0 && s.dead(o) {
+		if o.route != x.Route.Name || o.headOnly && x.In.Method != message.HEAD {
 			continue
+		}
+		var verdict purge.Verdict
+		if m.Last() > o.seen.Load() {
+			at := placeOf(x, l.key, l.aliased)
+			verdict = purged(m, o, &at)
 		}
 		if !have || !bytes.Equal(selector, o.selector) {
 			selector, have = o.selector, true
 			l.selected = semantics.AppendSelected(l.selected[:0], selector, &x.In.Fields)
 		}
 		if bytes.Equal(l.selected, o.selected) {
-			return o
+			if verdict.Hard <= o.born {
+				return o, verdict
+			}
+			why = verdict
 		}
 	}
-	return nil
+	return nil, why
 }
 
 // isFor says whether the object is for x.
@@ -160,11 +185,13 @@ func (o *object) sameRequests(p *object) bool {
 func (o *object) copy() *object {
 	c := &object{
 		Life: o.Life, fields: o.fields, status: o.status,
-		route: o.route, selector: o.selector, selected: o.selected, groups: o.groups, born: o.born,
+		route: o.route, selector: o.selector, selected: o.selected,
+		tags: o.tags, names: o.names, born: o.born, softened: o.softened,
 	}
 	c.takeContent(o)
 	c.retryAt.Store(o.retryAt.Load())
 	c.full.Store(o.full.Load())
+	c.seen.Store(o.seen.Load())
 	return c
 }
 

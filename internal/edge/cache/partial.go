@@ -43,11 +43,13 @@ func (fl *flight) complete(resp *message.Response, came time.Time) bool {
 	}
 	resp.Fields.CopyFrom(&merged)
 	resp.Status, resp.ContentLength, resp.Bytes, resp.Body = 200, size, nil, b
+	fl.completed = true
 	return true
 }
 
-// withPart is what is stored once o, which has one part, is; nil when it adds nothing.
-func withPart(v *variants, o *object, limit int64) *object {
+// withPart is what is stored once o, which has one part, is; nil when it adds nothing. Last is the number
+// of the last purge of the site: what may have been purged since it was stored is no part of anything.
+func withPart(v *variants, o *object, limit int64, last uint64) *object {
 	if v == nil {
 		return o
 	}
@@ -55,7 +57,7 @@ func withPart(v *variants, o *object, limit int64) *object {
 		if old.headOnly || !old.sameRequests(o) {
 			continue
 		}
-		if old.status != 200 || old.length() != o.size || !semantics.SameRepresentation(&old.fields, &o.fields, time.Unix(0, o.Came)) {
+		if old.seen.Load() < min(last, o.born) || old.softened > 0 || old.status != 200 || old.length() != o.size || !semantics.SameRepresentation(&old.fields, &o.fields, time.Unix(0, o.Came)) {
 			return o
 		}
 		if !old.partial() {
@@ -72,6 +74,9 @@ func withPart(v *variants, o *object, limit int64) *object {
 		var own message.Fields
 		mergeFields(&n.fields, &own, &old.fields, &o.fields)
 		n.parts, n.body = parts, whole
+		if len(n.names) == 0 {
+			n.tags, n.names = old.tags, old.names
+		}
 		return n
 	}
 	return o

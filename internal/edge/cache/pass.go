@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/http/message"
@@ -11,10 +12,11 @@ import (
 )
 
 // bypass forwards what is not looked up.
-func (s *Stage) bypass(ctx context.Context, x *stage.Exchange, next stage.Handler, why string) (*message.Response, error) {
+func (s *Stage) bypass(ctx context.Context, x *stage.Exchange, next stage.Handler, r *rule, why string) (*message.Response, error) {
 	s.done(x, resultBypass, why)
 	resp, err := next.Serve(ctx, x)
 	if err == nil {
+		r.hideTags(&resp.Fields)
 		fwd := fwdBypass
 		if why == "no-store" {
 			fwd = fwdRequest
@@ -33,7 +35,7 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	if x.Shared && !x.PeerTrusted {
 		l.rule.dropUnkeyed(&x.In.Fields)
 	}
-	epoch, born := s.epochs.at(l.hash), s.groups.now()
+	epoch, born := s.epochs.at(l.hash), s.purges.Last()
 	sent := s.now(x)
 	resp, err := next.Serve(ctx, x)
 	if err != nil {
@@ -45,6 +47,7 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 		Fields: &resp.Fields, Sent: sent, Came: s.now(x),
 	}
 	not := s.record(x, l, resp, e, epoch, born)
+	l.rule.hideTags(&resp.Fields)
 	s.addStatus(&resp.Fields, &status{fwd: why, stored: not == semantics.Stored, detail: not, key: l.told()})
 	s.done(x, r, not)
 	return resp, nil
@@ -81,10 +84,13 @@ func (s *Stage) record(x *stage.Exchange, l *local, resp *message.Response, e *s
 		kept.Del(message.ContentRange)
 		status = 200
 	}
+	o := &object{Life: life, status: status, born: born}
+	o.fields.CopyFrom(&kept)
+	s.describe(o, l.rule, x, nil)
 	t := &l.tee
 	*t = tee{
 		s: s, key: l.key, hash: l.hash, epoch: epoch, max: l.rule.maxObject, total: resp.ContentLength,
-		obj: s.newObject(life, status, &kept, l.rule, x, born), x: x,
+		obj: o, x: x, mark: l.rule.mark, site: l.rule.site,
 		home: s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased),
 	}
 	if e.Part {
@@ -116,6 +122,8 @@ type tee struct {
 	buf        []byte
 	home       home
 	x          *stage.Exchange
+	mark       *purge.Mark
+	site       *siteState
 }
 
 // Next implements message.Body.
@@ -154,19 +162,20 @@ func (t *tee) record(chunk []byte) {
 }
 
 func (t *tee) commit() {
-	if o := t.obj; o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && t.s.epochs.current(t.hash, t.epoch) {
+	if o := t.obj; o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && t.s.epochs.current(t.hash, t.epoch) && !spent(t.mark, t.x, &t.home, o) {
 		content := append(make([]byte, 0, len(t.buf)), t.buf...)
 		if o.partial() && int64(len(content)) < o.size {
 			o.parts[0].data = content
 			if t.home.rule != nil {
 				t.s.learn(t.x, t.home.rule)
 			}
-			t.s.keepPart(t.home.hash, t.home.key, o, t.max)
+			t.s.keepPart(t.mark, &t.home, o, t.max)
 		} else {
 			o.parts, o.body = nil, content
 			t.s.settle(t.x, t.hash, t.key, &t.home, o)
 		}
 		t.s.m.stored.Inc()
+		t.site.stored.Add(1)
 	}
 	t.drop()
 }
@@ -182,6 +191,7 @@ func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	x.Shared, x.StandIn = true, o.standsInForRoom(l.now)
 	sent := s.now(x)
 	epoch := s.epochs.at(l.hash)
+	l.born = s.purges.Last()
 	resp, err := next.Serve(ctx, x)
 	if err != nil {
 		if r := s.instead(x, l, o, err); r != nil {
@@ -198,13 +208,13 @@ func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	} else {
 		stored = s.keepHead(x, l, resp, e, epoch)
 	}
+	l.rule.hideTags(&resp.Fields)
 	s.addStatus(&resp.Fields, &status{fwd: why, stored: stored, key: l.told()})
 	return resp, nil
 }
 
 // keepHead stores the answer to a HEAD for later ones, if it may be.
 func (s *Stage) keepHead(x *stage.Exchange, l *local, resp *message.Response, e *semantics.Exchange, epoch uint32) bool {
-	born := s.groups.now()
 	e.Fields = &resp.Fields
 	c := semantics.ParseResponse(&resp.Fields, l.rule.Targets)
 	life, not := semantics.Judge(e, &c, &l.rule.Policy)
@@ -213,8 +223,9 @@ func (s *Stage) keepHead(x *stage.Exchange, l *local, resp *message.Response, e 
 	}
 	var kept, own message.Fields
 	fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
-	n := s.newObject(life, resp.Status, &kept, l.rule, x, born)
-	n.headOnly, n.size = true, resp.ContentLength
+	n := &object{Life: life, status: resp.Status, born: l.born, headOnly: true, size: resp.ContentLength}
+	n.fields.CopyFrom(&kept)
+	s.describe(n, l.rule, x, nil)
 	to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)
 	s.settle(x, l.hash, l.key, &to, n)
 	return true
@@ -242,7 +253,9 @@ func (s *Stage) freshenByHead(x *stage.Exchange, l *local, o *object, resp *mess
 		return
 	}
 	fieldsOf(&kept, &own, &merged, &c, e.Came)
-	n := s.newObject(life, o.status, &kept, l.rule, x, o.born)
+	n := &object{Life: life, status: o.status, born: o.born, softened: o.softened}
+	n.fields.CopyFrom(&kept)
+	s.describe(n, l.rule, x, o)
 	n.takeContent(o)
 	if s.epochs.current(l.hash, epoch) {
 		to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/http/message"
@@ -50,6 +51,10 @@ type Config struct {
 	Name string
 	// Clock tells the time; time.Now by default.
 	Clock func() time.Time
+	// Purges keeps purges over restarts; by default memory does, until the end of the process.
+	Purges purge.Log
+	// PurgeKeys is how many purged things are told apart; purge.DefaultKeys by default.
+	PurgeKeys int
 	// Metrics counts what the stage does; by default nobody sees the counts.
 	Metrics *observe.Registry
 }
@@ -63,9 +68,13 @@ type Stage struct {
 	// buffered counts bytes of bodies that are on their way.
 	buffered atomic.Int64
 	epochs   epochs
+	purges   *purge.Epochs
+	purging  sync.Mutex // so that purges hold in the order of their numbers
+	sealed   bool       // under purging
+	sites    sites
+	top      *top
 	// searches says that an answer had a No-Vary-Search.
 	searches atomic.Bool
-	groups   groupCounts
 	ranges   ranging
 
 	mu         sync.Mutex
@@ -88,13 +97,19 @@ func New(cfg Config) *Stage {
 	if cfg.Metrics == nil {
 		cfg.Metrics = observe.New()
 	}
+	if cfg.Purges == nil {
+		cfg.Purges = purge.NewMemory(1 << 16)
+	}
 	s := &Stage{
 		cfg:     cfg,
 		store:   store.New[variants](cfg.MaxBytes),
 		flights: map[store.Hash]*flight{},
 		running: map[*flight]struct{}{},
 		idle:    make(chan struct{}),
+		purges:  purge.NewEpochs(cmp.Or(cfg.PurgeKeys, purge.DefaultKeys)),
+		top:     newTop(),
 	}
+	s.replay()
 	s.forks.New = func() any { return new(stage.Exchange) }
 	s.m = newMetrics(cfg.Metrics, s)
 	return s
@@ -110,6 +125,8 @@ func (s *Stage) Stats() store.Stats { return s.store.Stats() }
 type part struct {
 	routes []*rule // by the route's index; nil where nothing is stored
 	keyers []*keyer
+	mark   *purge.Mark
+	site   *siteState
 }
 
 // rule is a CachePolicy as it runs.
@@ -119,6 +136,11 @@ type rule struct {
 	maxObject int64
 	guarded   bool
 	tellsKey  bool // in Cache-Status
+	showTags  bool // to visitors
+	mark      *purge.Mark
+	site      *siteState
+	name      string
+	purge     *purgeGuard // nil where nobody may use PURGE
 }
 
 // targetsOf is the target list of a policy (RFC 9213 section 2.2).
@@ -135,7 +157,7 @@ func targetsOf(names []string) []semantics.Target {
 
 // Compile implements stage.Compiler. What is stored is the stage's own and outlives sites.
 func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
-	p := &part{routes: make([]*rule, len(site.Routes))}
+	p := &part{routes: make([]*rule, len(site.Routes)), mark: s.purges.Mark(string(site.Key)), site: s.sites.of(string(site.Key))}
 	rules := map[string]*rule{}
 	for i := range site.Routes {
 		name := site.Routes[i].Spec.Cache
@@ -149,6 +171,7 @@ func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 				return nil, errors.New("route " + site.Routes[i].Name + ": CachePolicy " + name + " is not in the site's bundle")
 			}
 			r = s.newRule(spec)
+			r.mark, r.site, r.name = p.mark, p.site, name
 			rules[name] = r
 			p.addKeyer(r.keyer)
 		}
@@ -170,6 +193,8 @@ func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
 		},
 		guarded:   spec.Guard != "off",
 		tellsKey:  spec.StatusKey,
+		showTags:  spec.Tags == "show",
+		purge:     newPurgeGuard(spec.Purge),
 		keyer:     newKeyer(&spec.Key),
 		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), max(s.store.MaxCost()-maxHead, 0)),
 	}
@@ -199,6 +224,8 @@ type local struct {
 	aliased bool
 	ranging rangeEnd
 	scratch []byte
+	// born is the number of the last purge when the request was looked up.
+	born uint64
 }
 
 func (s *Stage) local(x *stage.Exchange) *local {
@@ -218,24 +245,32 @@ func (s *Stage) partOf(x *stage.Exchange) *part {
 	return p
 }
 
+// ruleOf is the rule of x's route, or nil.
+func (p *part) ruleOf(x *stage.Exchange) *rule {
+	if x.Route != nil && x.Route.Index < len(p.routes) {
+		return p.routes[x.Route.Index]
+	}
+	return nil
+}
+
 // Serve implements stage.Stage.
 func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
 	p := s.partOf(x)
 	if p == nil {
 		return next.Serve(ctx, x)
 	}
+	r := p.ruleOf(x)
 	if !x.In.Method.Safe() {
+		if string(x.In.MethodName()) == "PURGE" {
+			return s.servePurge(ctx, x, r)
+		}
 		return s.unsafe(ctx, x, next, p)
-	}
-	var r *rule
-	if x.Route != nil && x.Route.Index < len(p.routes) {
-		r = p.routes[x.Route.Index]
 	}
 	if r == nil {
 		return next.Serve(ctx, x)
 	}
 	if why := notForUs(x.In); why != "" {
-		return s.bypass(ctx, x, next, why)
+		return s.bypass(ctx, x, next, r, why)
 	}
 	l := s.local(x)
 	l.rule = r
@@ -244,7 +279,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	if x.In.Has(message.CacheControl) || x.In.Has(message.Pragma) {
 		l.control = semantics.ParseRequest(x.In)
 		if l.control.Has(semantics.NoStore) {
-			return s.bypass(ctx, x, next, "no-store")
+			return s.bypass(ctx, x, next, r, "no-store")
 		}
 	}
 	l.key = r.append(l.key[:0], x)
@@ -277,6 +312,7 @@ func notForUs(in *message.Request) string {
 
 // lookup answers from the store where it may, and asks the origin where it must.
 func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local) (*message.Response, error) {
+	l.born = s.purges.Last()
 	v := s.store.Get(l.hash, l.key)
 	l.aliased = false
 	if v == nil && s.alias(l, x) {
@@ -285,8 +321,14 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 	var o *object
 	l.hint = l.rule.selector
 	if v != nil && v.newest != nil {
-		o = s.find(l, v, x)
+		var verdict purge.Verdict
+		o, verdict = s.find(l, v, x)
 		l.hint = v.newest.selector
+		if o != nil && verdict.Soft > 0 {
+			o = s.soften(l, o, verdict)
+		} else if o == nil && verdict.Hard > 0 {
+			l.rule.site.dead.Add(1)
+		}
 	}
 	why := missed(v)
 	if o != nil {

@@ -18,12 +18,9 @@ import (
 // stored for later GETs (RFC 9110 section 9.3.3).
 func (s *Stage) unsafe(ctx context.Context, x *stage.Exchange, next stage.Handler, p *part) (*message.Response, error) {
 	s.done(x, resultBypass, "method")
-	born := s.groups.now()
+	born := s.purges.Last()
 	sent := s.now(x)
-	var r *rule
-	if x.Route != nil && x.Route.Index < len(p.routes) {
-		r = p.routes[x.Route.Index]
-	}
+	r := p.ruleOf(x)
 	var target store.Hash
 	var epoch uint32
 	if r != nil && x.In.Method == message.POST {
@@ -58,6 +55,7 @@ func (s *Stage) unsafe(ctx context.Context, x *stage.Exchange, next stage.Handle
 		}
 	}
 	if r != nil {
+		r.hideTags(&resp.Fields)
 		s.addStatus(&resp.Fields, &status{fwd: fwdMethod, stored: stored})
 	}
 	return resp, nil

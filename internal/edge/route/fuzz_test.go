@@ -19,7 +19,7 @@ func FuzzRewriteByPattern(f *testing.F) {
 		if len(expr) > 64 || len(raw) > 256 || !strings.HasPrefix(raw, "/") {
 			return
 		}
-		path, ok := normalizePath(nil, []byte(raw))
+		path, ok := NormalizePath(nil, []byte(raw))
 		p, err := compilePattern(&v1.RegexRewrite{Pattern: expr, Replacement: replacement})
 		if !ok || err != nil {
 			return
@@ -28,7 +28,7 @@ func FuzzRewriteByPattern(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if again, ok := normalizePath(nil, got); !ok || !bytes.Equal(again, got) || got[0] != '/' || len(got) > 3*(maxRewritten+len(path)+len(replacement)) {
+		if again, ok := NormalizePath(nil, got); !ok || !bytes.Equal(again, got) || got[0] != '/' || len(got) > 3*(maxRewritten+len(path)+len(replacement)) {
 			t.Errorf("%q with %q -> %q became %q", path, expr, replacement, got)
 		}
 	})

@@ -2,12 +2,12 @@ package route
 
 import "github.com/relais-edge/relais/internal/http/syntax"
 
-// normalizePath appends the normal form of a raw path to dst: percent-encoded unreserved
+// NormalizePath appends the normal form of a raw path to dst: percent-encoded unreserved
 // characters decoded, hexadecimal digits in upper case, characters that no URI may hold
 // encoded, dot segments removed (RFC 3986 section 6.2.2). Slashes are kept as they are,
 // encoded or not. It is false for a broken percent-encoding, for NUL, encoded or not, and
 // for other raw control characters: servers read them in different ways.
-func normalizePath(dst, raw []byte) ([]byte, bool) {
+func NormalizePath(dst, raw []byte) ([]byte, bool) {
 	base := len(dst)
 	for i := 0; i < len(raw); i++ {
 		c := raw[i]

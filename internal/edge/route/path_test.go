@@ -30,12 +30,12 @@ func TestRFC3986_6_2_2_NormalPath(t *testing.T) {
 		{"/%4", ""},
 		{"/a%00b", ""},
 	} {
-		got, ok := normalizePath([]byte("kept"), []byte(c.raw))
+		got, ok := NormalizePath([]byte("kept"), []byte(c.raw))
 		if !ok {
 			got = []byte("kept")
 		}
 		if string(got) != "kept"+c.want || ok != (c.want != "") {
-			t.Errorf("normalizePath(%q) = %q, %v; want %q", c.raw, got[4:], ok, c.want)
+			t.Errorf("NormalizePath(%q) = %q, %v; want %q", c.raw, got[4:], ok, c.want)
 		}
 		if plainPath([]byte(c.raw)) && c.raw != c.want {
 			t.Errorf("plainPath(%q), but its normal form is %q", c.raw, c.want)
@@ -49,11 +49,11 @@ func FuzzNormalizePath(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, raw string) {
 		raw = "/" + raw
-		got, ok := normalizePath(nil, []byte(raw))
+		got, ok := NormalizePath(nil, []byte(raw))
 		if !ok {
 			return
 		}
-		again, ok := normalizePath(nil, got)
+		again, ok := NormalizePath(nil, got)
 		if !ok || !bytes.Equal(again, got) {
 			t.Fatalf("%q: %q is not its own normal form: %q", raw, got, again)
 		}

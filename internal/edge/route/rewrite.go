@@ -88,7 +88,7 @@ func (p *pattern) rewritePath(l *local, path []byte) ([]byte, error) {
 	if len(made) > 1 && made[1] == '/' {
 		made = made[1:]
 	}
-	n, ok := normalizePath(l.path[:0], made)
+	n, ok := NormalizePath(l.path[:0], made)
 	l.path = n
 	if !ok || bytes.Count(n, []byte{'/'}) != bytes.Count(made, []byte{'/'}) {
 		return nil, errPath

@@ -200,7 +200,7 @@ func setPath(x *stage.Exchange, raw []byte) bool {
 	if len(raw) == 0 || raw[0] != '/' {
 		return false
 	}
-	n, ok := normalizePath(x.PathMemory(), raw)
+	n, ok := NormalizePath(x.PathMemory(), raw)
 	if ok {
 		x.KeepPath(n)
 	}

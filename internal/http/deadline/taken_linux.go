@@ -26,3 +26,11 @@ func takenBy(raw syscall.RawConn) (t taken, ok bool) {
 	})
 	return t, ok && err == nil
 }
+
+// moreUnsent has the kernel take as much as it likes of what is written to a socket, up to unsent bytes
+// beyond what it can send now.
+func moreUnsent(raw syscall.RawConn) {
+	_ = raw.Control(func(fd uintptr) {
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, unsent)
+	})
+}

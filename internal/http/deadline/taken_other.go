@@ -5,3 +5,5 @@ package deadline
 import "syscall"
 
 func takenBy(syscall.RawConn) (taken, bool) { return taken{}, false }
+
+func moreUnsent(syscall.RawConn) {}

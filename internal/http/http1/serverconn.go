@@ -49,6 +49,7 @@ type serverConn struct {
 	peek   syscall.RawConn // of tcp; nil when nothing is to be learned from it
 	peeked int64
 	pace   deadline.Watch // of the write under way; the sweeper's
+	kept   deadline.Room  // what the kernel may keep
 
 	x    *exchange
 	wmu  sync.Mutex // of writing, as interim answers may come from another goroutine

@@ -338,6 +338,7 @@ func (c *serverConn) write(b, tail []byte) error {
 			last = nil
 		}
 		c.werr = c.vector(c.out, b[:n], last)
+		c.kept.Sent(c.tcp, len(c.out)+n)
 		c.out = c.out[:0]
 		if b = b[n:]; len(b) == 0 {
 			break

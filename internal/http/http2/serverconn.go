@@ -27,6 +27,7 @@ type serverConn struct {
 	tcp   *net.TCPConn    // under nc; nil when there is none
 	peek  syscall.RawConn // of tcp; nil when nothing is to be learned from it
 	pace  deadline.Watch  // of the write under way; the sweeper's
+	kept  deadline.Room   // what the kernel may keep; the writer's
 	facts *message.Conn
 	index int
 

@@ -202,6 +202,7 @@ func (c *serverConn) writeOnce() {
 	c.mu.Unlock()
 	if err == nil && len(out) > 0 {
 		_, err = c.nc.Write(out)
+		c.kept.Sent(c.tcp, len(out))
 	}
 	for _, s := range ending {
 		if !s.owned {

@@ -16,7 +16,7 @@ const names = `Accept Accept-Charset Accept-Encoding Accept-Language Accept-Rang
 Access-Control-Allow-Credentials Access-Control-Allow-Headers Access-Control-Allow-Methods
 Access-Control-Allow-Origin Access-Control-Expose-Headers Access-Control-Max-Age
 Access-Control-Request-Headers Access-Control-Request-Method Age Allow Alt-Svc Authorization
-Cache-Control Cache-Groups Cache-Group-Invalidation Cache-Status CDN-Cache-Control Connection
+Cache-Control Cache-Groups Cache-Group-Invalidation Cache-Status Cache-Tag CDN-Cache-Control Connection
 Content-Disposition Content-Encoding Content-Language Content-Length Content-Location
 Content-Range Content-Security-Policy Content-Type Cookie Date Early-Data ETag Expect Expires
 Forwarded From Host If-Match If-Modified-Since If-None-Match If-Range If-Unmodified-Since

@@ -27,6 +27,7 @@ const (
 	CacheGroupInvalidation
 	CacheGroups
 	CacheStatus
+	CacheTag
 	Connection
 	ContentDisposition
 	ContentEncoding
@@ -135,6 +136,7 @@ var names = [numIDs]string{
 	CacheGroupInvalidation:        "Cache-Group-Invalidation",
 	CacheGroups:                   "Cache-Groups",
 	CacheStatus:                   "Cache-Status",
+	CacheTag:                      "Cache-Tag",
 	Connection:                    "Connection",
 	ContentDisposition:            "Content-Disposition",
 	ContentEncoding:               "Content-Encoding",
@@ -242,6 +244,7 @@ var lower = [numIDs]string{
 	CacheGroupInvalidation:        "cache-group-invalidation",
 	CacheGroups:                   "cache-groups",
 	CacheStatus:                   "cache-status",
+	CacheTag:                      "cache-tag",
 	Connection:                    "connection",
 	ContentDisposition:            "content-disposition",
 	ContentEncoding:               "content-encoding",
@@ -360,6 +363,7 @@ var byHash = [512]ID{
 	87:  XContentTypeOptions,
 	98:  XForwardedFor,
 	112: RateLimit,
+	113: CacheTag,
 	117: IfRange,
 	119: SecWebSocketAccept,
 	144: Traceparent,

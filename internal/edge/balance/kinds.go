@@ -12,11 +12,13 @@ import (
 // two origins, or of today and a moment ago, sees what was asked for and not how the origins are. So answers are told
 // apart by the kind of their request, and only their difference from what is usual for the kind counts.
 const (
-	kindCount  = 32
-	kindKnown  = 8     // answers without which nothing is said of a kind
-	kindReach  = 256   // answers that a kind's time reaches back
-	shareReach = 300.0 // looks that a kind's share of the answers reaches back: a minute
-	mixReach   = 5.0   // looks that the present mix reaches back: a second
+	kindCount   = 32
+	kindKnown   = 8     // answers without which nothing is said of a kind
+	kindSettled = 48    // answers of the kind that others are shifted to, before limits are looked for
+	settleLooks = 25    // looks with answers, after which that is no longer waited for
+	kindReach   = 256   // answers that a kind's time reaches back
+	shareReach  = 300.0 // looks that a kind's share of the answers reaches back: a minute
+	mixReach    = 5.0   // looks that the present mix reaches back: a second
 	// The kind that all times are shifted to is the slowest one, but for those that are a tenth of the answers
 	// together. Towards a quicker one times would become negative, and nothing would be seen of their waiting.
 	rareKinds = 0.10
@@ -88,7 +90,8 @@ func (k *kind) answered(took int64) {
 }
 
 // look takes in the answers since the last look. Calm says that they did not wait; otherwise they waited for so many ns,
-// and only the time of new kinds is taken from them. Moved is by how much all times count as longer from now on.
+// and only the time of new kinds is taken from them. Moved is by how much times count as longer on average from now on, though
+// nothing takes longer: another kind is the one that they are shifted to, or more is known of what the kinds take.
 func (k *kinds) look(calm bool, wait float64) (moved float64) {
 	var n, mean [kindCount]float64
 	total := 0.0
@@ -105,10 +108,13 @@ func (k *kinds) look(calm bool, wait float64) (moved float64) {
 		return 0
 	}
 	k.seen = min(k.seen+1, shareReach)
-	now, known := 0.0, 0.0
+	for i := range k.past {
+		k.past[i].share += (n[i]/total - k.past[i].share) / k.seen
+	}
+	now, known, drift := 0.0, 0.0, 0.0
 	for i := range k.past {
 		p := &k.past[i]
-		p.share += (n[i]/total - p.share) / k.seen
+		was, settled := p.usual, p.n >= kindKnown
 		if n[i] == 0 {
 			continue
 		}
@@ -117,6 +123,12 @@ func (k *kinds) look(calm bool, wait float64) (moved float64) {
 			p.learn(n[i], mean[i])
 		case p.n < kindKnown:
 			p.learn(n[i], max(0, mean[i]-wait))
+		}
+		if by := p.usual - was; k.begun && settled {
+			drift -= p.share * by
+			if i == k.to {
+				drift += by
+			}
 		}
 		if p.n >= kindKnown {
 			now, known = now+n[i]*p.usual, known+n[i]
@@ -127,8 +139,11 @@ func (k *kinds) look(calm bool, wait float64) (moved float64) {
 	}
 	moved = k.choose()
 	k.publish()
-	return moved
+	return moved + drift
 }
+
+// settled says that enough is known of the kinds for times to be compared.
+func (k *kinds) settled() bool { return k.begun && k.past[k.to].n >= kindSettled }
 
 func (p *kindPast) learn(n, mean float64) {
 	p.usual += n / (p.n + n) * (mean - p.usual)

@@ -333,13 +333,15 @@ func (l *limiter) calmly() bool { return l.wait <= l.plainAim()/2 }
 
 // moved has all times count as longer by so many ns.
 func (l *limiter) moved(by float64) {
-	if by == 0 || l.seen == 0 {
+	if l.seen == 0 {
 		return
 	}
 	tail := l.tail * l.base
 	l.base, l.smooth = max(l.base+by, 1), max(l.smooth+by, 1)
 	l.tail = max(1, (tail+by)/l.base)
-	l.row, l.began = row{}, 0
+	if math.Abs(by) > l.plainAim()/2 {
+		l.row, l.began = row{}, 0
+	}
 }
 
 // idle is for a tier that next to nobody asks.

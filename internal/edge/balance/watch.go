@@ -62,8 +62,10 @@ func (p *Pool) observe(now, wall int64) bool {
 // compare takes in what requests of each kind take. The limiter goes on as if it had always been so.
 func (t *tier) compare(adaptive bool) {
 	l := &t.limiter
-	moved := t.kinds.look(!adaptive || l.calmly(), l.wait)
-	l.moved(moved)
+	l.moved(t.kinds.look(!adaptive || l.calmly(), l.wait))
+	if l.seen == 0 && !t.kinds.settled() && t.kinds.seen < settleLooks {
+		l.began = 0 // what comes first is the quick ones, and the first window has much weight
+	}
 	l.mixed = t.kinds.mixed
 	l.shift = max(0, t.kinds.past[t.kinds.to].usual-l.mixed)
 }

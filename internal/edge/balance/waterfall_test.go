@@ -268,7 +268,7 @@ type goals struct {
 func goalsOf(name string) goals {
 	spike := goals{p99: 1.3 * 97, used: 85, waste: 2, early: 0.5, moved: 1}
 	if strings.HasPrefix(name, "files") {
-		spike.p99, spike.moved, spike.early, spike.slow = 1.3*630, 2, 1.5, 0.05
+		spike.p99, spike.moved, spike.slow = 1.3*630, 2, 0.05
 		if strings.Contains(name, "become one") {
 			spike.p99 = 1.3 * 730
 		}

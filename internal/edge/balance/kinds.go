@@ -73,7 +73,7 @@ type kinds struct {
 	to    int     // the kind that the others are shifted to
 	begun bool    // there is one
 	seen  float64 // looks
-	mixed float64 // ns: the usual time of the present mix
+	extra float64 // ns: by how much the present mix usually takes longer than that of the last minute
 }
 
 type kindPast struct {
@@ -135,7 +135,7 @@ func (k *kinds) look(calm bool, wait float64) (moved float64) {
 		}
 	}
 	if known > 0 {
-		k.mixed += (now/known - k.mixed) / min(k.seen, mixReach)
+		k.extra += (now/known - k.mean() - k.extra) / min(k.seen, mixReach)
 	}
 	moved = k.choose()
 	k.publish()
@@ -144,6 +144,25 @@ func (k *kinds) look(calm bool, wait float64) (moved float64) {
 
 // settled says that enough is known of the kinds for times to be compared.
 func (k *kinds) settled() bool { return k.begun && k.past[k.to].n >= kindSettled }
+
+// mean is what requests of the last minute usually take, in ns.
+func (k *kinds) mean() float64 {
+	sum, share := 0.0, 0.0
+	for i := range k.past {
+		if p := &k.past[i]; p.n >= kindKnown {
+			sum, share = sum+p.share*p.usual, share+p.share
+		}
+	}
+	return sum / max(share, 1e-9)
+}
+
+// shifted is by how much times count as longer, on average, in ns.
+func (k *kinds) shifted() float64 {
+	if !k.begun {
+		return 0
+	}
+	return max(0, k.past[k.to].usual-k.mean())
+}
 
 func (p *kindPast) learn(n, mean float64) {
 	p.usual += n / (p.n + n) * (mean - p.usual)

@@ -33,8 +33,7 @@ type limiter struct {
 	tail          float64 // the 95th percentile over base
 	occupied      float64 // ns: a place at ease
 	calm          float64 // in flight at ease
-	mix           float64 // ns: the usual time of the requests when occupied was taken
-	mixed         float64 // the same of late
+	extra         float64 // ns: by how much requests of late usually take longer than those of the last minute
 	shift         float64 // ns: by how much times count as longer on average
 	hunger        float64 // asked for over admitted, lately
 	rate, wait    float64 // of the last window: answers a ns, and ns
@@ -192,7 +191,6 @@ func (l *limiter) meet(w *window, inFlight int64) {
 	l.smooth += a * (w.low - l.smooth)
 	l.tail += a * (w.tail/w.low - l.tail)
 	l.occupied += a * (max(w.low-l.shift, 0) - l.occupied)
-	l.mix += a * (l.mixed - l.mix)
 	l.calm += a * (float64(inFlight) - l.calm)
 	l.base = l.smooth
 }
@@ -253,7 +251,7 @@ func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
 		l.row.late.add(w)
 	}
 	if l.open() {
-		l.size = l.rate * (max(l.occupied+l.mixed-l.mix, l.occupied/4) + l.aim())
+		l.size = l.rate * (max(l.occupied+l.extra, l.occupied/4) + l.aim())
 	} else {
 		l.size -= min(gain*l.rate*excess, l.size/2)
 	}
@@ -318,7 +316,6 @@ func (l *limiter) ease(w *window, took float64, inFlight int64) {
 	l.calm += a * (float64(inFlight) - l.calm)
 	if l.rate > 0 {
 		l.occupied += a * (float64(inFlight)/l.rate - l.occupied)
-		l.mix += a * (l.mixed - l.mix)
 	}
 	if !l.open() {
 		l.size *= 1 + unusedRate*took/1e9

@@ -66,8 +66,7 @@ func (t *tier) compare(adaptive bool) {
 	if l.seen == 0 && !t.kinds.settled() && t.kinds.seen < settleLooks {
 		l.began = 0 // what comes first is the quick ones, and the first window has much weight
 	}
-	l.mixed = t.kinds.mixed
-	l.shift = max(0, t.kinds.past[t.kinds.to].usual-l.mixed)
+	l.extra, l.shift = t.kinds.extra, t.kinds.shifted()
 }
 
 // watch looks at the pools that are awake until ctx ends.

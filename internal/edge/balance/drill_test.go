@@ -203,9 +203,13 @@ func TestDrillTierLoss(t *testing.T) {
 }
 
 func TestDrillEdgeLoss(t *testing.T) {
-	s := drillScene("edge loss: one of four dies with what it has in flight, and comes back")
+	s := drillScene("edge loss: one of four dies with what it has in flight, and comes back, eight times")
 	broken := 0
-	s.events = []simEvent{{s.from, func(w *world) { broken = w.lose(1) }}, {(s.from + s.to) / 2, func(w *world) { w.restart(1) }}}
+	const times = 8 // few of the requests in flight are orders
+	for i := range int64(times) {
+		at, half := s.from+(s.to-s.from)*i/times, (s.to-s.from)/times/2
+		s.events = append(s.events, simEvent{at, func(w *world) { broken += w.lose(1) }}, simEvent{at + half, func(w *world) { w.restart(1) }})
+	}
 	drill(t, s)
 	t.Logf("%d requests were in flight at the edge that died", broken)
 	if _, _, _, repeated := s.book.verdict(); broken < 20 || repeated == 0 {

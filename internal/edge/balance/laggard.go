@@ -2,7 +2,10 @@ package balance
 
 import (
 	"math"
+	"math/rand/v2"
 	"slices"
+
+	v1 "github.com/relais-edge/relais/api/v1"
 )
 
 // An origin that is much slower than its peers gets few requests, and never that of a visitor
@@ -19,23 +22,32 @@ const (
 
 // pace is what is known of an origin's answers, guarded by Pool.mu.
 type pace struct {
-	count, sum uint64  // at the last look
-	n          float64 // answers in took
-	took       float64 // ns, lately
+	sum, past, squared uint64  // at the last look
+	took, due, squares float64 // ns lately, what is usual, and the squares of that
+	n                  float64 // answers in them: those that are usually long are more
 }
+
+// times is by how much the origin's answers take longer than what was asked for usually does.
+func (p *pace) times() float64 { return p.took / p.due }
+
+// usual is what answers usually take, of those that make most of the time.
+func (p *pace) usual() float64 { return p.squares / p.due }
 
 // look takes the answers since the last look.
 func (o *origin) look() {
 	p := &o.pace
-	count, sum := o.answers.Load(), o.took.Load()
-	n, s := float64(count-p.count), float64(sum-p.sum)
-	p.count, p.sum = count, sum
-	if n <= 0 {
+	sum, past, squared := o.took.Load(), o.due.Load(), o.squares.Load()
+	took, due, squares := float64(sum-p.sum), float64(past-p.past), math.Ldexp(float64(squared-p.squared), 2*weightUnit)
+	p.sum, p.past, p.squared = sum, past, squared
+	if due <= 0 || squares <= 0 {
 		return
 	}
-	keep := min(p.n, max(0, latest-n))
-	p.took = (p.took*keep + s) / (keep + n)
-	p.n = min(keep+n, latest*4)
+	keep := 0.0
+	if p.n > 0 {
+		keep = min(1, max(0, latest-due*due/squares)/p.n)
+	}
+	p.took, p.due, p.squares = p.took*keep+took, p.due*keep+due, p.squares*keep+squares
+	p.n = min(p.due*p.due/p.squares, latest*4)
 }
 
 // laggards bounds the origins of a tier that are much slower than their peers. It gives each of
@@ -56,8 +68,8 @@ func (t *plannedTier) laggards(w *tierView, scratch []float64) {
 		p := &o.pace
 		slow := false
 		if peers > 0 && p.n >= leastLatest {
-			sure := p.took * (1 - 1.5/math.Sqrt(p.n))
-			if factor := sure / (slowFactor * peers); factor > 1 && sure-peers > leastLag {
+			sure := p.times() * (1 - 1.5/math.Sqrt(p.n))
+			if factor := sure / (slowFactor * peers); factor > 1 && (sure-peers)*p.usual() > leastLag {
 				slow = true
 				most = max(1, int64(fair/(factor*factor)))
 			}
@@ -73,7 +85,7 @@ func (t *plannedTier) peers(w *tierView, scratch []float64) float64 {
 	step := max(1, len(w.members)/peersLooked)
 	for i := 0; i < len(w.members); i += step {
 		if o := w.members[i].o; o.pace.n >= leastLatest {
-			list = append(list, o.pace.took)
+			list = append(list, o.pace.times())
 		}
 	}
 	if len(list) == 0 {
@@ -84,39 +96,67 @@ func (t *plannedTier) peers(w *tierView, scratch []float64) float64 {
 }
 
 // instead finds another origin in place of a slow one that is at its bound, or that a visitor with a basket should
-// not meet: a few by chance, then in a row. A place is held at o, and at the one that is returned, which is o
+// not meet: the least busy one of those that are quick. A place is held at o, and at the one that is returned, which is o
 // when those that were looked at have no room.
 func (v *tierView) instead(o *origin, who *Visitor, tried *Tried) *origin {
 	if who.Class != protectedClass && o.inFlight.Load() <= o.most.Load() {
 		return o
 	}
-	for range 4 {
-		m := v.choose(v, who, tried)
-		if m == nil {
-			return o
-		}
-		if v.swap(o, m, tried) {
+	if len(v.near.members) > 0 && (v.stay == math.MaxUint32 || rand.Uint32() < v.stay) {
+		if m := v.quick(&v.near, who, tried); m != nil && v.hasRoom(m) && swap(o, m) {
 			return m.o
 		}
 	}
-	n := len(v.members)
-	i := int(v.state.turns.Add(1) % uint64(n))
-	for range min(n, insteadLooked) {
-		if m := &v.members[i]; v.swap(o, m, tried) {
-			return m.o
+	for range takeTries {
+		m := v.quick(&v.group, who, tried)
+		if m == nil {
+			return o
 		}
-		if i++; i == n {
-			i = 0
+		if swap(o, m) {
+			return m.o
 		}
 	}
 	return o
 }
 
-// swap gives the place at o back for one at m, if m is quick and has room.
-func (v *tierView) swap(o *origin, m *member, tried *Tried) bool {
-	if m.o.slow.Load() || tried.has(m.o) {
-		return false
+// quick chooses among the origins of a group that are not slow and have room: the less busy of some, of all when
+// there are few. By hash it is the next one, so that a key stays where it went.
+func (c *chooser) quick(g *group, who *Visitor, tried *Tried) *member {
+	n := len(g.members)
+	if c.algorithm == v1.ConsistentHash || c.algorithm == v1.First {
+		at := 0
+		if c.algorithm == v1.ConsistentHash {
+			at = int(mix(who.Hash) >> 32 * uint64(n) >> 32)
+		}
+		return c.quickest(g, at, 1, who.Now, tried)
 	}
+	at := int(rand.Uint64() >> 32 * uint64(n) >> 32)
+	if n <= smallTier {
+		return c.quickest(g, at, n, who.Now, tried)
+	}
+	return c.quickest(g, at, insteadOf, who.Now, tried)
+}
+
+// quickest is the least busy of the first members from a place on, in a ring, that are quick and have room.
+func (c *chooser) quickest(g *group, at, of int, now int64, tried *Tried) (best *member) {
+	for range min(len(g.members), insteadLooked) {
+		if m := &g.members[at]; !m.o.slow.Load() && m.usable(tried) {
+			if best == nil || c.busier(best, m, now) {
+				best = m
+			}
+			if of--; of <= 0 {
+				break
+			}
+		}
+		if at++; at == len(g.members) {
+			at = 0
+		}
+	}
+	return best
+}
+
+// swap gives the place at o back for one at m, if m has room.
+func swap(o *origin, m *member) bool {
 	if n := m.o.inFlight.Add(1); m.limit > 0 && n > m.limit {
 		m.o.inFlight.Add(-1)
 		return false
@@ -125,5 +165,7 @@ func (v *tierView) swap(o *origin, m *member, tried *Tried) bool {
 	return true
 }
 
-// insteadLooked bounds how many origins are looked at for one with room.
-const insteadLooked = 64
+const (
+	insteadOf     = 4  // origins of a large group are compared
+	insteadLooked = 64 // bounds how many are looked at for that
+)

@@ -18,10 +18,10 @@ type latencies struct {
 	count [buckets]atomic.Uint32
 }
 
-// add counts an answer at the time now to a request of the time sent.
-func (h *latencies) add(sent, now int64) {
+// add counts an answer that took so many ns to a request of the time sent.
+func (h *latencies) add(sent, took int64) {
 	if sent >= h.from.Load() {
-		h.count[bucketOf(now-sent)].Add(1)
+		h.count[bucketOf(took)].Add(1)
 	}
 }
 

@@ -33,6 +33,8 @@ type limiter struct {
 	tail          float64 // the 95th percentile over base
 	occupied      float64 // ns: a place at ease
 	calm          float64 // in flight at ease
+	extra         float64 // ns: by how much requests of late usually take longer than those of the last minute
+	shift         float64 // ns: by how much times count as longer on average
 	hunger        float64 // asked for over admitted, lately
 	rate, wait    float64 // of the last window: answers a ns, and ns
 
@@ -188,7 +190,7 @@ func (l *limiter) meet(w *window, inFlight int64) {
 	l.seen += w.n
 	l.smooth += a * (w.low - l.smooth)
 	l.tail += a * (w.tail/w.low - l.tail)
-	l.occupied += a * (w.low - l.occupied)
+	l.occupied += a * (max(w.low-l.shift, 0) - l.occupied)
 	l.calm += a * (float64(inFlight) - l.calm)
 	l.base = l.smooth
 }
@@ -249,7 +251,7 @@ func (l *limiter) cut(now int64, w *window, excess float64, inFlight int64) {
 		l.row.late.add(w)
 	}
 	if l.open() {
-		l.size = l.rate * (l.occupied + l.aim())
+		l.size = l.rate * (max(l.occupied+l.extra, l.occupied/4) + l.aim())
 	} else {
 		l.size -= min(gain*l.rate*excess, l.size/2)
 	}
@@ -323,8 +325,25 @@ func (l *limiter) ease(w *window, took float64, inFlight int64) {
 	}
 }
 
+// calmly says that answers hardly wait, so that what they take is their own time.
+func (l *limiter) calmly() bool { return l.wait <= l.plainAim()/2 }
+
+// moved has all times count as longer by so many ns.
+func (l *limiter) moved(by float64) {
+	if l.seen == 0 {
+		return
+	}
+	tail := l.tail * l.base
+	l.base, l.smooth = max(l.base+by, 1), max(l.smooth+by, 1)
+	l.tail = max(1, (tail+by)/l.base)
+	if math.Abs(by) > l.plainAim()/2 {
+		l.row, l.began = row{}, 0
+	}
+}
+
 // idle is for a tier that next to nobody asks.
 func (l *limiter) idle(now int64, c load) {
+	l.wait = 0
 	if c.inFlight < int64(leastSize) {
 		l.size = math.Inf(1)
 	}

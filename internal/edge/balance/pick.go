@@ -12,6 +12,7 @@ type Visitor struct {
 	Key   uint64 // tells visitors apart; 0 when it is not known
 	Tier  string // holds the visitor's basket; empty when none does
 	Hash  uint64 // for consistent-hash
+	Kind  uint8  // of the request: those of one kind take about as long as each other
 	Now   int64  // the pool's clock, nanoseconds
 	turn  bool   // it has waited for a place, and is the next one
 }
@@ -92,6 +93,7 @@ type Slot struct {
 	timed   bool   // the pool wants to know how long answers take
 	counts  bool   // and looks for outliers
 	hedged  bool
+	kind    uint8
 }
 
 // Spill is why the slot is not in the pool's first tier, or not in the one with the visitor's basket: soft, hard,
@@ -145,11 +147,14 @@ func (s *Slot) Release(o Outcome) {
 // paced notes that the origin's answer began at the time now of the pool's clock. It is what
 // limits are found from; a try without it (a connection of a Service) does not count for them.
 func (s *Slot) paced(now int64) {
-	o := s.origin
-	o.answers.Add(1)
-	o.took.Add(uint64(max(0, now-s.began)))
+	o, k, took := s.origin, &s.tier.kinds.of[s.kind], max(0, now-s.began)
+	usual := k.usual.Load()
+	o.weigh(took, usual)
 	if !o.slow.Load() {
-		s.tier.limiter.hist.add(s.began, now)
+		k.answered(took)
+		if usual > 0 {
+			s.tier.limiter.hist.add(s.began, took+k.shift.Load())
+		}
 	}
 	if !s.pool.awake.Load() {
 		s.pool.wake()
@@ -165,7 +170,7 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	}
 	s := Slot{
 		pool: p, Panicked: w.panicked, began: v.Now, basket: v.Class == protectedClass,
-		timed: w.timed, counts: w.counts, hedged: w.hedged,
+		timed: w.timed, counts: w.counts, hedged: w.hedged, kind: v.Kind % kindCount,
 	}
 	if !v.turn && p.line.waiting.Load() > 0 {
 		w.sentAway()

@@ -60,9 +60,10 @@ type origin struct {
 	address  string
 	opened   atomic.Pointer[stage.Target] // a change of the pool's connection opens another one, while requests are served
 	inFlight atomic.Int64
-	most     atomic.Int64 // bounds inFlight when the origin is slower than its peers
-	answers  atomic.Uint64
+	most     atomic.Int64  // bounds inFlight when the origin is slower than its peers
 	took     atomic.Uint64 // ns, all answers
+	due      atomic.Uint64 // ns, that answers of their kinds usually take
+	squares  atomic.Uint64 // of the same, in units of weightUnit
 	latency  ewma          // with peak-ewma only
 	fails    atomic.Int32  // in a row
 	ejecting atomic.Bool   // it is being ejected beside the requests
@@ -124,6 +125,7 @@ type view struct {
 	timed    bool // the algorithm wants to know how long answers take
 	counts   bool // outliers are looked for
 	hedged   bool
+	kinds    bool // times are looked at, so requests are told apart
 }
 
 func newPool(key bundle.Key, clock func() int64, origins Origins, m *metrics) *Pool {
@@ -151,6 +153,7 @@ func (p *Pool) look(now int64) *view {
 	for i := range p.plan {
 		t := &p.plan[i]
 		v.tiers[i] = t.view(p.spec, p.where.Zone, now, v.panicked)
+		v.kinds = v.kinds || t.adaptive || len(t.members) > 1
 		v.large = v.large || len(t.members) > largeTier || len(v.tiers[i].schedule) > largeSchedule
 		v.remember = v.remember || i < len(p.plan)-1 && (t.reported || v1.Value(t.capacity.InFlight) > 0)
 		if well := len(v.tiers[i].members) > 0 && !v.panicked; well && t.adaptive && t.state.begun && !t.state.well {

@@ -165,7 +165,7 @@ func TestReportsAreHeardAndKeptFromVisitors(t *testing.T) {
 	} {
 		var x stage.Exchange
 		r.prepare(&x, "GET", nil)
-		before := o.answers.Load()
+		before := o.due.Load()
 		resp, err := r.Serve(t.Context(), &x, next(func(_ context.Context, x *stage.Exchange) (*message.Response, error) {
 			x.Lap()
 			resp := &message.Response{Status: c.status}
@@ -181,7 +181,7 @@ func TestReportsAreHeardAndKeptFromVisitors(t *testing.T) {
 		if slices.Contains(codes(&x), "load-report-refused") != c.refused {
 			t.Errorf("%s: %v", c.value, codes(&x))
 		}
-		if (o.answers.Load() > before) != c.answered {
+		if (o.due.Load() > before) != c.answered {
 			t.Errorf("%s: an answer of %d counts: %v", c.value, c.status, !c.answered)
 		}
 		x.End(message.Outcome{})

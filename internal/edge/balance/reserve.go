@@ -21,7 +21,7 @@ const (
 	reserveTime = 5 * time.Second
 	// sentOnRare and refusedRare are how many of the visitors with a basket may find a tier full, where
 	// another tier is after it and where none is.
-	sentOnRare  = 0.01
+	sentOnRare  = 0.1
 	refusedRare = 0.0001
 )
 

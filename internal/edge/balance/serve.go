@@ -34,7 +34,8 @@ type attempt struct {
 	held   bool    // slot is to be released
 	result Outcome // of the try, as far as it is known
 	inner  message.Body
-	whole  bool // inner came to its end
+	whole  bool  // inner came to its end
+	left   int64 // bytes of inner that are to come; less than 0 when that is not known
 	tried  Tried
 	replay replay
 
@@ -91,7 +92,11 @@ func (a *attempt) begin(x *stage.Exchange, p *Pool) {
 func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
 	v := Visitor{
 		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier,
-		Hash: hashOf(x, a.pool.view.Load().spec), Now: a.stage.now(x),
+		Now: a.stage.now(x),
+	}
+	w := a.pool.view.Load()
+	if v.Hash = hashOf(x, w.spec); w.kinds {
+		v.Kind = kindOf(x)
 	}
 	a.limit(x, v.Now)
 	if err := a.place(ctx, x, &v); err != nil {
@@ -159,7 +164,7 @@ func (a *attempt) consider(ctx context.Context, x *stage.Exchange, v *Visitor, r
 		a.endRetry()
 	}
 	if resp.Body != nil {
-		a.inner, a.whole = resp.Body, false
+		a.inner, a.whole, a.left = resp.Body, false, resp.ContentLength
 		resp.Body = (*answer)(a)
 	}
 	return resp
@@ -284,6 +289,9 @@ func (b *answer) Next(ctx context.Context) ([]byte, error) {
 		return nil, errAnswerClosed
 	}
 	p, err := b.inner.Next(ctx)
+	if b.left -= int64(len(p)); b.left == 0 && err == nil && b.result == Succeeded {
+		(*attempt)(b).release() // the origin is done, however long the visitor takes
+	}
 	switch {
 	case err == nil:
 	case err == io.EOF:

@@ -23,6 +23,7 @@ type scene struct {
 	peak     float64               // bounds rate
 	tiers    []simTier
 	service  func(r *rand.Rand) float64 // time in ns of a request at full speed
+	files    func(t int64) float64      // how many of the requests are for files, which take a moment; nil is none
 	seed     uint64
 	warm     int64 // nothing is measured before
 	from, to int64 // the spike or the trouble
@@ -99,6 +100,7 @@ type simRequest struct {
 	answered bool
 	gone     bool // the visitor gave up
 	order    bool
+	kind     uint8
 	key      uint64 // of the order, the same in each try
 	tried    Tried
 	refs     int8
@@ -149,6 +151,7 @@ type world struct {
 	orders, lost, baskets, refusedBaskets int
 	basketMoved                           int
 	refusedAll                            int
+	looked, slowFound                     int // origins at each tick, and of them those that count as slow
 	after, afterOn                        int
 }
 
@@ -246,6 +249,7 @@ func (w *world) run() {
 					w.rule.tick(w, i, w.now)
 				} else {
 					e.observe(w.now, w.now+w.skew(i))
+					w.countSlow(e)
 				}
 			}
 			w.q.Push(virtual.Event{At: w.now + int64(tick), Kind: evTick})

@@ -30,6 +30,9 @@ func (w *world) arrive(edge int) {
 	id := w.newRequest()
 	r := &w.requests[id]
 	r.visitor, r.edge, r.first = v, int32(at), w.now
+	if w.files != nil && w.rng.Float64() < w.files(w.now-second) {
+		r.kind = fileKind
+	}
 	if r.order = w.visitors[v].buys && w.visitors[v].step == 8; r.order && w.book != nil {
 		r.key = w.book.open()
 	}
@@ -73,6 +76,21 @@ func (v *simVisitor) class() stage.Class {
 	return stage.Anonymous
 }
 
+// fileKind is that of requests for files; the others are of kind 0.
+const fileKind = 1
+
+// countSlow looks at which origins count as slow.
+func (w *world) countSlow(e *simEdge) {
+	for _, t := range e.view.Load().tiers {
+		for _, m := range t.members {
+			w.looked++
+			if m.o.slow.Load() {
+				w.slowFound++
+			}
+		}
+	}
+}
+
 // send is a try of a visitor.
 func (w *world) send(id int32) {
 	r := &w.requests[id]
@@ -94,7 +112,7 @@ func (w *world) send(id int32) {
 func (w *world) try(id int32) {
 	r := &w.requests[id]
 	v := &w.visitors[r.visitor]
-	s, err := w.edges[r.edge].Pick(Visitor{Class: v.class(), Key: v.id, Tier: v.basket, Hash: v.id, Now: w.now}, &r.tried)
+	s, err := w.edges[r.edge].Pick(Visitor{Class: v.class(), Key: v.id, Tier: v.basket, Hash: v.id, Now: w.now, Kind: r.kind}, &r.tried)
 	if err != nil {
 		w.refusedAll++
 		w.edges[r.edge].history.away[v.class()].Add(1)
@@ -157,7 +175,11 @@ func (w *world) count(s *simServer, d int64) {
 func (w *world) begin(s *simServer, id int32) {
 	r := &w.requests[id]
 	r.gen++
-	w.q.Push(virtual.Event{At: w.now + max(1, int64(w.service(w.rng)*s.slow)), Kind: evDone, Gen: r.gen, ID: id})
+	took := .3 * float64(ms)
+	if r.kind != fileKind {
+		took = w.service(w.rng)
+	}
+	w.q.Push(virtual.Event{At: w.now + max(1, int64(took*s.slow)), Kind: evDone, Gen: r.gen, ID: id})
 }
 
 func (w *world) done(id int32) {

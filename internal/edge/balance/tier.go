@@ -14,6 +14,7 @@ type tier struct {
 	well     bool // guarded by Pool.mu, like what follows
 	begun    bool // well has been set once
 	limiter  limiter
+	kinds    kinds
 	reserve  reserve
 	told     told
 	use      useLimit
@@ -159,7 +160,11 @@ func bounds(c *v1.Capacity, part, all int64, found float64, reserve func(limit i
 	if basket > limit {
 		soft = min(general, max(1, int64(found)))
 	}
-	back := max(1, soft-max(1, limit/10))
+	gap := limit / 30
+	if basket > limit {
+		gap = limit / 10
+	}
+	back := max(1, soft-max(1, gap))
 	return marks{limit, basket, general, soft, back, basket > limit}
 }
 

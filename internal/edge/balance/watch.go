@@ -32,6 +32,7 @@ func (p *Pool) observe(now, wall int64) bool {
 			p.lastSent[i], p.lastUse = c.sent, now
 		}
 		if p.ticks%laggardLook == 0 && i < len(w.tiers) {
+			s.compare(t.adaptive)
 			for _, m := range w.tiers[i].members {
 				m.o.look()
 			}
@@ -56,6 +57,16 @@ func (p *Pool) observe(now, wall int64) bool {
 	p.history.last = 0
 	p.awake.Store(false)
 	return false
+}
+
+// compare takes in what requests of each kind take. The limiter goes on as if it had always been so.
+func (t *tier) compare(adaptive bool) {
+	l := &t.limiter
+	l.moved(t.kinds.look(!adaptive || l.calmly(), l.wait))
+	if l.seen == 0 && !t.kinds.settled() && t.kinds.seen < settleLooks {
+		l.began = 0 // what comes first is the quick ones, and the first window has much weight
+	}
+	l.extra, l.shift = t.kinds.extra, t.kinds.shifted()
 }
 
 // watch looks at the pools that are awake until ctx ends.

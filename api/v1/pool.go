@@ -90,7 +90,7 @@ type Capacity struct {
 	// origins: auto does so in every tier that has another one after it and no inFlight.
 	Adaptive string `json:"adaptive,omitempty" schema:"enum=auto|on|off,default=auto"`
 	// Reserve is the least share kept for visitors with a basket; where inFlight is told it follows the share
-	// that they have of the tier, up to half.
+	// that they have of the tier, up to a quarter.
 	Reserve Percent `json:"reserve,omitempty" schema:"default=0%"`
 	// SoftMark is the share of the limit from which new anonymous visitors go to the next tier.
 	SoftMark *Percent `json:"softMark,omitempty" schema:"default=95%"`

@@ -22,7 +22,7 @@ const (
 	// sentOnRare and refusedRare are how many of the visitors with a basket may find a tier full, where
 	// another tier is after it and where none is.
 	sentOnRare  = 0.1
-	refusedRare = 0.0001
+	refusedRare = 0.01
 )
 
 // look takes into account how many places visitors with a basket have, and what those who found none

@@ -150,7 +150,7 @@ func bounds(c *v1.Capacity, part, all int64, found float64, reserve func(limit i
 	}
 	kept := ceil(float64(limit) * c.Reserve.Fraction())
 	if basket == limit {
-		kept = max(kept, min(ceil(reserve(limit)), limit/2))
+		kept = max(kept, min(ceil(reserve(limit)), limit/4))
 	}
 	general := limit - kept
 	if general == 0 && c.Reserve < 100 {

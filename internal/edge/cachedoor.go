@@ -119,6 +119,9 @@ func siteKey(name string) string {
 
 // Purge purges what q names. A receipt beside an error says that it holds, but would not after a restart.
 func (e *Edge) Purge(ctx context.Context, q *CachePurge) (*cache.Receipt, error) {
+	if err := q.sound(); err != nil {
+		return nil, err
+	}
 	var site *snapshot.Site
 	if q.Site != "" {
 		s, err := e.siteOf(siteKey(q.Site))
@@ -131,7 +134,38 @@ func (e *Edge) Purge(ctx context.Context, q *CachePurge) (*cache.Receipt, error)
 	if err != nil {
 		return nil, err
 	}
+	for i := range list {
+		if h := list[i].Host; h != "" && !serves(site, h) {
+			return nil, fmt.Errorf("site %s does not serve the host %q: nothing of it is stored", siteKey(q.Site), h)
+		}
+	}
 	return e.cache.Purge(ctx, site, list...)
+}
+
+// serves says whether a host is one of the site's.
+func serves(site *snapshot.Site, host string) bool {
+	return slices.ContainsFunc(site.Spec.Hostnames, func(name string) bool {
+		rest, wild := strings.CutPrefix(name, "*")
+		return name == host || wild && strings.HasSuffix(host, rest)
+	})
+}
+
+// sound refuses what contradicts itself and what is empty, so that a slip does not purge more than was meant.
+func (q *CachePurge) sound() error {
+	named := slices.Concat(q.URLs, q.Prefixes, q.Tags, q.Hosts)
+	switch {
+	case q.Everything && (q.Site != "" || q.Organization != "" || q.All || len(named) > 0):
+		return errors.New("everything is all sites of this edge: name nothing else beside it")
+	case q.Organization != "" && (q.Site != "" || q.All || len(named) > 0):
+		return errors.New("an organization is all of its sites: name nothing else beside it")
+	case q.All && len(named) > 0:
+		return errors.New("all is the whole site: name nothing else beside it")
+	case q.AnyQuery && len(q.URLs) == 0:
+		return errors.New("any query is of URLs, and there is none")
+	case slices.Contains(named, ""):
+		return errors.New("an empty name would be taken for the whole site; is a variable not set? Say all if you mean it")
+	}
+	return nil
 }
 
 func (e *Edge) siteOf(key string) (*snapshot.Site, error) {
@@ -179,7 +213,7 @@ func (q *CachePurge) entries() ([]purge.Entry, error) {
 	}
 	for _, h := range q.Hosts {
 		host, path, _, err := splitURL(h)
-		if err != nil || path != "/" {
+		if err != nil || path != "/" || strings.Contains(host, "*") {
 			return nil, fmt.Errorf("%q is no host", h)
 		}
 		add(purge.Host, host, "")
@@ -214,6 +248,9 @@ func splitURL(s string) (host, path, query string, err error) {
 	}
 	rest, _, _ = strings.Cut(rest, "#")
 	rest, query, _ = strings.Cut(rest, "?")
+	if rest == "" {
+		return "", "", "", fmt.Errorf("%q names no host and no path", s)
+	}
 	host, path, _ = strings.Cut(rest, "/")
 	normal, ok := route.NormalizePath(nil, []byte("/"+path))
 	if !ok {

@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/edge/cache"
 	"github.com/relais-edge/relais/internal/edge/cache/selftest"
+	"github.com/relais-edge/relais/internal/snapshot"
 )
 
 const cachedSite = siteHead + `  cache: pages
@@ -79,7 +81,9 @@ func TestPurgeOverTheAdminSocketAndWhyItWasAMiss(t *testing.T) {
 			if a := b.why("/a-b?q"); a.Result != "hit" || !strings.Contains(a.Reasons[0].Rule, "RFC 9111 section 4.2") {
 				t.Fatalf("before: %+v", a)
 			}
-			c.q.Site = "shop"
+			if c.q.Organization == "" && !c.q.Everything {
+				c.q.Site = "shop"
+			}
 			var r cache.Receipt
 			if code := b.door("POST", "/cache/purge", &c.q, &r); code != 200 || r.Number == 0 || !r.Kept || r.Holds.IsZero() {
 				t.Fatalf("%d %+v", code, r)
@@ -117,11 +121,35 @@ func TestWhatCannotBePurgedIsRefused(t *testing.T) {
 		{Site: "shop", URLs: []string{"/%zz"}},
 		{Site: "shop", Prefixes: []string{"/a?b"}},
 		{Site: "shop", Hosts: []string{"a/b"}},
+		{Site: "shop", Hosts: []string{"*"}},
+		{Site: "shop", Everything: true},
+		{Site: "shop", Organization: "default"},
+		{Organization: "default", All: true},
+		{Site: "shop", All: true, URLs: []string{"/a"}},
+		{Site: "shop", AnyQuery: true, Tags: []string{"x"}},
+		{Site: "shop", Prefixes: []string{""}},
+		{Site: "shop", URLs: []string{""}},
+		{Site: "shop", URLs: []string{"http://"}},
 	} {
 		var e struct{ Error string }
 		if code := b.door("POST", "/cache/purge", &q, &e); code != 400 || e.Error == "" {
 			t.Errorf("%+v: %d %q", q, code, e.Error)
 		}
+	}
+}
+
+func TestServes(t *testing.T) {
+	site := &snapshot.Site{Spec: &bundle.Site{Hostnames: []string{"shop.example", "*.shop.example"}}}
+	for host, want := range map[string]bool{
+		"shop.example": true, "m.shop.example": true, "a.b.shop.example": true,
+		"another.example": false, "myshop.example": false, "example": false,
+	} {
+		if got := serves(site, host); got != want {
+			t.Errorf("%s: %v", host, got)
+		}
+	}
+	if site.Spec.Hostnames = []string{"*"}; !serves(site, "any.example") {
+		t.Error("a site of every host")
 	}
 }
 

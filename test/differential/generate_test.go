@@ -135,7 +135,7 @@ func (d *draft) ordinary() {
 	d.lines = []string{"Host: shop.example"}
 	common := []string{
 		"User-Agent: differential/1", "Accept: */*", "Accept: text/html,application/xhtml+xml;q=0.9", "Accept: application/json", "Accept-Language: fr-CA, en;q=0.8",
-		"Accept-Encoding: gzip, br", "Cookie: a=1; b=2", "Referer: http://shop.example/x?y=z", "If-None-Match: \"v1\", W/\"v2\"",
+		"Accept-Encoding: gzip, br", "Cookie: a=1; b=2", "Referer: http://shop.example/x?y=z", condition,
 		"If-Modified-Since: Tue, 15 Nov 1994 12:45:26 GMT", "Range: bytes=0-3", "Cache-Control: no-cache", "Authorization: Basic YTpi",
 		"Idempotency-Key: k1", "X-Forwarded-For: 192.0.2.7", "X-Forwarded-Proto: https", "Forwarded: for=192.0.2.7", "Via: 1.0 outer", "TE: trailers", "Content-Type: text/plain",
 		"Origin: http://shop.example", "Max-Forwards: 3", "X-Request-Id: mine", "Priority: u=1", "DNT: 1", "Upgrade-Insecure-Requests: 1",
@@ -176,12 +176,18 @@ func (d *draft) content(framing string) {
 	}
 }
 
+// condition makes a request one that may be answered by 304.
+const condition = `If-None-Match: "v1", W/"v2"`
+
 // answer plans what the origin says.
 func (d *draft) answer() {
 	d.plan.Set("size", strconv.Itoa(pick(d.Rand, 0, 1, 5, 100, 3000, 4096, 20000, 100000)))
 	d.plan.Set("framing", pick(d.Rand, framingLength, framingLength, framingChunked, framingChunked, framingClose))
 	if d.IntN(3) == 0 {
 		d.plan.Set("status", strconv.Itoa(pick(d.Rand, 201, 203, 204, 206, 301, 304, 400, 404, 413, 422, 500, 503, 299, 599)))
+	}
+	if d.plan.Get("status") == "304" && !slices.Contains(d.lines, condition) {
+		d.lines = append(d.lines, condition) // none but who asks for one gets a 304
 	}
 	if d.IntN(6) == 0 {
 		d.plan.Set("interim", strconv.Itoa(pick(d.Rand, 102, 103, 103, 199)))

@@ -143,7 +143,7 @@ func (s *Stage) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return errors.Join(context.Cause(ctx), s.cfg.Purges.Sync(context.WithoutCancel(ctx), s.purges.Last()))
+			return s.cfg.Purges.Sync(context.WithoutCancel(ctx), s.purges.Last())
 		case <-t.C:
 			if err := s.cfg.Purges.Sync(ctx, s.purges.Last()); err != nil {
 				s.m.unkept.Inc()

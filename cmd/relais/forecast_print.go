@@ -106,7 +106,7 @@ func classes(n, asked balance.ByClass) string {
 		}
 		s := c.name + " " + figure(c.n) + "/s"
 		if c.asked > 0 {
-			s += fmt.Sprintf(" (%.2g %%)", math.Min(100, 100*c.n/c.asked))
+			s += fmt.Sprintf(" (%.1f %%)", math.Min(100, 100*c.n/c.asked))
 		}
 		parts = append(parts, s)
 	}

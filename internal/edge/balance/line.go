@@ -137,8 +137,10 @@ func (a *attempt) queue(ctx context.Context, x *stage.Exchange, v *Visitor) (Slo
 			v.Now, v.turn = a.stage.clock(), true
 			slot, err := p.Pick(*v, &a.tried)
 			v.turn = false
-			if err != ErrFull {
+			if err == nil {
 				p.counters.queueServed.Inc()
+			}
+			if err != ErrFull {
 				return slot, err
 			}
 		}

@@ -119,9 +119,3 @@ func (m *Model) Checked() bool {
 
 // Status is how the pool is.
 func (m *Model) Status() PoolStatus { return m.pool.status() }
-
-// Load is the history of the model's load at a time of the wall clock.
-func (m *Model) Load(wall int64) PoolLoad {
-	l, _ := m.pool.load(wall)
-	return l
-}

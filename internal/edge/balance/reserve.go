@@ -43,7 +43,7 @@ func (r *reserve) look(now, baskets int64, c load) {
 // places is how many of a tier's places to keep: those of trunk reservation. Above the bound of the
 // others only visitors with a basket come, while all leave, so that each further place is taken
 // less often than the one before, by the share that baskets have of the tier (F. P. Kelly, Loss
-// Networks, 1991, section 3.3). A few places do, however large the tier is.
+// Networks, Annals of Applied Probability 1, 1991). A few places do, however large the tier is.
 func (r *reserve) places(limit, rare float64) float64 {
 	if r.wanted == 0 {
 		return 0

@@ -135,8 +135,11 @@ func New(cfg Config) (*Edge, error) {
 	if err != nil {
 		return nil, err
 	}
+	if purges.Damaged() {
+		cfg.Logger.Warn("the purge log was damaged: what is older than its next good entry counts as purged", "file", filepath.Join(cfg.Data, "purge", "log"))
+	}
 	e.purges = purges
-	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Purges: purges, Metrics: m})
+	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Purges: purges, Logger: cfg.Logger, Metrics: m})
 	e.waf = waf.New(slotWAF, waf.Config{}, m)
 	routes := route.New(slotRoute, e)
 	e.routes = routes

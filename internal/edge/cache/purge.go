@@ -140,14 +140,20 @@ func (s *Stage) replay() {
 func (s *Stage) Run(ctx context.Context) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
+	failing := false
 	for {
 		select {
 		case <-ctx.Done():
 			return s.cfg.Purges.Sync(context.WithoutCancel(ctx), s.purges.Last())
 		case <-t.C:
-			if err := s.cfg.Purges.Sync(ctx, s.purges.Last()); err != nil {
+			err := s.cfg.Purges.Sync(ctx, s.purges.Last())
+			if err != nil && ctx.Err() == nil {
 				s.m.unkept.Inc()
+				if !failing {
+					s.cfg.Logger.Error("purges hold, but are not kept: a restart would forget them", "err", err, "mend", "look at the disk of the data folder")
+				}
 			}
+			failing = err != nil
 		}
 	}
 }

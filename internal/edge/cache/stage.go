@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -55,6 +56,8 @@ type Config struct {
 	Purges purge.Log
 	// PurgeKeys is how many purged things are told apart; purge.DefaultKeys by default.
 	PurgeKeys int
+	// Logger hears of purges that cannot be kept; by default nobody does.
+	Logger *slog.Logger
 	// Metrics counts what the stage does; by default nobody sees the counts.
 	Metrics *observe.Registry
 }
@@ -93,6 +96,9 @@ func New(cfg Config) *Stage {
 	cfg.Name = cmp.Or(cfg.Name, "relais")
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
 	if cfg.Metrics == nil {
 		cfg.Metrics = observe.New()

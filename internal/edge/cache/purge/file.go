@@ -35,7 +35,12 @@ type File struct {
 	failures int   // to write
 	err      error // the last of them
 	crowded  int   // so many entries are compacted
+	damaged  bool  // when it was opened
 }
+
+// Damaged says that not all of the file could be read when it was opened, so that what is older than the
+// next good entry counts as purged.
+func (l *File) Damaged() bool { return l.damaged }
 
 var _ Log = (*File)(nil)
 
@@ -80,6 +85,7 @@ func (l *File) recover(now time.Time) error {
 	if !ok {
 		// A new log, or one that cannot be read. Its numbers are beyond all that one before it can have
 		// given, so that everything older counts as purged.
+		l.damaged = len(b) > 0
 		first := uint64(max(now.Unix()-beginning, 0)) << 16
 		l.state = State{ID: newID(), Base: first, Last: first}
 		l.written = first
@@ -102,7 +108,7 @@ func (l *File) recover(now time.Time) error {
 			continue
 		}
 		if damaged { // there is something good behind it, so it is no torn end
-			l.state.Base, damaged = max(last, e.Number-1), false
+			l.state.Base, damaged, l.damaged = max(last, e.Number-1), false, true
 		}
 		disorder = disorder || e.Number <= last // of two processes, at an upgrade
 		last = max(last, e.Number)

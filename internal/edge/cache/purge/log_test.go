@@ -270,6 +270,9 @@ func TestADamagedFileNeverForgetsAPurgeSilently(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if at < head+(len(whole)-head)*4/5 && !c.Damaged() {
+			t.Errorf("byte %d flipped: nobody hears of it", at)
+		}
 		s := c.State()
 		e := NewEpochs(64)
 		e.Begin(s.Base, s.Last)

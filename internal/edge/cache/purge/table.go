@@ -12,7 +12,8 @@ const ways = 4
 // serves what is outdated.
 //
 // Readers take no lock. A writer raises the floors before it gives a place to another hash, and writes
-// the numbers before the hash; readers look at the hashes first and at the floors last.
+// the numbers before the hash; readers look at the hashes first and at the floors last. One that reads while a
+// place changes hands may see the number of the hash that takes it: that is newer, and costs a fetch too.
 type bucket struct {
 	hash       [ways]atomic.Uint64
 	hard, soft [ways]atomic.Uint64

@@ -24,6 +24,9 @@ const (
 	// stepShare is the part of what a TCP client's buffer holds that it reads before it opens its
 	// window: a sixteenth on Linux of a buffer that it reckons twice as large.
 	stepShare = 8
+	// stepSegments is how many of our segments a step may hold: two of the client's, and Linux sends
+	// segments of half a window to who has less than two of them free.
+	stepSegments = 4
 	// maxStep bounds what is reckoned with.
 	maxStep = 1 << 40
 	// paceTick is how often a slow client is looked at, in milliseconds.
@@ -91,7 +94,7 @@ func (w *Watch) Late(raw syscall.RawConn, p Pace, begun, now int64) bool {
 
 // late judges what was seen after p.Limit.
 func (w *Watch) late(t taken, p Pace, now int64) bool {
-	silence := p.Silence(max(2*t.segment, w.base/stepShare)).Milliseconds()
+	silence := p.Silence(max(stepSegments*t.segment, w.base/stepShare)).Milliseconds()
 	if now-w.moved >= silence || t.owed && t.mute >= p.Limit.Milliseconds() {
 		return true // or there is nobody any more
 	}

@@ -28,7 +28,7 @@ func TestASilenceLastsAsLongAsAStepAtTheLeastRate(t *testing.T) {
 
 // The write began at 0 and was looked at after a second; each look says what was acknowledged then.
 func TestAWriteIsLate(t *testing.T) {
-	const segment = 12_000 // a step of 24,000 bytes is 100 s at the least rate
+	const segment = 6_000 // a step of 24,000 bytes is 100 s at the least rate
 	p := Pace{Limit: 30 * time.Second, Rate: 240}
 	steady := func(rate int64) func(int64) taken {
 		return func(s int64) taken { return taken{bytes: s * rate, segment: segment} }

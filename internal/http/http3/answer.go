@@ -92,6 +92,10 @@ const headRoom = 3
 // buildHead makes the HEADERS frame of an answer in x.out; x.wmu is held.
 func (x *exchange) buildHead(resp *message.Response, length int64) {
 	x.answered = true
+	if x.body.open {
+		x.begun.Store(true)
+		x.body.relax()
+	}
 	b := append(x.out[:0], frameHeaders, 0, 0)
 	b = qpack.AppendPrefix(b)
 	b = qpack.AppendStatus(b, resp.Status)

@@ -17,6 +17,7 @@ type requestBody struct {
 	x      *exchange
 	open   bool // the request has a body; for the exchange's goroutine
 	expect bool // the client waits for 100 Continue; guarded by x.wmu
+	talks  bool // gRPC: client and origin may take turns
 
 	mu     sync.Mutex // held by Next; the exchange's goroutine takes it to end the body
 	closed atomic.Bool
@@ -30,7 +31,7 @@ type requestBody struct {
 }
 
 func (b *requestBody) start(x *exchange, length int64) {
-	b.x, b.open, b.expect = x, true, false
+	b.x, b.open, b.expect, b.talks = x, true, false, false
 	b.length, b.left, b.total, b.err = length, 0, 0, nil
 	x.sent = pace{bytes: int64(x.w - x.r)}
 	b.closed.Store(false)
@@ -83,9 +84,10 @@ func (b *requestBody) Next(ctx context.Context) ([]byte, error) {
 			_ = x.str.SetReadDeadline(time.Time{})
 		}()
 	}
-	w, cfg := &x.c.s.watch, &x.c.s.cfg
+	w := &x.c.s.watch
 	from := w.Now()
-	x.readBy.Store(w.Limit(x.sent.patience(cfg.BodyTimeout, cfg.BodyRate)))
+	x.readBy.Store(w.Limit(b.patience()))
+	b.relax() // the answer may have begun after patience had looked, and before it could see the wait
 	data, err := b.step()
 	over := x.readBy.Swap(0) < 0
 	x.sent.waited += w.Now() - from

@@ -47,6 +47,7 @@ type exchange struct {
 
 	// Limits of time: milliseconds of the server's clock, 0 for none, -1 when over.
 	readBy, writeBy atomic.Int64
+	begun           atomic.Bool // the answer; what is waited for of the body changes with it
 	sent, taken     pace // of the body that comes, guarded by body.mu, and of the answer
 
 	req     message.Request
@@ -332,7 +333,7 @@ func (x *exchange) beginBody(ctx context.Context) *fault {
 		}
 	}
 	x.handOff() // the body may be pulled in another goroutine
-	x.body.expect = h.expect
+	x.body.expect, x.body.talks = h.expect, message.IsGRPC(&r.Fields)
 	r.Body, r.Trailer = &x.body, &x.trailer
 	return nil
 }
@@ -376,6 +377,7 @@ func (x *exchange) end() (leading bool) {
 	keep := !x.spoilt && x.req.Size() <= maxKept
 	x.readBy.Store(0)
 	x.writeBy.Store(0)
+	x.begun.Store(false)
 	x.req.Reset()
 	x.trailer.Reset()
 	x.outcome, x.ender, x.str, x.src = message.Outcome{}, nil, nil, nil

@@ -36,6 +36,35 @@ func (p *pace) answerPatience(limit time.Duration, rate int64) time.Duration {
 	return max(0, min(left, deadline.Pace{Limit: limit, Rate: rate}.Silence(p.bytes/2)))
 }
 
+// patience is how long the client may send nothing of the body; b.mu is held. Where both sides talk
+// nobody says who is to go on, so that only the single wait is bounded: as the silence of a tunnel,
+// once the origin has shown with its answer that it talks as well.
+func (b *requestBody) patience() time.Duration {
+	cfg := &b.x.c.s.cfg
+	switch answered := b.x.begun.Load(); {
+	case b.talks && answered:
+		return cfg.TunnelTimeout
+	case b.talks || answered:
+		return cfg.BodyTimeout
+	}
+	return b.x.sent.patience(cfg.BodyTimeout, cfg.BodyRate)
+}
+
+// relax gives a wait for the body that is under way the patience that it has since the answer began.
+func (b *requestBody) relax() {
+	x := b.x
+	if !x.begun.Load() {
+		return
+	}
+	limit := x.c.s.cfg.BodyTimeout
+	if b.talks {
+		limit = x.c.s.cfg.TunnelTimeout
+	}
+	if by := x.readBy.Load(); by > 0 {
+		x.readBy.CompareAndSwap(by, x.c.s.watch.Limit(limit)) // if not, the wait has just ended
+	}
+}
+
 // shedLinger is between GOAWAY and the end of a connection that is shed.
 const shedLinger = 2 * tick
 

@@ -3,6 +3,8 @@ package http3
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -102,6 +104,63 @@ func TestABodyThatComesFastEnoughMayPause(t *testing.T) {
 		t.Errorf("%d slow streams were counted", n)
 	}
 }
+
+// A call that only listens says nothing for as long as it lasts, and does not end its side.
+func TestAClientOfGRPCMayBeSilentOnceItIsAnswered(t *testing.T) {
+	const limit = 200 * time.Millisecond
+	for _, kind := range []string{"application/grpc", "text/plain"} {
+		for _, waits := range []bool{true, false} { // for the body, before the answer begins
+			t.Run(fmt.Sprintf("%s %v", kind, waits), func(t *testing.T) {
+				read, body := make(chan error, 1), make(chan struct{})
+				h := &handler{serve: func(ctx context.Context, r *message.Request) *message.Response {
+					r.Control.MayBlock()
+					began := make(chan struct{})
+					go func() {
+						if !waits {
+							<-began
+						}
+						_, err := drain(ctx, r.Body)
+						read <- err
+					}()
+					if waits {
+						time.Sleep(limit / 4)
+					}
+					return &message.Response{Status: 200, ContentLength: -1, Body: untilClosed{body, began}}
+				}}
+				s, addr := own(t, ServerConfig{BodyTimeout: limit, BodyRate: 240}, h)
+				str := dialRaw(t, addr, settings).open(headers(post("content-type", kind)...) + frame(frameData, "what do you have?"))
+				if kind != "application/grpc" {
+					until(t, "it was not cut", func() bool { return s.Stats().Slow == 1 })
+				} else if from := s.watch.Now(); true {
+					until(t, "the clock stands still", func() bool { return s.watch.Now()-from > 5*limit.Milliseconds() })
+					_ = str.Close()
+				}
+				if err := <-read; (err == io.EOF) != (kind == "application/grpc") {
+					t.Errorf("the body ended with %v", err)
+				}
+				close(body)
+				if got := answer(str); got != "200" {
+					t.Errorf("got %q", got)
+				}
+			})
+		}
+	}
+}
+
+// untilClosed is the body of an answer that brings nothing until its channel is closed.
+type untilClosed struct{ end, began chan struct{} }
+
+func (b untilClosed) Next(ctx context.Context) ([]byte, error) {
+	close(b.began)
+	select {
+	case <-b.end:
+		return nil, io.EOF
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (untilClosed) Close(error) {}
 
 // takeSlowly reads n bytes of an answer each pause, until its end or an error.
 func takeSlowly(str *quic.Stream, n int, pause time.Duration) (sum int, err error) {

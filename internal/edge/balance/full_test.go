@@ -310,9 +310,10 @@ func TestThePageSpreadsACrowd(t *testing.T) {
 		}
 		seconds[e.RetryAfter]++
 	}
-	// Ten places a second for two hundred: twenty seconds, and half as much again.
+	// Four seconds of 20 a second have shown 18.75, and half of those places are for who comes back: 21.3 s for two
+	// hundred, and half as much again.
 	for d, n := range seconds {
-		if d < time.Second || d > 31*time.Second || n > 40 {
+		if d < time.Second || d > 32*time.Second || n > 40 {
 			t.Errorf("%d are told %v", n, d)
 		}
 	}

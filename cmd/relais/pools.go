@@ -53,11 +53,7 @@ func listPools(w io.Writer, list []balance.PoolStatus) {
 		}
 		t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 		for _, tier := range pool.Tiers {
-			limit := "no limit"
-			if tier.Limit > 0 {
-				limit = "limit " + strconv.FormatInt(tier.Limit, 10)
-			}
-			fmt.Fprintf(t, "  tier %s\t\t%d in flight\t%s\t\n", tier.Name, tier.InFlight, limit)
+			fmt.Fprintf(t, "  tier %s\t%s\t%d in flight\t%s\t\n", tier.Name, tier.State, tier.InFlight, tierTakes(&tier, pool.Panicked))
 			for _, o := range tier.Origins {
 				took := ""
 				if o.LatencyMS > 0 {
@@ -68,4 +64,15 @@ func listPools(w io.Writer, list []balance.PoolStatus) {
 		}
 		_ = t.Flush()
 	}
+}
+
+// tierTakes says what a tier takes at once.
+func tierTakes(t *balance.TierStatus, panicked bool) string {
+	switch {
+	case t.State == "down" && !panicked:
+		return "takes nothing"
+	case t.Limit > 0:
+		return "limit " + strconv.FormatInt(t.Limit, 10)
+	}
+	return "no limit"
 }

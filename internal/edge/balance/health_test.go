@@ -83,8 +83,8 @@ func TestActiveChecks(t *testing.T) {
 		if state(0, 0) != "down" || state(1, 0) != "down" || state(1, 1) != "well" {
 			t.Errorf("%s %s %s", state(0, 0), state(1, 0), state(1, 1))
 		}
-		if st := r.Status()[1].Tiers[0]; st.Limit != 50 {
-			t.Errorf("a tier with half its origins takes %d of 100", st.Limit)
+		if st := r.Status()[1].Tiers[0]; st.Limit != 50 || st.State != "partly" {
+			t.Errorf("a tier with half its origins is %s and takes %d of 100", st.State, st.Limit)
 		}
 		p.set("home-0:80", false)
 		time.Sleep(12 * time.Second)

@@ -30,9 +30,12 @@ type NameStatus struct {
 
 // TierStatus is how a tier is.
 type TierStatus struct {
-	Name     string `json:"name"`
+	Name string `json:"name"`
+	// State is well, partly (some of its origins are not well) or down (none is: it has no limit because it takes
+	// nothing, unless its pool is Panicked).
+	State    string `json:"state"`
 	InFlight int64  `json:"inFlight"`
-	// Limit is the number of requests at once that the tier takes as it is now; 0 is no limit.
+	// Limit is the number of requests at once that the tier takes as it is now; 0 is no limit, but for one that is down.
 	Limit int64 `json:"limit,omitempty"`
 	// Found says that the limit is not what the document tells, but was found from answers or reported by origins.
 	Found bool `json:"found,omitempty"`
@@ -81,6 +84,7 @@ func (p *Pool) status() PoolStatus {
 		if t.Limit == math.MaxInt64 {
 			t.Limit = 0
 		}
+		well := 0
 		for _, m := range pt.members {
 			o := OriginStatus{Address: m.o.address, InFlight: m.o.inFlight.Load(), State: "well", Zone: m.o.zone, LatencyMS: m.o.latency.read(now) / 1e6}
 			if m.o.check != nil {
@@ -96,7 +100,18 @@ func (p *Pool) status() PoolStatus {
 			case now-m.o.since < int64(p.spec.SlowStart):
 				o.State = "starting"
 			}
+			if m.o.well(now) {
+				well++
+			}
 			t.Origins = append(t.Origins, o)
+		}
+		switch {
+		case well == 0:
+			t.State = "down"
+		case well < len(pt.members):
+			t.State = "partly"
+		default:
+			t.State = "well"
 		}
 		st.Tiers = append(st.Tiers, t)
 	}

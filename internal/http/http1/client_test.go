@@ -71,6 +71,13 @@ func TestClientReadsAnswers(t *testing.T) {
 		{"1.0 is not kept", "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nabc", 200, "abc", "", false},
 		{"1.0 kept", "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\nabc", 200, "abc", "", true},
 		{"close", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\nabc", 200, "abc", "", false},
+		// RFC 9110 section 5.6.1: a recipient ignores empty elements of a list.
+		{"empty Connection", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection:\r\n\r\nabc", 200, "abc", "", true},
+		{"Connection of empty elements", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: , keep-alive,,\t, \r\n\r\nabc", 200, "abc", "", true},
+		{"close behind an empty element", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: ,close\r\n\r\nabc", 200, "abc", "", false},
+		{"Connection that is no list of tokens", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: Keep-Alive; timeout=5\r\n\r\nabc", 200, "abc", "", false},
+		{"close in quotes", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: \"close\"\r\n\r\nabc", 200, "abc", "", false},
+		{"no token in a trailer's Connection", "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\nConnection: a b\r\n\r\n", 200, "", "trailer", false},
 		{"interim", "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", 200, "", "", true},
 		{"bytes after the answer", "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabcHTTP/1.1 200 OK\r\n\r\n", 200, "abc", "", false},
 		{"bytes after no body", "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\nabc", 304, "", "", false},

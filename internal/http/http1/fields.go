@@ -16,6 +16,7 @@ const (
 	connUpgrade
 	connTE
 	connOther // it names fields of the sender's own
+	connOdd   // something in it is no token
 )
 
 // head is what the field lines of a message say of the connection and the framing.
@@ -195,7 +196,13 @@ func (h *head) options(v []byte) *fault {
 			continue
 		}
 		if !syntax.IsToken(item) {
-			return faultConnection
+			if !h.answer {
+				return faultConnection
+			}
+			// Nothing about the framing depends on it, and it can name no field. But what the origin
+			// means is not known, so its connection is not used again.
+			h.connection |= connClose | connOdd
+			continue
 		}
 		switch message.KnownID(item) {
 		case message.Other:

@@ -156,7 +156,7 @@ func (d *decoder) trailerSection(b []byte) (int, *fault) {
 	switch {
 	case flt == faultFields || n > maxTrailer || n == 0 && len(b) > maxTrailer:
 		return 0, faultTrailerLarge
-	case flt == faultCollision || flt == faultLength || flt == faultCoding || flt == faultCodingNew || flt == faultConnection:
+	case flt == faultCollision || flt == faultLength || flt == faultCoding || flt == faultCodingNew || h.connection&connOdd != 0:
 		return 0, faultTrailer // a framing field, and a bad one
 	case n == 0:
 		if flt != nil {

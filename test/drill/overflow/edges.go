@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/relais-edge/relais/test/peer"
 	"github.com/relais-edge/relais/test/proc"
 )
 
@@ -41,35 +42,6 @@ func contenders(relais string) []contender {
 	}
 }
 
-const relaisConfig = `apiVersion: relais/v1
-kind: Listener
-metadata: {name: web}
-spec: {address: "%s"}
----
-apiVersion: relais/v1
-kind: Site
-metadata: {name: shop}
-spec: {hostnames: ["*"], visitor: buyers, routes: [{pool: shop}]}
----
-apiVersion: relais/v1
-kind: OriginPool
-metadata: {name: shop}
-spec:
-  tiers:
-    - name: home
-%s      origins: [%s]
-    - name: overflow
-      origins: [%s]
-  health: {path: /healthz, interval: 2s, timeout: 1s}
----
-apiVersion: relais/v1
-kind: VisitorPolicy
-metadata: {name: buyers}
-spec:
-  basket: [{path: /basket, methods: [POST]}]
-  ordered: [{path: /checkout, methods: [POST]}]
-`
-
 func relaisEdge(program string, told bool) func(*field, string, string) (string, []string) {
 	return func(f *field, addr, dir string) (string, []string) {
 		file, capacity := filepath.Join(dir, "edge.yaml"), ""
@@ -83,8 +55,16 @@ func relaisEdge(program string, told bool) func(*field, string, string) (string,
 			}
 			return strings.Join(b, ", ")
 		}
-		return fmt.Sprintf(relaisConfig, addr, capacity, list(f.home), list(f.overflow)),
-			[]string{program, "serve", "-f", file, "--data", filepath.Join(dir, "data"), "--access-log", filepath.Join(dir, "access.log")}
+		r := peer.Relais{
+			Program: program, Addr: addr, Dir: dir, Logs: true, Site: peer.ShopSite, Further: peer.Buyers,
+			Pool: fmt.Sprintf(`  tiers:
+    - name: home
+%s      origins: [%s]
+    - name: overflow
+      origins: [%s]
+  health: {path: /healthz, interval: 2s, timeout: 1s}`, capacity, list(f.home), list(f.overflow)),
+		}
+		return r.Config(), r.Args(file)
 	}
 }
 
@@ -97,56 +77,45 @@ func nginxEdge(f *field, addr, dir string) (string, []string) {
 	for _, o := range f.overflow.origins {
 		fmt.Fprintf(&b, "    server %s max_conns=%d backup;\n", o.addr, f.overflow.each)
 	}
-	return fmt.Sprintf(`daemon off; pid %[3]s/nginx.pid; error_log %[3]s/error.log; worker_processes 1; user root;
-events { worker_connections 8000; }
-http {
-  access_log %[3]s/access.log combined;
-  client_body_temp_path %[3]s/body; proxy_temp_path %[3]s/proxy; fastcgi_temp_path %[3]s/fcgi; uwsgi_temp_path %[3]s/uwsgi; scgi_temp_path %[3]s/scgi;
-  upstream shop {
-    zone shop 1m; least_conn;
-%[2]s  }
-  server { listen %[1]s; location / { proxy_pass http://shop; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $host; } }
-}
-`, addr, b.String(), dir), []string{"nginx", "-c", filepath.Join(dir, "edge.yaml"), "-e", filepath.Join(dir, "error.log")}
+	n := peer.Nginx{
+		Addr: addr, Dir: dir, Connections: 8000, Logs: true, To: "shop",
+		HTTP: "upstream shop {\n    zone shop 1m; least_conn;\n" + b.String() + "  }",
+	}
+	return n.Config(), n.Args(filepath.Join(dir, "edge.yaml"))
 }
 
-const haproxyHead = `global
- maxconn 8000
- nbthread 1
-defaults
- mode http
- timeout client 30s
- timeout server 30s
- timeout connect 5s
- timeout queue 5s
- option redispatch
- balance leastconn
-`
+// haproxy is what the two have in common.
+func haproxy(addr string, frontend []string, sections string) string {
+	return peer.HAProxy{
+		Addr: addr, Connections: 8000, Server: "30s", Connect: "5s", Frontend: frontend, Sections: sections,
+		Defaults: []string{"timeout queue 5s", "option redispatch", "balance leastconn"},
+	}.Config()
+}
 
 // haproxyEdge knows the slots, and sends on what finds none free at home.
 func haproxyEdge(f *field, addr, dir string) (string, []string) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%sfrontend web\n bind %s\n use_backend home if { be_conn_free(home) gt 0 }\n default_backend overflow\n", haproxyHead, addr)
 	for _, c := range []*cluster{f.home, f.overflow} {
 		fmt.Fprintf(&b, "backend %s\n option httpchk GET /healthz\n default-server check inter 2s fall 3 rise 2\n", c.name)
 		for i, o := range c.origins {
 			fmt.Fprintf(&b, " server s%d %s maxconn %d\n", i, o.addr, c.each)
 		}
 	}
-	return b.String(), []string{"haproxy", "-f", filepath.Join(dir, "edge.yaml")}
+	text := haproxy(addr, []string{"use_backend home if { be_conn_free(home) gt 0 }", "default_backend overflow"}, b.String())
+	return text, []string{"haproxy", "-f", filepath.Join(dir, "edge.yaml")}
 }
 
 // healthEdge spills when probes fail, as balancers do that go by health alone.
 func healthEdge(f *field, addr, dir string) (string, []string) {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%sfrontend web\n bind %s\n default_backend shop\nbackend shop\n option httpchk GET /healthz\n option allbackups\n timeout check 1s\n default-server check inter 2s fall 3 rise 2\n", haproxyHead, addr)
+	b.WriteString("backend shop\n option httpchk GET /healthz\n option allbackups\n timeout check 1s\n default-server check inter 2s fall 3 rise 2\n")
 	for i, o := range f.home.origins {
 		fmt.Fprintf(&b, " server h%d %s\n", i, o.addr)
 	}
 	for i, o := range f.overflow.origins {
 		fmt.Fprintf(&b, " server o%d %s backup\n", i, o.addr)
 	}
-	return b.String(), []string{"haproxy", "-f", filepath.Join(dir, "edge.yaml")}
+	return haproxy(addr, []string{"default_backend shop"}, b.String()), []string{"haproxy", "-f", filepath.Join(dir, "edge.yaml")}
 }
 
 // start starts the processes of a contender and returns their addresses.

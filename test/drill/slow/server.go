@@ -13,68 +13,51 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/relais-edge/relais/test/peer"
 	"github.com/relais-edge/relais/test/proc"
 	"github.com/relais-edge/relais/test/slow"
 )
 
-const relaisConfig = `apiVersion: relais/v1
-kind: Listener
-metadata: {name: web}
-spec: {address: "%s"}
----
-apiVersion: relais/v1
-kind: Site
-metadata: {name: s}
-spec: {hostnames: ["*"], routes: [{pool: o, cache: c}]}
----
-apiVersion: relais/v1
+const cachePolicy = `apiVersion: relais/v1
 kind: CachePolicy
 metadata: {name: c}
 spec: {}
----
-apiVersion: relais/v1
-kind: OriginPool
-metadata: {name: o}
-spec: {tiers: [{origins: [{address: "%s"}]}]}
 `
 
-const nginxConfig = `daemon off; pid %[3]s/nginx.pid; error_log %[3]s/error.log; worker_processes 1; user root; worker_rlimit_nofile 20000;
-events { worker_connections 16000; }
-http {
-  access_log off;
-  client_body_temp_path %[3]s/body; proxy_temp_path %[3]s/proxy; fastcgi_temp_path %[3]s/fcgi; uwsgi_temp_path %[3]s/uwsgi; scgi_temp_path %[3]s/scgi;
-  proxy_cache_path %[3]s/cache keys_zone=c:10m;
-  server {
-    listen %[1]s;
-    location / { proxy_pass http://%[2]s; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_cache c; }
-  }
-}
-`
-
-const haproxyConfig = `global
- maxconn 15000
- no strict-limits
- nbthread 1
-defaults
- mode http
- timeout client 30s
- timeout server 30s
- timeout connect 5s
- timeout http-request 10s
- option http-buffer-request
+const haproxySections = `backend o
+ server s1 %s
 cache c
  total-max-size 64
  max-object-size 8000000
  max-age 600
-frontend web
- bind %[1]s
- http-request cache-use c
- http-response cache-store c
- default_backend o
-backend o
- server s1 %[2]s
-# %[3]s
 `
+
+// configured writes what a server is told, and how it is started with that in a file.
+func configured(name, relais, addr, back, dir, file string) (text string, args []string, err error) {
+	switch name {
+	case "relais":
+		r := peer.Relais{
+			Program: relais, Addr: addr, Dir: dir, Site: "routes: [{pool: shop, cache: c}]", Further: cachePolicy,
+			Pool: fmt.Sprintf("  tiers: [{origins: [{address: %q}]}]", back),
+		}
+		return r.Config(), r.Args(file), nil
+	case "nginx":
+		n := peer.Nginx{
+			Addr: addr, Dir: dir, Connections: 16000, To: back, Location: "proxy_cache c;",
+			HTTP: "proxy_cache_path " + dir + "/cache keys_zone=c:10m;",
+		}
+		return n.Config(), n.Args(file), nil
+	case "haproxy":
+		h := peer.HAProxy{
+			Addr: addr, Connections: 15000, Server: "30s", Connect: "5s",
+			Defaults: []string{"timeout http-request 10s", "option http-buffer-request"},
+			Frontend: []string{"http-request cache-use c", "http-response cache-store c", "default_backend o"},
+			Sections: fmt.Sprintf(haproxySections, back),
+		}
+		return h.Config(), []string{"haproxy", "-f", file}, nil
+	}
+	return "", nil, errors.New("no such peer; there are nginx and haproxy")
+}
 
 // bigBytes is what slow readers ask for: more than the kernel's buffers hold.
 const bigBytes = 6 << 20
@@ -116,19 +99,10 @@ func start(ctx context.Context, s settings, name, dir string) (*proc.Process, st
 	if err != nil {
 		return nil, "", err
 	}
-	addr, file := proc.Addr(ports[0]), filepath.Join(dir, "config")
-	var text string
-	var args []string
-	switch name {
-	case "relais":
-		file += ".yaml"
-		text, args = fmt.Sprintf(relaisConfig, addr, back), []string{s.relais, "serve", "-f", file, "--data", filepath.Join(dir, "data")}
-	case "nginx":
-		text, args = fmt.Sprintf(nginxConfig, addr, back, dir), []string{"nginx", "-c", file, "-e", filepath.Join(dir, "error.log")}
-	case "haproxy":
-		text, args = fmt.Sprintf(haproxyConfig, addr, back, dir), []string{"haproxy", "-f", file}
-	default:
-		return nil, "", fmt.Errorf("no such peer; there are nginx and haproxy")
+	addr, file := proc.Addr(ports[0]), filepath.Join(dir, "config.yaml")
+	text, args, err := configured(name, s.relais, addr, back, dir, file)
+	if err != nil {
+		return nil, "", err
 	}
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 		return nil, "", err

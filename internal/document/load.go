@@ -99,11 +99,7 @@ func (s *Set) fileIndex(name string) int {
 	return slices.IndexFunc(s.files, func(f source) bool { return f.name == name })
 }
 
-// Place gives the problem of a document of the set its file and line.
-func (s *Set) Place(d v1.Document, p v1.Problem) Problem {
-	return s.place(slices.Index(s.Documents, d), p)
-}
-
+// place gives the problem of a document of the set its file and line.
 func (s *Set) place(i int, p v1.Problem) Problem {
 	out := Problem{Document: label(s.Documents[i]), Field: p.Field, What: p.What, Fix: p.Fix}
 	o := s.origins[i]

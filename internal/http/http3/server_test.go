@@ -144,22 +144,22 @@ func TestWhoStillReadsIsNotIdle(t *testing.T) {
 		rate   int64
 		lasted bool
 	}{
-		{"faster than the least rate", 10_000, true},
+		{"faster than the least rate", 8_000, true},
 		{"no rate", 0, true},
 		{"pings keep no connection", 10_000_000, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
-			cfg := ServerConfig{IdleTimeout: 500 * time.Millisecond, WriteRate: tt.rate}
+			cfg := ServerConfig{IdleTimeout: 2 * time.Second, WriteRate: tt.rate} // a busy machine is silent for shorter ones
 			_, addr := own(t, cfg, &handler{serve: func(context.Context, *message.Request) *message.Response { return text(200, body) }})
 			r := dialRaw(t, addr, settings, func(c *quic.Config) { c.KeepAlivePeriod = 50 * time.Millisecond })
 			str := r.open(headers(get()...))
 			_ = str.Close()
-			n, err := takeSlowly(str, 2000, 100*time.Millisecond)
+			n, err := takeSlowly(str, 2000, 200*time.Millisecond)
 			if lasted := err == io.EOF && n > len(body); lasted != tt.lasted {
 				t.Errorf("%d bytes, %v", n, err)
 			}
-			if tt.rate != 10_000 {
+			if tt.rate != 8_000 {
 				return
 			}
 			select {

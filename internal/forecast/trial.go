@@ -266,6 +266,11 @@ func (t *trial) addTier(i int, tier *v1.Tier) {
 	if n := t.aims.slots[name]; n > 0 {
 		slots, source = float64(n), "flag"
 	}
+	if b.full > 0 && slots > 0 {
+		// It answered so many a second, which so many at once can do no slower (Little's law): the rest of the time
+		// that was seen they had waited.
+		hold = min(hold, slots/b.full*1000)
+	}
 	wt := worldTier{name: name, reports: source == "reported", sigma: sigma(b.p50, b.p95)}
 	if b.p50 <= 0 {
 		wt.sigma = 0.8

@@ -27,6 +27,8 @@ func TestForecastIsWhatThenHappens(t *testing.T) {
 		{"more comes to a home that was full", balance.Truth{Home: 4, Overflow: 8, Before: 5000, After: 6500}, nil, nil, true, true},
 		{"half of home is lost", balance.Truth{Home: 4, Overflow: 8, Before: 5000, After: 5000, Kill: 2}, []string{"home-0", "home-1"}, nil, true, true},
 		{"more comes than was ever seen, and the slots are told", balance.Truth{Home: 4, Overflow: 8, Before: 3000, After: 5500}, nil, []forecast.Slots{{Tier: "home", Count: 100}}, true, true},
+		{"less comes to a home that was never seen at ease, and the slots are told", balance.Truth{Home: 4, Overflow: 8, Before: 6500, After: 3250}, nil, []forecast.Slots{{Tier: "home", Count: 100}}, true, true},
+		{"less comes to tiers that had refused", balance.Truth{Home: 4, Overflow: 8, Before: 9000, After: 6300, ToldHome: 80, ToldOverflow: 200}, nil, nil, true, false},
 		{
 			"home is lost, and the overflow has no room for all",
 			balance.Truth{Home: 4, Overflow: 8, Before: 3600, After: 3600, Kill: 4, ToldHome: 80, ToldOverflow: 200},

@@ -48,7 +48,7 @@ type exchange struct {
 	// Limits of time: milliseconds of the server's clock, 0 for none, -1 when over.
 	readBy, writeBy atomic.Int64
 	begun           atomic.Bool // the answer; what is waited for of the body changes with it
-	sent, taken     pace // of the body that comes, guarded by body.mu, and of the answer
+	sent, taken     pace        // of the body that comes, guarded by body.mu, and of the answer
 
 	req     message.Request
 	trailer message.Fields

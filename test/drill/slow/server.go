@@ -159,12 +159,13 @@ func measure(ctx context.Context, s settings, name string, mode slow.Mode) (m me
 
 // attack has slow clients come until ctx ends, and returns at once. A server ends slow clients after a while, and
 // slowhttptest ends with its last connection: it is started anew then. The processes begin one after the other,
-// so that they do not end together.
+// so that they do not end together. They yield to the ordinary client, which shares their core: what it waits for is the
+// server, not them.
 func attack(ctx context.Context, s settings, a slow.Attack, dir string) error {
 	a.Connections = s.connections * 11 / 10 / s.processes
 	for i := range s.processes {
 		spec := proc.Spec{
-			Name: "slowhttptest", Args: slow.Command(a, s.length),
+			Name: "slowhttptest", Args: append([]string{"nice", "-n", "19"}, slow.Command(a, s.length)...),
 			Log: filepath.Join(dir, fmt.Sprintf("slowhttptest.%d.log", i)), Core: proc.AnyCore,
 		}
 		p, err := proc.Start(spec)

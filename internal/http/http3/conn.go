@@ -37,6 +37,7 @@ type serverConn struct {
 	next    quic.StreamID // after the highest that was accepted
 	pending []update      // priorities of requests that have not come yet
 	control *quic.SendStream
+	began   [4]bool // the client's unidirectional streams of the types that there may be one of
 	leaving leaving
 	since   int64 // when leaving became what it is
 	linger  int64 // milliseconds without requests after which one that left ends

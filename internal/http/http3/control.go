@@ -51,7 +51,6 @@ func (c *serverConn) open() error {
 
 // acceptUni accepts the client's unidirectional streams.
 func (c *serverConn) acceptUni() {
-	var seen [4]bool
 	for stray := 0; ; {
 		str, err := c.qc.AcceptUniStream(c.qc.Context())
 		if err != nil {
@@ -61,12 +60,12 @@ func (c *serverConn) acceptUni() {
 			c.kill(errFloodStreams)
 			return
 		}
-		c.work.Go(func() { c.uni(str, &seen) })
+		c.work.Go(func() { c.uni(str) })
 	}
 }
 
 // uni serves a unidirectional stream.
-func (c *serverConn) uni(str *quic.ReceiveStream, seen *[4]bool) {
+func (c *serverConn) uni(str *quic.ReceiveStream) {
 	defer str.ReleaseStreamCredit()
 	defer func() {
 		if recover() != nil {
@@ -88,8 +87,8 @@ func (c *serverConn) uni(str *quic.ReceiveStream, seen *[4]bool) {
 		return
 	}
 	c.mu.Lock()
-	again := seen[kind]
-	seen[kind] = true
+	again := c.began[kind]
+	c.began[kind] = true
 	c.mu.Unlock()
 	if again {
 		c.kill(errTwoControl)

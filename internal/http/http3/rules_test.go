@@ -215,6 +215,17 @@ func TestControlStreams(t *testing.T) {
 	}
 }
 
+// hasBegun says whether the first client's stream of a type has begun.
+func hasBegun(s *Server, kind byte) (yes bool) {
+	s.watch.Some(1, func(c *serverConn) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		yes = c.began[kind]
+		return false
+	})
+	return yes
+}
+
 // TestUnidirectionalStreamsThatEnd ends streams in every way.
 func TestUnidirectionalStreamsThatEnd(t *testing.T) {
 	const critical = "connection 0x104"
@@ -234,9 +245,12 @@ func TestUnidirectionalStreamsThatEnd(t *testing.T) {
 		{"RFC 9204 section 4.2: the decoder stream is reset", "\x03\x44", true, critical},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			_, addr := own(t, ServerConfig{}, &handler{serve: say})
+			s, addr := own(t, ServerConfig{}, &handler{serve: say})
 			r := dialRaw(t, addr, settings)
 			str := r.uni(tt.begin)
+			if tt.want != "" { // what is reset before its type was read is nothing
+				until(t, "the stream has not begun", func() bool { return hasBegun(s, tt.begin[0]) })
+			}
 			if got := r.ask(headers(get()...)); got != "200 GET a / length=0" { // what was written has come
 				t.Fatal(got)
 			}

@@ -62,7 +62,7 @@ func TestFunnelsCompleteAndTheLedgerAgrees(t *testing.T) {
 func TestSameSeedSameVisitors(t *testing.T) {
 	run := func(seed uint64) (s visitors.Stats) {
 		synctest.Test(t, func(t *testing.T) {
-			cfg := visitors.Config{Rate: visitors.Spike(2, 4, 10*time.Second, 20*time.Second), Duration: 30 * time.Second, Drain: 10 * time.Minute, Seed: seed, ReturnShare: -1}
+			cfg := visitors.Config{Rate: visitors.Spike(2, 4, 3*time.Second, 6*time.Second), Duration: 10 * time.Second, Drain: 10 * time.Minute, Seed: seed, ReturnShare: -1}
 			report, _ := site{}.visit(t, cfg)
 			s = report.Stats
 		})

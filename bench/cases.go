@@ -14,6 +14,7 @@ type benchCase struct {
 	tls    bool // TLS 1.3, connections kept
 	http3  bool // HTTP/3, with another load generator
 	cached bool // the backend must not be asked while it is measured
+	urls   int  // that many URLs are asked for, at random; 0 is one
 	idle   bool // connections are held, and memory is measured
 	rows   []row
 	load   loader // nil is wrk
@@ -33,6 +34,9 @@ type row struct {
 // baseline is the row that ratios are to.
 const baseline = "nginx"
 
+// cacheBaseline is the row that a cache is compared with.
+const cacheBaseline = "nginx proxy_cache"
+
 // product is the row that the goals are about.
 const product = "relais"
 
@@ -44,18 +48,33 @@ func cases() []benchCase {
 		{"ReverseProxy", "reverseproxy", "reverseproxy", false},
 		{product, "relais", "relais-clear", false},
 	}
+	disks := []row{
+		{cacheBaseline, "nginx", "nginx-cache", false},
+		{product, "relais disk", "relais-disk", false},
+	}
 	return []benchCase{
 		{
 			name: "hit1k", about: "1 KB from a cache or a file, HTTP/1.1 keep-alive", path: "/hit/1k", bytes: 1 << 10, cached: true,
 			rows: []row{
 				{baseline, "nginx", "nginx-file", false},
-				{"nginx proxy_cache", "nginx", "nginx-cache", false},
+				{cacheBaseline, "nginx", "nginx-cache", false},
 				{"haproxy cache", "haproxy", "haproxy-cache", false},
 				{"varnish", "varnish", "varnish", false},
 				{"caddy", "caddy", "caddy-file", false},
 				{product, "relais", "relais-clear", false},
 			},
 		},
+		{
+			name: "hit64k", about: "64 KB from a cache's memory, HTTP/1.1 keep-alive", path: "/hit/64k", bytes: 64 << 10, cached: true,
+			rows: []row{
+				{cacheBaseline, "nginx", "nginx-cache", false},
+				{"haproxy cache", "haproxy", "haproxy-cache", false},
+				{"varnish", "varnish", "varnish", false},
+				{product, "relais", "relais-clear", false},
+			},
+		},
+		{name: "disk1k", about: "1 KB from a cache's files in the page cache, 20,000 URLs, HTTP/1.1 keep-alive", path: "/hit/1k", bytes: 1 << 10, cached: true, urls: 20_000, rows: disks},
+		{name: "disk64k", about: "64 KB from a cache's files in the page cache, 2,000 URLs, HTTP/1.1 keep-alive", path: "/hit/64k", bytes: 64 << 10, cached: true, urls: 2000, rows: disks},
 		{name: "proxy1k", about: "1 KB from an origin, HTTP/1.1 keep-alive on both sides", path: "/proxy/1k", bytes: 1 << 10, rows: proxies},
 		{name: "proxy64k", about: "64 KB from an origin, HTTP/1.1 keep-alive on both sides", path: "/proxy/64k", bytes: 64 << 10, rows: proxies},
 		{
@@ -124,7 +143,7 @@ func (c benchCase) address(r row, port int) string {
 func ports() []string {
 	return []string{
 		"backend", "nginx-file", "nginx-tls", "nginx-cache", "nginx-proxy", "haproxy-cache", "haproxy-tls", "haproxy-proxy",
-		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-std", "relais-metrics",
+		"varnish", "caddy-file", "caddy-proxy", "caddy-tls", "reverseproxy", "relais-clear", "relais-tls", "relais-std", "relais-metrics", "relais-disk",
 		"caddy-h3", "caddy-h3-memory", "relais-h3", "relais-h3-std",
 	}
 }

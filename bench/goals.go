@@ -27,6 +27,10 @@ func goals() []goal {
 		{"hit1k", baseline, 1.5, 0},
 		{"hit1k", "haproxy cache", 1.1, 0},
 		{"hit1k", "varnish", 2.8, 0},
+		{"hit1k", cacheBaseline, 1.67, 0}, // 0.6 of its CPU
+		{"hit64k", cacheBaseline, 1.43, 0},
+		{"disk1k", cacheBaseline, 1.0, 0},
+		{"disk64k", cacheBaseline, 1.0, 0},
 		{"proxy1k", baseline, 1.1, 0},
 		{"proxy1k", "haproxy", 1.1, 0},
 		{"proxy64k", baseline, 1.0, 0},

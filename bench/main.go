@@ -77,7 +77,7 @@ func parse(args []string) (settings, error) {
 		fmt.Fprint(f.Output(), usage)
 		f.PrintDefaults()
 	}
-	f.StringVar(&names, "case", "", "comma separated cases: hit1k, proxy1k, proxy64k, tls1k, h2hit1k, handshake, h3hit1k, idle; empty runs all")
+	f.StringVar(&names, "case", "", "comma separated cases: hit1k, hit64k, disk1k, disk64k, proxy1k, proxy64k, tls1k, h2hit1k, handshake, h3hit1k, idle; empty runs all")
 	f.StringVar(&only, "only", "", "comma separated rows, as the table names them; empty measures all")
 	f.IntVar(&s.rounds, "rounds", 5, "how often each row is visited")
 	f.IntVar(&s.seconds, "dur", 3, "seconds of one visit")

@@ -60,8 +60,20 @@ func loadHTTP3(ctx context.Context, s *site, url string, conns, seconds int) (lo
 
 // load runs wrk, one thread, on the core of this program.
 func load(ctx context.Context, s *site, url string, conns, seconds int) (loadResult, error) {
-	cmd := exec.CommandContext(ctx, "wrk", "-t1", "-c"+strconv.Itoa(conns), fmt.Sprintf("-d%ds", seconds), "--latency",
-		"-H", "Host: "+s.host(), "-s", filepath.Join(s.Dir, "report.lua"), url)
+	return wrk(ctx, s, "report.lua", conns, seconds, url)
+}
+
+// loadMany does so with a number at the end of each request's URL, at random.
+func loadMany(urls int) loader {
+	return func(ctx context.Context, s *site, url string, conns, seconds int) (loadResult, error) {
+		return wrk(ctx, s, "many.lua", conns, seconds, url, "--", strconv.Itoa(urls))
+	}
+}
+
+func wrk(ctx context.Context, s *site, script string, conns, seconds int, url string, args ...string) (loadResult, error) {
+	cmd := exec.CommandContext(ctx, "wrk", append([]string{
+		"-t1", "-c" + strconv.Itoa(conns), fmt.Sprintf("-d%ds", seconds), "--latency", "-H", "Host: " + s.host(), "-s", filepath.Join(s.Dir, script), url,
+	}, args...)...)
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
@@ -98,6 +110,9 @@ func parseLoad(out []byte) (loadResult, error) {
 func (c benchCase) loader() loader {
 	if c.load != nil {
 		return c.load
+	}
+	if c.urls > 0 {
+		return loadMany(c.urls)
 	}
 	return load
 }

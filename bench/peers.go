@@ -71,6 +71,10 @@ func servers(s *site) map[string]server {
 			name: "relais", program: s.relais, version: []string{"version"}, await: "relais-clear", mend: "build it with: make build", log: file("relais"),
 			specs: relaisCommands,
 		},
+		"relais disk": {
+			name: "relais disk", program: s.relais, version: []string{"version"}, await: "relais-disk", mend: "build it with: make build", log: file("relais-disk"),
+			specs: configured("relais-disk.yaml", diskCommands),
+		},
 	}
 }
 
@@ -112,6 +116,14 @@ func relaisCommands(s *site) ([][]string, error) {
 		return nil, err
 	}
 	return [][]string{append([]string{s.relais}, strings.Fields(string(b))...)}, nil
+}
+
+// diskCommands start a cache that has hardly any memory, so that hits come from its disk.
+func diskCommands(s *site, documents string) [][]string {
+	return [][]string{{
+		s.relais, "serve", "-f", documents, "--data", filepath.Join(s.Dir, "relais-disk-data"), "--access-log", s.Log("relais-disk"),
+		"--cache-memory", "256KiB", "--cache-disk", filepath.Join(s.Dir, "relais-disk"), "--cache-disk-size", "1GiB",
+	}}
 }
 
 // running is a server that has been started.

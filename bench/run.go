@@ -40,12 +40,14 @@ func (b *bench) startAll(ctx context.Context, sink *syslogSink, needed []string)
 			b.backend.Stop(time.Second)
 		}
 	}
-	lua, err := peerFiles.ReadFile("peers/report.lua")
-	if err != nil {
-		return stop, err
-	}
-	if err := os.WriteFile(filepath.Join(b.site.Dir, "report.lua"), lua, 0o644); err != nil {
-		return stop, err
+	for _, name := range []string{"report.lua", "many.lua"} {
+		lua, err := peerFiles.ReadFile("peers/" + name)
+		if err != nil {
+			return stop, err
+		}
+		if err := os.WriteFile(filepath.Join(b.site.Dir, name), lua, 0o644); err != nil {
+			return stop, err
+		}
 	}
 	b.backend, err = proc.Start(proc.Spec{
 		Name: "backend", Args: []string{b.site.binary("backend"), "-port", fmt.Sprint(b.site.BackendPort())},
@@ -128,8 +130,38 @@ func (b *bench) prepare(ctx context.Context, c benchCase, r row) error {
 	if c.idle {
 		return nil
 	}
+	if c.urls > 0 {
+		if err := b.fill(ctx, c, r); err != nil {
+			return err
+		}
+	}
 	_, err := c.loader()(ctx, b.site, c.address(r, b.site.ports[r.port]), b.conns, 1)
 	return err
+}
+
+// fill asks for every URL of a case, so that it is stored.
+func (b *bench) fill(ctx context.Context, c benchCase, r row) error {
+	client := client()
+	tr := client.Transport.(*http.Transport)
+	tr.DisableKeepAlives = false
+	defer client.CloseIdleConnections()
+	for n := range c.urls {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, fmt.Sprintf("%s?%d", c.address(r, b.site.ports[r.port]), n+1), nil)
+		if err != nil {
+			return err
+		}
+		req.Host = b.site.host()
+		resp, err := client.Do(req)
+		if err != nil {
+			return fmt.Errorf("fill: %w", err)
+		}
+		_, err = io.Copy(io.Discard, resp.Body)
+		_ = resp.Body.Close()
+		if err != nil {
+			return fmt.Errorf("fill: %w", err)
+		}
+	}
+	return nil
 }
 
 // rowsOf are the rows of a case that are wanted.

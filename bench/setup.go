@@ -15,7 +15,7 @@ import (
 	"github.com/relais-edge/relais/test/proc"
 )
 
-//go:embed peers/*.tmpl peers/report.lua
+//go:embed peers/*.tmpl peers/*.lua
 var peerFiles embed.FS
 
 // site holds what the peers' configurations need. Its exported fields and

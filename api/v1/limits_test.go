@@ -47,6 +47,8 @@ func limitTables() []limitTable {
 		{"## What the clients of a Service may cost", []any{ServiceSpec{}}, `^(limits\..*|idle|hello|drain)$`, 5},
 		{"## What an origin may cost", []any{OriginPoolSpec{}, SiteSpec{}}, `^(connection|retries|routes\.timeouts)\.`, 10},
 		{"## What delivery may cost", []any{SiteSpec{}}, `^routes\.mirror\.maxBody$`, 1},
+		{"## What pictures may cost", []any{ImagePolicySpec{}}, `^(maxSource|maxPixels|timeout)$`, 3},
+		{"## What API protection may cost", []any{JwtPolicySpec{}, ApiPolicySpec{}}, `^(tokenBytes|bodyBytes|issuers\.clockSkew|issuers\.jwks\.refresh)$`, 4},
 		{"## Certificates", []any{CertificateSpec{}}, `^acme\.(dns\.timeout|onDemand\.perMinute)$`, 2},
 	}
 }

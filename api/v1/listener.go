@@ -66,6 +66,10 @@ type ListenerTLS struct {
 	// replayed by others: it is forwarded with "Early-Data: 1", and an origin may answer 425. Other
 	// requests wait for the handshake. Over TCP there is no early data.
 	EarlyData bool `json:"earlyData,omitempty"`
+	// UnknownNames says what clients get that ask for a host name which no site of the listener has: answer shows
+	// them the first certificate, refuse ends the handshake before any work for it. Clients that name none are
+	// answered.
+	UnknownNames string `json:"unknownNames,omitempty" schema:"enum=answer|refuse,default=answer"`
 }
 
 // ClientAuth asks visitors for a certificate. What was verified is told to the origin in Client-Cert

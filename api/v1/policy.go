@@ -31,8 +31,9 @@ type CachePolicySpec struct {
 	// (RFC 9213 section 2.2). Without the list it is CDN-Cache-Control alone.
 	TargetedFields []string `json:"targetedFields,omitempty" schema:"maxItems=8,format=field-name"`
 	// Guard on keeps request fields that no key holds and that origins build answers from, such as
-	// X-Original-URL, from what is fetched to be stored, and does not store a page under a path that ends
-	// like a picture, script or style sheet.
+	// X-Original-URL, from what is fetched to be stored. It does not store a page under a path that ends
+	// like a picture, script or style sheet, nor an answer that repeats what its request brought and no key
+	// holds, and gives no lifetime of ours to a path that servers read in different ways, such as /a%2f..%2fb.
 	Guard string `json:"guard,omitempty" schema:"enum=on|off,default=on"`
 	// StatusKey puts the key under which an answer was looked up into Cache-Status (RFC 9211 section 2.8),
 	// for who looks for the reason of a miss.
@@ -40,8 +41,17 @@ type CachePolicySpec struct {
 	// Tags says whether visitors see Cache-Tag and Surrogate-Key, by which answers are purged: hide takes them
 	// off, show leaves them, for a cache in front that is purged by them too.
 	Tags string `json:"tags,omitempty" schema:"enum=hide|show,default=hide"`
+	// Bypass names requests that are neither looked up nor stored: those that one of the rules matches.
+	Bypass []CacheBypass `json:"bypass,omitempty" schema:"maxItems=32"`
 	// Purge allows the PURGE method on the routes with this policy. Without it nobody may use it.
 	Purge *CachePurge `json:"purge,omitempty"`
+	// Warm bounds fetches of the edge's own, so that stored answers are there before somebody asks. Without it
+	// only commands fetch, within the same bounds.
+	Warm *CacheWarm `json:"warm,omitempty"`
+	// Feed maps the events of a price and stock feed to what they purge. Without it there is no feed.
+	Feed *CacheFeed `json:"feed,omitempty"`
+	// Trial tells which pages of the routes with this policy would be safe to cache. Without it none is tried.
+	Trial *CacheTrial `json:"trial,omitempty"`
 	// Key says what tells two objects apart, beside scheme, host and path.
 	Key CacheKey `json:"key,omitempty"`
 }
@@ -54,16 +64,41 @@ type CachePurge struct {
 	Tokens []string `json:"tokens,omitempty" schema:"maxItems=16,maxLength=1024"`
 }
 
+// CacheBypass matches a request when each part that is given does; of a list one member has to. Members of
+// Cookies, Parameters and Headers are a name, a name with a trailing * for any ending, or name=value.
+type CacheBypass struct {
+	// Cookies that the request has.
+	Cookies []string `json:"cookies,omitempty" schema:"maxItems=32,maxLength=256"`
+	// Parameters that its query has.
+	Parameters []string `json:"parameters,omitempty" schema:"maxItems=32,maxLength=256"`
+	// Headers that it has; names in any case, values as they are.
+	Headers []string `json:"headers,omitempty" schema:"maxItems=32,maxLength=256"`
+	// Suffixes one of which the path ends with, in any case; @static stands for those of pictures, scripts, style
+	// sheets, fonts, films, archives and documents.
+	Suffixes []string `json:"suffixes,omitempty" schema:"maxItems=64,maxLength=64"`
+	// ExceptSuffixes are those of paths that the rule leaves alone.
+	ExceptSuffixes []string `json:"exceptSuffixes,omitempty" schema:"maxItems=64,maxLength=64"`
+}
+
 // CacheKey says what tells two objects apart, beside scheme, host and path.
 type CacheKey struct {
 	// Query is which parameters count: all, none, or those of Parameters (listed), or all but those (except).
 	Query string `json:"query,omitempty" schema:"enum=all|none|listed|except,default=all"`
-	// Parameters for listed and except; a trailing * matches any ending.
+	// Parameters for listed and except; a trailing * matches any ending, and @marketing stands for those of
+	// advertisers and newsletters that origins do not read: utm_*, gclid, fbclid, msclkid and others.
 	Parameters []string `json:"parameters,omitempty" schema:"maxItems=64,maxLength=128"`
+	// Sort leaves the order of parameters out of the key. Those of one name keep theirs.
+	Sort bool `json:"sort,omitempty"`
 	// Headers that are part of the key.
 	Headers []string `json:"headers,omitempty" schema:"maxItems=8,format=field-name"`
 	// Cookies that are part of the key.
 	Cookies []string `json:"cookies,omitempty" schema:"maxItems=8,format=token"`
+	// Languages that the origin has, the first for who wants none of them. The one that fits Accept-Language best
+	// (RFC 4647 section 3.4) is part of the key, and the origin is sent it alone.
+	Languages []string `json:"languages,omitempty" schema:"maxItems=32,maxLength=35"`
+	// Device makes the class of the visitor's device, mobile, tablet or desktop, part of the key. The origin is sent
+	// it as Relais-Device; User-Agent in a Vary then stands for it.
+	Device bool `json:"device,omitempty"`
 }
 
 // WafPolicy is the web application firewall: the OWASP Core Rule Set and the tenant's exceptions.
@@ -78,14 +113,111 @@ type WafPolicySpec struct {
 	Protection `json:",inline"`
 	// Paranoia is the level of the Core Rule Set, 1 (few false alarms) to 4.
 	Paranoia int `json:"paranoia,omitempty" schema:"default=1,min=1,max=4"`
+	// DetectionParanoia is the level up to which rules are evaluated and shown; those above Paranoia never block. 0 means Paranoia.
+	DetectionParanoia int `json:"detectionParanoia,omitempty" schema:"min=0,max=4"`
 	// InboundThreshold is the anomaly score from which a request is blocked.
 	InboundThreshold int `json:"inboundThreshold,omitempty" schema:"default=5,min=1,max=10000"`
 	// BodyBytes of a request body are examined; what follows is judged by Oversize.
 	BodyBytes *Size `json:"bodyBytes,omitempty" schema:"default=128KiB,min=0,max=16MiB"`
 	// Oversize says what happens to a body beyond BodyBytes.
 	Oversize string `json:"oversize,omitempty" schema:"enum=pass|reject,default=pass"`
+	// OnFailure says what becomes of a request that cannot be judged: no place for its evaluation in time, no
+	// memory for its body, a failure of the engine, a source that has used up its share. closed refuses it, open
+	// lets it pass unexamined. A visitor with a basket passes either way.
+	OnFailure string `json:"onFailure,omitempty" schema:"enum=closed|open,default=closed"`
+	// ResponseBytes of an answer's body are examined before it goes on, where it is text/html, text/plain or
+	// text/xml; 0 examines no answers. The origin is then asked for answers that are not compressed.
+	ResponseBytes *Size `json:"responseBytes,omitempty" schema:"default=0,min=0,max=1MiB"`
+	// OutboundThreshold is the anomaly score from which an answer is refused.
+	OutboundThreshold int `json:"outboundThreshold,omitempty" schema:"default=4,min=1,max=10000"`
+	// CPU is the CPU time that evaluations may take in a second at one site on average, two seconds' worth of it at once. What
+	// comes beyond it cannot be judged, and OnFailure decides; visitors with a basket are evaluated all the
+	// same. 0 sets no bound: a site that takes more than half the CPUs then has half of the places for evaluations.
+	CPU Duration `json:"cpu,omitempty" schema:"min=0s,max=1h"`
+	// Rules are the tenant's own. They are asked before the Core Rule Set, in order, and cost no evaluation by the engine.
+	Rules []WafRule `json:"rules,omitempty" schema:"maxItems=64"`
 	// Exclusions let requests pass that the rules misjudge. Each names rules, tags or a target.
 	Exclusions []WafExclusion `json:"exclusions,omitempty" schema:"maxItems=200"`
+	// Learning is what the firewall makes of hits on visitors who order. It needs a VisitorPolicy.
+	Learning WafLearning `json:"learning,omitempty"`
+	// Candidate is what may follow: it judges a share of the requests beside the policy, which goes on to decide, and
+	// where it would do otherwise is told.
+	Candidate *WafCandidate `json:"candidate,omitempty"`
+}
+
+// WafCandidate is what a WafPolicy would judge by instead. What it does not say is as in the policy; an empty list is none.
+type WafCandidate struct {
+	// Share of the requests that it judges as well.
+	Share *Percent `json:"share,omitempty" schema:"default=10%"`
+	// From is when it takes the policy's place. Without it that is left to a person, who moves its fields into the policy.
+	From *Time `json:"from,omitempty"`
+	// Paranoia in place of the policy's; 0 means the same.
+	Paranoia int `json:"paranoia,omitempty" schema:"min=0,max=4"`
+	// InboundThreshold in place of the policy's; 0 means the same.
+	InboundThreshold int `json:"inboundThreshold,omitempty" schema:"min=0,max=10000"`
+	// Rules of the tenant's own, in place of the policy's.
+	Rules []WafRule `json:"rules,omitzero" schema:"maxItems=64"`
+	// Exclusions in place of the policy's.
+	Exclusions []WafExclusion `json:"exclusions,omitzero" schema:"maxItems=200"`
+}
+
+// WafRule is a rule of the tenant's own. It matches a request in its scope for which all of When hold.
+type WafRule struct {
+	// Name is shown where the rule matched.
+	Name string `json:"name" schema:"required,format=name"`
+	// Action is deny, which refuses the request, or log, which only says that the rule matched.
+	Action string `json:"action,omitempty" schema:"enum=deny|log,default=deny"`
+	// Path narrows the rule to a path prefix.
+	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
+	// Methods narrow the rule.
+	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
+	// When are the conditions; all must hold.
+	When []WafCondition `json:"when,omitempty" schema:"maxItems=8"`
+	// Expires ends the rule.
+	Expires *Time `json:"expires,omitempty"`
+}
+
+// WafCondition looks at one part of a request. It holds when a value of the target equals, begins with, ends with,
+// contains or matches one of those that are listed; where none is listed, when there is a value.
+type WafCondition struct {
+	// Target is path, query, host, header:NAME, cookie:NAME, argument:NAME or argument (any; of the query and of a form, decoded or in parts), json:PATH (a
+	// member of a JSON body, such as cart.items.#.sku) or body (what is examined of it, as it came).
+	Target string `json:"target" schema:"required,maxLength=256"`
+	// Equals are whole values.
+	Equals []string `json:"equals,omitempty" schema:"maxItems=256,maxLength=1024"`
+	// Prefix are beginnings of values.
+	Prefix []string `json:"prefix,omitempty" schema:"maxItems=64,maxLength=1024"`
+	// Suffix are ends of values.
+	Suffix []string `json:"suffix,omitempty" schema:"maxItems=64,maxLength=1024"`
+	// Contains are texts that values hold.
+	Contains []string `json:"contains,omitempty" schema:"maxItems=64,maxLength=1024"`
+	// Matches is a regular expression in RE2 syntax, which finds anywhere in the value.
+	Matches string `json:"matches,omitempty" schema:"format=regexp,maxLength=1024"`
+	// IgnoreCase takes upper and lower case of ASCII letters for the same.
+	IgnoreCase bool `json:"ignoreCase,omitempty"`
+	// Longer holds for values of more bytes than this.
+	Longer *int `json:"longer,omitempty" schema:"min=0,max=16777216"`
+	// Not turns the condition around: it holds where no value does.
+	Not bool `json:"not,omitempty"`
+}
+
+// WafLearning says what the firewall makes of rules that hit visitors who then order.
+type WafLearning struct {
+	// Mode is off, observe (proposes exclusions), or auto: a rule that hits too many buyers also demotes
+	// itself to log for that route, where OrderField proves their orders.
+	Mode string `json:"mode,omitempty" schema:"enum=auto|observe|off,default=auto"`
+	// OrderField is a field by which the origin's answer names an order that was placed, such as X-Order-Id,
+	// another value for each. Without it a 2xx answer to a request of the VisitorPolicy's ordered counts as one.
+	OrderField string `json:"orderField,omitempty" schema:"format=field-name,maxLength=128"`
+	// Buyers is how many visitors, each from another network, must have ordered after a hit before an
+	// exclusion is proposed or a rule demoted.
+	Buyers int `json:"buyers,omitempty" schema:"default=10,min=2,max=64"`
+	// Share of the visitors with a basket who were hit that must have ordered.
+	Share *Percent `json:"share,omitempty" schema:"default=10%"`
+	// Lifetime of a demotion; it is renewed while half as many buyers are hit.
+	Lifetime Duration `json:"lifetime,omitempty" schema:"default=24h,min=1m,max=720h"`
+	// MaxDemotions of a site at a time.
+	MaxDemotions *int `json:"maxDemotions,omitempty" schema:"default=4,min=0,max=32"`
 }
 
 // WafExclusion takes rules, or one of their targets, out of force where the other parts match.
@@ -96,15 +228,20 @@ type WafExclusion struct {
 	Tags []string `json:"tags,omitempty" schema:"maxItems=16,maxLength=128"`
 	// Target narrows the exclusion to one variable, such as ARGS:description or REQUEST_COOKIES:prefs.
 	Target string `json:"target,omitempty" schema:"maxLength=256"`
+	// Shapes narrow the exclusion to values of the target that look like one of these: w is a run of words, 9 a
+	// number, all else stands for itself, and so do words such as select and script.
+	Shapes []string `json:"shapes,omitempty" schema:"maxItems=64,maxLength=64"`
 	// Path narrows the exclusion to a path prefix.
 	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
+	// Exact narrows the exclusion to the path itself, without what lies below it.
+	Exact bool `json:"exact,omitempty"`
 	// Methods narrow the exclusion.
 	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
 	// Expires ends the exclusion.
 	Expires *Time `json:"expires,omitempty"`
 }
 
-// AccessPolicy allows and denies by address.
+// AccessPolicy allows and denies by address, by where that is, and by the client's certificate.
 type AccessPolicy struct {
 	TypeMeta `json:",inline"`
 	Metadata Metadata         `json:"metadata" schema:"required"`
@@ -126,10 +263,38 @@ type AccessRule struct {
 	Action string `json:"action" schema:"required,enum=allow|deny"`
 	// Addresses of visitors, as networks or single addresses.
 	Addresses []string `json:"addresses,omitempty" schema:"maxItems=100000,format=cidr"`
+	// Countries of visitors, as ISO 3166-1 codes such as CH, by the database of relais serve --geoip. An address
+	// that it does not know, or any without a database, is in no country.
+	Countries []string `json:"countries,omitempty" schema:"maxItems=260,maxLength=2"`
+	// ASNs are numbers of the autonomous systems (networks of an operator) that visitors come from, by the same
+	// database.
+	ASNs []int `json:"asns,omitempty" schema:"maxItems=1000,min=1,max=4294967295"`
+	// ClientCertificate narrows the rule to visitors whose certificate the listener has verified (tls.clientAuth).
+	ClientCertificate *ClientCertificateMatch `json:"clientCertificate,omitempty"`
 	// Path narrows the rule to a path prefix.
 	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
 	// Methods narrow the rule.
 	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
+}
+
+// ClientCertificateMatch holds for a verified certificate that has one of each kind that is given. In a pattern
+// one * stands for any text; in a name of dnsNames for any labels. Letters of names and of emails are compared
+// without regard to case.
+type ClientCertificateMatch struct {
+	// Any holds for every verified certificate.
+	Any bool `json:"any,omitempty"`
+	// DNSNames are patterns for its DNS names, such as *.partner.example.
+	DNSNames []string `json:"dnsNames,omitempty" schema:"maxItems=64,maxLength=253"`
+	// URIs are patterns for its URIs, such as spiffe://example.org/shop/*.
+	URIs []string `json:"uris,omitempty" schema:"maxItems=64,maxLength=2048"`
+	// Emails are patterns for its addresses, such as *@partner.example.
+	Emails []string `json:"emails,omitempty" schema:"maxItems=64,maxLength=320"`
+	// Subjects are patterns for its subject as RFC 4514 writes it, such as CN=till-*,O=Example.
+	Subjects []string `json:"subjects,omitempty" schema:"maxItems=64,maxLength=1024"`
+	// Issuers are patterns for its issuer as RFC 4514 writes it.
+	Issuers []string `json:"issuers,omitempty" schema:"maxItems=64,maxLength=1024"`
+	// Fingerprints are SHA-256 digests of certificates, in hexadecimal.
+	Fingerprints []string `json:"fingerprints,omitempty" schema:"maxItems=1000,maxLength=64"`
 }
 
 // RateLimit limits requests by a key, with the generic cell rate algorithm.
@@ -150,152 +315,84 @@ type RateLimitSpec struct {
 	Burst int `json:"burst,omitempty" schema:"default=0,min=0,max=1000000000"`
 	// Key says what is counted apart.
 	Key RateLimitKey `json:"key,omitempty"`
+	// Keys in the place of Key are counted apart together, such as an address and a path.
+	Keys []RateLimitKey `json:"keys,omitempty" schema:"maxItems=4"`
+	// Statuses of the answers that count: codes such as 401, or classes such as 4xx. Absent means that requests
+	// count, whatever the answer. A request that comes once the limit is reached is refused unasked.
+	Statuses []string `json:"statuses,omitempty" schema:"maxItems=16,maxLength=3"`
+	// Shared counts what all edges take together, within a tenth of a second or so, where they are joined by a bus.
+	Shared bool `json:"shared,omitempty"`
 	// Path narrows the limit to a path prefix.
 	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
 	// Methods narrow the limit.
 	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
 	// SpareBaskets leaves visitors with a basket unlimited; their requests are counted all the same.
 	SpareBaskets *bool `json:"spareBaskets,omitempty" schema:"default=true"`
+	// BasketCeiling bounds a visitor that is spared to so many times the limit; 0 is no bound.
+	BasketCeiling *int `json:"basketCeiling,omitempty" schema:"default=10,min=0,max=10000"`
 }
 
 // RateLimitKey says what is counted apart.
 type RateLimitKey struct {
-	// On is client (an IPv4 address or an IPv6 /64), header, cookie or site (all visitors together).
-	On string `json:"on,omitempty" schema:"enum=client|header|cookie|site,default=client"`
-	// Name of the header or cookie. A request without it is counted by its client address.
+	// On is client (an IPv4 address or an IPv6 /64), network (its first bits), header, cookie, token (what
+	// Authorization holds), path, json (a field of a body, of which 16 KiB are read) or site (all visitors together).
+	On string `json:"on,omitempty" schema:"enum=client|network|header|cookie|token|path|json|site,default=client"`
+	// Name of the header or cookie, or of the field, with dots between names: user.email. A request without it
+	// is counted by its client address.
 	Name string `json:"name,omitempty" schema:"format=token,maxLength=128"`
+	// IPv4 is how many bits of an address a network has; 0 means 24.
+	IPv4 int `json:"ipv4,omitempty" schema:"default=0,min=0,max=32"`
+	// IPv6 is the same for IPv6; 0 means 48.
+	IPv6 int `json:"ipv6,omitempty" schema:"default=0,min=0,max=128"`
 }
 
-// VisitorPolicy tells visitors apart by how near they are to an order, with a signed cookie.
-type VisitorPolicy struct {
-	TypeMeta `json:",inline"`
-	Metadata Metadata          `json:"metadata" schema:"required"`
-	Spec     VisitorPolicySpec `json:"spec" schema:"required"`
-}
-
-// VisitorPolicySpec is what a VisitorPolicy does.
-type VisitorPolicySpec struct {
-	Protection `json:",inline"`
-	// Cookie is the name of the signed cookie.
-	Cookie string `json:"cookie,omitempty" schema:"default=rv,format=token,maxLength=64"`
-	// Secret signs the cookie, at least 16 bytes; give the same to all edges of a site. Absent means one
-	// that the edge makes and keeps on its disk.
-	Secret string `json:"secret,omitempty" schema:"maxLength=512"`
-	// Basket names the requests that put something into a basket: a 2xx or 3xx answer to one of them
-	// makes the visitor protected.
-	Basket []StageMatch `json:"basket,omitempty" schema:"maxItems=16"`
-	// Ordered names the requests that complete an order: a 2xx or 3xx answer ends the protection Grace later.
-	Ordered []StageMatch `json:"ordered,omitempty" schema:"maxItems=16"`
-	// Lifetime of a basket's protection after the last request.
-	Lifetime Duration `json:"lifetime,omitempty" schema:"default=2h,min=1m,max=720h"`
-	// Grace after an order.
-	Grace *Duration `json:"grace,omitempty" schema:"default=5m,min=0s,max=24h"`
-}
-
-// StageMatch names requests by path and method.
-type StageMatch struct {
-	// Path is a prefix by path elements.
-	Path string `json:"path" schema:"required,format=path,maxLength=1024"`
-	// Methods; absent means POST.
-	Methods []string `json:"methods,omitempty" schema:"maxItems=8,format=token"`
-}
-
-// Certificate is a certificate and its key for a listener.
-type Certificate struct {
+// FloodPolicy tells an attack from a rush of visitors, and takes measures against the first.
+type FloodPolicy struct {
 	TypeMeta `json:",inline"`
 	Metadata Metadata        `json:"metadata" schema:"required"`
-	Spec     CertificateSpec `json:"spec" schema:"required"`
+	Spec     FloodPolicySpec `json:"spec"`
 }
 
-// CertificateSpec is where a certificate comes from. Exactly one field is given.
-type CertificateSpec struct {
-	// Internal issues the certificate from the edge's own CA.
-	Internal *InternalCertificate `json:"internal,omitempty"`
-	// Files reads PEM files; they are read again when they change.
-	Files *CertificateFiles `json:"files,omitempty"`
-	// Inline is PEM in the document.
-	Inline *CertificateInline `json:"inline,omitempty"`
-	// ACME gets certificates from an authority such as Let's Encrypt (RFC 8555), and renews them.
-	ACME *ACMECertificate `json:"acme,omitempty"`
-	// OCSP staples the authority's word that the certificate is not revoked, where it has a responder.
-	OCSP string `json:"ocsp,omitempty" schema:"enum=staple|off,default=staple"`
+// FloodPolicySpec is what a FloodPolicy does. There is no number of requests a second in it: how a site is when
+// all is calm is learned.
+type FloodPolicySpec struct {
+	Protection `json:",inline"`
+	// Sensitivity is how little has to be unusual about what comes, while something is saturated.
+	Sensitivity string `json:"sensitivity,omitempty" schema:"enum=low|normal|high,default=normal"`
+	// WarmUp is how long a site is watched, with requests, before an attack on it can be told.
+	WarmUp Duration `json:"warmUp,omitempty" schema:"default=10m,min=5s,max=168h"`
+	// Hold is how long nothing must be saturated before a step is left. It doubles each time that was too early.
+	Hold Duration `json:"hold,omitempty" schema:"default=20s,min=1s,max=1h"`
+	// Steps that may be taken, whatever their order here; absent means all. They are, the least harmful first:
+	// stale (stored answers are used stale), cache (see cache), challenge (suspects get a page that a browser
+	// solves), limit (suspects are limited by address, network and browser) and drop (suspects are refused).
+	Steps []string `json:"steps,omitempty" schema:"maxItems=5,enum=stale|cache|challenge|limit|drop"`
+	// Harm is the share of the requests of visitors with signed state that a step may hit; a step that hits
+	// more is taken back for five minutes. Visitors with a basket are hit by none.
+	Harm *Percent `json:"harm,omitempty" schema:"default=0.1%"`
+	// Cache says where the step of that name acts.
+	Cache FloodCache `json:"cache,omitempty"`
+	// Limits of suspects in the step limit.
+	Limits FloodLimits `json:"limits,omitempty"`
+	// Trusted networks and addresses are never judged: callbacks of payment, monitoring.
+	Trusted []string `json:"trusted,omitempty" schema:"maxItems=10000,format=cidr"`
 }
 
-// InternalCertificate is issued by the edge's own CA.
-type InternalCertificate struct {
-	// Hostnames of the certificate.
-	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=100,format=hostname-pattern"`
+// FloodCache says where, in the step cache, parameters that a site does not know are left off a query, so that
+// they do not make another page.
+type FloodCache struct {
+	// Paths are prefixes by path elements.
+	Paths []string `json:"paths,omitempty" schema:"maxItems=64,format=path,maxLength=1024"`
+	// Parameters that the pages below Paths know; a trailing * matches any ending.
+	Parameters []string `json:"parameters,omitempty" schema:"maxItems=128,maxLength=128"`
 }
 
-// CertificateFiles are PEM files.
-type CertificateFiles struct {
-	// Certificate chain, leaf first.
-	Certificate string `json:"certificate" schema:"required,maxLength=4096"`
-	// Key of the leaf.
-	Key string `json:"key" schema:"required,maxLength=4096"`
-}
-
-// ACMECertificate is got from an ACME authority: one certificate for each host name. Until there is one,
-// the edge's own CA answers for the name.
-type ACMECertificate struct {
-	// Hostnames to get certificates for, besides those of the sites that name this document.
-	Hostnames []string `json:"hostnames,omitempty" schema:"maxItems=10000,format=hostname-pattern"`
-	// Directory is the address of the authority's directory.
-	Directory string `json:"directory,omitempty" schema:"default=https://acme-v02.api.letsencrypt.org/directory,maxLength=2048"`
-	// CA holds the certificates that the directory's own TLS is checked with, as PEM; absent means the system's.
-	CA string `json:"ca,omitempty" schema:"maxLength=262144"`
-	// Email is told to the authority, for word of trouble.
-	Email string `json:"email,omitempty" schema:"maxLength=320"`
-	// ExternalAccount binds to an account that the authority knows already.
-	ExternalAccount *ACMEExternalAccount `json:"externalAccount,omitempty"`
-	// Challenges that may be used, tried in this order. Absent means tls-alpn-01 and http-01, or dns-01 when
-	// dns is given. http-01 needs a listener in clear on port 80, tls-alpn-01 one with TLS on port 443.
-	Challenges []string `json:"challenges,omitempty" schema:"maxItems=3,enum=http-01|tls-alpn-01|dns-01"`
-	// DNS sets and removes the TXT records of dns-01.
-	DNS *ACMEHook `json:"dns,omitempty"`
-	// KeyType of the certificates' keys.
-	KeyType string `json:"keyType,omitempty" schema:"enum=p256|p384|rsa2048|rsa4096,default=p256"`
-	// OnDemand gets a certificate when a visitor first asks for a name.
-	OnDemand *ACMEOnDemand `json:"onDemand,omitempty"`
-}
-
-// ACMEExternalAccount is what an authority gave out to bind accounts with (RFC 8555 section 7.3.4).
-type ACMEExternalAccount struct {
-	// KeyID names the key.
-	KeyID string `json:"keyId" schema:"required,maxLength=1024"`
-	// HMAC is the key, in base64url.
-	HMAC string `json:"hmac" schema:"required,maxLength=1024"`
-}
-
-// ACMEHook changes DNS. Exactly one of Exec and Webhook is given.
-type ACMEHook struct {
-	// Exec is a program and its first arguments. It is given three more: present or cleanup, the record's
-	// name with its last dot, and its value; and ends with 0 once that is done.
-	Exec []string `json:"exec,omitempty" schema:"maxItems=32,maxLength=4096"`
-	// Webhook is an address that gets POST {"action": "present" or "cleanup", "name": ..., "value": ...} as
-	// JSON and answers with a status of 2xx once that is done.
-	Webhook string `json:"webhook,omitempty" schema:"maxLength=2048"`
-	// Wait is how long after that the record is everywhere.
-	Wait *Duration `json:"wait,omitempty" schema:"default=30s,min=0s,max=1h"`
-	// Timeout of one call.
-	Timeout Duration `json:"timeout,omitempty" schema:"default=1m,min=1s,max=10m"`
-}
-
-// ACMEOnDemand guards certificates on demand: only a name that a site of the visitor's listener has, by
-// itself or by a wildcard such as *.example.com, is asked for. A site for all names (*) needs Ask too.
-type ACMEOnDemand struct {
-	// Ask is an address that is asked with GET and ?domain=NAME, and allows the name with a status of 2xx.
-	Ask string `json:"ask,omitempty" schema:"maxLength=2048"`
-	// PerMinute bounds how many names are tried, for this document on this edge.
-	PerMinute int `json:"perMinute,omitempty" schema:"default=10,min=1,max=10000"`
-}
-
-// CertificateInline is PEM in the document.
-type CertificateInline struct {
-	// Certificate chain, leaf first.
-	Certificate string `json:"certificate" schema:"required,maxLength=262144"`
-	// Key of the leaf.
-	Key string `json:"key" schema:"required,maxLength=65536"`
+// FloodLimits bound suspects, in requests a second.
+type FloodLimits struct {
+	// Address is for an IPv4 address or an IPv6 /64.
+	Address int `json:"address,omitempty" schema:"default=2,min=1,max=100"`
+	// Network is for an IPv4 /24 or an IPv6 /48.
+	Network int `json:"network,omitempty" schema:"default=20,min=1,max=100"`
 }
 
 // Service forwards TCP, UDP or TLS connections without looking into them.

@@ -170,54 +170,52 @@ func (c *checker) authorities(field, text string) {
 	}
 }
 
-// minToken is the least length of a token of the PURGE method.
-const minToken = 16
-
-func (c *checker) cachePolicy(s *CachePolicySpec) {
-	if s.MaxTTL > 0 && s.DefaultTTL > s.MaxTTL {
-		c.add("defaultTTL", s.DefaultTTL.String()+" is more than maxTTL, "+s.MaxTTL.String(), "write less, or raise maxTTL")
-	}
-	c.distinct("targetedFields", s.TargetedFields)
-	if p := s.Purge; p != nil {
-		c.within("purge", func() {
-			if len(p.Addresses) == 0 && len(p.Tokens) == 0 {
-				c.add("", "would let everybody empty the cache", "give addresses, tokens or both; without purge nobody may use PURGE")
-			}
-			for i, t := range p.Tokens {
-				if len(t) < minToken {
-					c.add("tokens["+strconv.Itoa(i)+"]", "is too short to be a secret", "give at least "+strconv.Itoa(minToken)+" characters, such as ${PURGE_TOKEN} from the environment")
-				}
-			}
-		})
-	}
-	c.within("key", func() {
-		k := &s.Key
-		chosen := k.Query == "listed" || k.Query == "except"
-		if chosen && len(k.Parameters) == 0 {
-			c.add("parameters", "is required with query: "+k.Query, "list the parameters")
-		}
-		if !chosen && len(k.Parameters) > 0 {
-			c.add("parameters", "has no meaning with query: "+k.Query, "write query: listed or query: except, or remove it")
-		}
-		for i, p := range k.Parameters {
-			if j := strings.IndexByte(p, '*'); j >= 0 && j != len(p)-1 {
-				c.add("parameters["+strconv.Itoa(i)+"]", quote(p)+" has a * before its end", "write * only as the last character, such as utm_*")
-			}
-		}
-		c.distinct("parameters", k.Parameters)
-		c.distinct("headers", k.Headers)
-		c.distinct("cookies", k.Cookies)
-	})
-}
-
 var (
-	wafRule   = regexp.MustCompile(`^([0-9]{1,9})(?:-([0-9]{1,9}))?$`)
-	wafTarget = regexp.MustCompile(`^[A-Z][A-Z_]*(:.+)?$`)
+	wafRule = regexp.MustCompile(`^([0-9]{1,9})(?:-([0-9]{1,9}))?$`)
+	// No modifiers of gjson: a path names members, and # all items of a list.
+	wafCondition = regexp.MustCompile(`^(path|query|host|body|argument|argument:.+|cookie:[!#$%&'*+.^_|~0-9A-Za-z-]+|header:[!#$%&'*+.^_|~0-9A-Za-z-]+|json:[A-Za-z0-9_-]+(\.([A-Za-z0-9_-]+|#))*)$`)
+	wafTarget    = regexp.MustCompile(`^[A-Z][A-Z_]*(:.+)?$`)
 )
 
 func (c *checker) wafPolicy(s *WafPolicySpec) {
-	c.each("exclusions", len(s.Exclusions), func(i int) {
-		e := &s.Exclusions[i]
+	if d := s.DetectionParanoia; d > 0 && d < s.Paranoia {
+		c.add("detectionParanoia", strconv.Itoa(d)+" is less than paranoia, "+strconv.Itoa(s.Paranoia), "write paranoia or more, or leave it out")
+	}
+	c.wafRules(s.Rules)
+	c.wafExclusions(s.Exclusions)
+	if n := s.Candidate; n != nil {
+		c.within("candidate", func() {
+			if n.Paranoia == 0 && n.InboundThreshold == 0 && n.Rules == nil && n.Exclusions == nil {
+				c.add("", "is the same as the policy", "write paranoia, inboundThreshold, rules or exclusions; an empty list is none")
+			}
+			c.wafRules(n.Rules)
+			c.wafExclusions(n.Exclusions)
+		})
+	}
+}
+
+func (c *checker) wafRules(list []WafRule) {
+	named := map[string]bool{}
+	c.each("rules", len(list), func(i int) {
+		r := &list[i]
+		if r.Name != "" && named[r.Name] {
+			c.add("name", quote(r.Name)+" names another rule too", "give each rule a name of its own")
+		}
+		named[r.Name] = true
+		if len(r.When) == 0 && r.Path == "" && len(r.Methods) == 0 {
+			c.add("", "would match every request", "write when, a path or methods")
+		}
+		c.each("when", len(r.When), func(j int) {
+			if t := r.When[j].Target; t != "" && !wafCondition.MatchString(t) {
+				c.add("target", quote(t)+" is nothing to look at", "write path, query, host, header:NAME, cookie:NAME, argument, argument:NAME, json:PATH or body")
+			}
+		})
+	})
+}
+
+func (c *checker) wafExclusions(list []WafExclusion) {
+	c.each("exclusions", len(list), func(i int) {
+		e := &list[i]
 		if len(e.Rules) == 0 && len(e.Tags) == 0 && e.Target == "" {
 			c.add("", "would take every rule out of force", "name rules, tags or a target; to look at nothing, write mode: off in a policy for that route")
 		}
@@ -234,6 +232,12 @@ func (c *checker) wafPolicy(s *WafPolicySpec) {
 				c.add(at, quote(r)+" ends before it begins", "write "+m[2]+"-"+m[1])
 			}
 		}
+		if e.Exact && e.Path == "" {
+			c.add("path", "is required with exact: true", "write the path that the exclusion is for")
+		}
+		if len(e.Shapes) > 0 && e.Target == "" {
+			c.add("target", "is required with shapes", "write the target whose values have these shapes, as relais explain shows it")
+		}
 		if e.Target != "" && !wafTarget.MatchString(e.Target) {
 			c.add("target", quote(e.Target)+" is not a variable", "write one such as ARGS:description or REQUEST_COOKIES:prefs")
 		}
@@ -242,22 +246,56 @@ func (c *checker) wafPolicy(s *WafPolicySpec) {
 
 func (c *checker) accessPolicy(s *AccessPolicySpec) {
 	c.each("rules", len(s.Rules), func(i int) {
-		if r := &s.Rules[i]; len(r.Addresses) == 0 && r.Path == "" && len(r.Methods) == 0 {
-			c.add("", "matches every request", "give addresses, path or methods; what happens to all others is said by default")
+		r := &s.Rules[i]
+		if len(r.Addresses) == 0 && len(r.Countries) == 0 && len(r.ASNs) == 0 && r.ClientCertificate == nil && r.Path == "" && len(r.Methods) == 0 {
+			c.add("", "matches every request", "give addresses, countries, asns, clientCertificate, path or methods; what happens to all others is said by default")
+		}
+		for j, k := range r.Countries {
+			if len(k) != 2 || k[0] < 'A' || k[0] > 'Z' || k[1] < 'A' || k[1] > 'Z' {
+				c.add("countries["+strconv.Itoa(j)+"]", quote(k)+" is not a country", "write its two letters of ISO 3166-1, such as CH")
+			}
+		}
+		if m := r.ClientCertificate; m != nil {
+			c.within("clientCertificate", func() { c.clientCertificate(m) })
 		}
 	})
 }
 
 func (c *checker) rateLimit(s *RateLimitSpec) {
-	c.within("key", func() { c.nameOn(s.Key.On, s.Key.Name) })
+	c.within("key", func() { c.limitKey(&s.Key) })
+	if len(s.Keys) > 0 && s.Key != (RateLimitKey{}) && s.Key != (RateLimitKey{On: "client"}) {
+		c.add("key", "stands beside keys", "move it into keys")
+	}
+	c.each("keys", len(s.Keys), func(i int) { c.limitKey(&s.Keys[i]) })
+	c.statuses(s.Statuses, "2345")
 	c.distinct("methods", s.Methods)
 }
 
-func (c *checker) visitorPolicy(s *VisitorPolicySpec) {
-	if n := len(s.Secret); n > 0 && n < 16 {
-		c.add("secret", fmt.Sprintf("has only %d bytes", n), "write at least 16 random bytes, or remove it to let the edge make one")
+func (c *checker) floodPolicy(s *FloodPolicySpec) {
+	c.distinct("steps", s.Steps)
+	c.within("cache", func() {
+		if len(s.Cache.Parameters) > 0 && len(s.Cache.Paths) == 0 {
+			c.add("paths", "is required with parameters", "list the paths below which only these parameters make another page, such as /search")
+		}
+		c.distinct("paths", s.Cache.Paths)
+		c.distinct("parameters", s.Cache.Parameters)
+		for i, p := range s.Cache.Parameters {
+			if j := strings.IndexByte(p, '*'); j >= 0 && j != len(p)-1 {
+				c.add("parameters["+strconv.Itoa(i)+"]", quote(p)+" has a * before its end", "write * only as the last character")
+			}
+		}
+	})
+}
+
+func (c *checker) limitKey(k *RateLimitKey) {
+	if k.On == "json" {
+		if k.Name == "" {
+			c.add("name", "is required with on: json", "name the field, such as email or user.email")
+		}
+	} else {
+		c.nameOn(k.On, k.Name)
 	}
-	if len(s.Ordered) > 0 && len(s.Basket) == 0 {
-		c.add("basket", "is empty, so that nobody is protected until an order", "name the requests that put something into a basket")
+	if (k.IPv4 != 0 || k.IPv6 != 0) && k.On != "network" {
+		c.add("on", "is "+k.On+", and ipv4 and ipv6 are the bits of a network", "write on: network, or remove them")
 	}
 }

@@ -18,6 +18,9 @@ func (c *checker) siteDelivery(s *SiteSpec) {
 			c.within("page", func() { c.page(&m.Page) })
 		})
 	}
+	if h := s.Challenge; h != nil {
+		c.within("challenge", func() { c.secrets(h.Secret, h.PreviousSecrets) })
+	}
 	seen := map[string]int{}
 	c.each("errorPages", len(s.ErrorPages), func(i int) {
 		p := &s.ErrorPages[i]

@@ -87,7 +87,8 @@ func (f *Field) Of(v reflect.Value) reflect.Value {
 func Kinds() []Kind {
 	return []Kind{
 		KindListener, KindCertificate, KindSite, KindService, KindOriginPool,
-		KindCachePolicy, KindWafPolicy, KindAccessPolicy, KindRateLimit, KindVisitorPolicy,
+		KindCachePolicy, KindImagePolicy, KindWafPolicy, KindAccessPolicy, KindJwtPolicy, KindApiPolicy, KindRateLimit, KindVisitorPolicy,
+		KindWaitingRoom, KindBotPolicy, KindFloodPolicy,
 	}
 }
 
@@ -106,14 +107,26 @@ func New(k Kind) Document {
 		return new(OriginPool)
 	case KindCachePolicy:
 		return new(CachePolicy)
+	case KindImagePolicy:
+		return new(ImagePolicy)
 	case KindWafPolicy:
 		return new(WafPolicy)
 	case KindAccessPolicy:
 		return new(AccessPolicy)
+	case KindJwtPolicy:
+		return new(JwtPolicy)
+	case KindApiPolicy:
+		return new(ApiPolicy)
 	case KindRateLimit:
 		return new(RateLimit)
 	case KindVisitorPolicy:
 		return new(VisitorPolicy)
+	case KindWaitingRoom:
+		return new(WaitingRoom)
+	case KindBotPolicy:
+		return new(BotPolicy)
+	case KindFloodPolicy:
+		return new(FloodPolicy)
 	}
 	return nil
 }

@@ -20,10 +20,14 @@ type SiteSpec struct {
 	Maintenance *Maintenance `json:"maintenance,omitempty"`
 	// ErrorPages take the place of the edge's own pages for errors.
 	ErrorPages []ErrorPage `json:"errorPages,omitempty" schema:"maxItems=32"`
+	// Challenge is what visitors are asked for whom a protection challenges.
+	Challenge *Challenge `json:"challenge,omitempty"`
 	// Certificates are names of Certificate documents of the site's organization, which its listeners with
 	// TLS show for its host names. They are read when the first visitor asks for one of these names.
 	Certificates []string `json:"certificates,omitempty" schema:"maxItems=16,ref=Certificate"`
 	Policies     `json:",inline"`
+	// Flood names a FloodPolicy, for all routes.
+	Flood string `json:"flood,omitempty" schema:"ref=FloodPolicy"`
 	// Routes are tried in order; the first that matches serves the request.
 	Routes []Route `json:"routes" schema:"required,minItems=1,maxItems=1000"`
 }
@@ -32,14 +36,25 @@ type SiteSpec struct {
 type Policies struct {
 	// Access names an AccessPolicy.
 	Access string `json:"access,omitempty" schema:"ref=AccessPolicy"`
+	// JWT names a JwtPolicy.
+	JWT string `json:"jwt,omitempty" schema:"ref=JwtPolicy"`
+	// API names an ApiPolicy.
+	API string `json:"api,omitempty" schema:"ref=ApiPolicy"`
 	// RateLimits name RateLimits; all of them hold. A route's list is added to its site's.
 	RateLimits []string `json:"rateLimits,omitempty" schema:"maxItems=16,ref=RateLimit"`
 	// WAF names a WafPolicy.
 	WAF string `json:"waf,omitempty" schema:"ref=WafPolicy"`
 	// Visitor names a VisitorPolicy.
 	Visitor string `json:"visitor,omitempty" schema:"ref=VisitorPolicy"`
+	// WaitingRoom names a WaitingRoom.
+	WaitingRoom string `json:"waitingRoom,omitempty" schema:"ref=WaitingRoom"`
+	// Bots names a BotPolicy.
+	Bots string `json:"bots,omitempty" schema:"ref=BotPolicy"`
 	// Cache names a CachePolicy. Without one nothing is stored.
 	Cache string `json:"cache,omitempty" schema:"ref=CachePolicy"`
+	// Images names an ImagePolicy: pictures are resized, and sent in the format that their reader takes best.
+	// Give the route a CachePolicy too, so that each is made once.
+	Images string `json:"images,omitempty" schema:"ref=ImagePolicy"`
 }
 
 // Route says which requests it takes and where they go: to a pool, to several by weight, to a

@@ -13,11 +13,17 @@ const (
 	KindService       Kind = "Service"
 	KindOriginPool    Kind = "OriginPool"
 	KindCachePolicy   Kind = "CachePolicy"
+	KindImagePolicy   Kind = "ImagePolicy"
 	KindWafPolicy     Kind = "WafPolicy"
 	KindAccessPolicy  Kind = "AccessPolicy"
 	KindRateLimit     Kind = "RateLimit"
 	KindVisitorPolicy Kind = "VisitorPolicy"
+	KindWaitingRoom   Kind = "WaitingRoom"
+	KindBotPolicy     Kind = "BotPolicy"
+	KindFloodPolicy   Kind = "FloodPolicy"
 	KindCertificate   Kind = "Certificate"
+	KindJwtPolicy     Kind = "JwtPolicy"
+	KindApiPolicy     Kind = "ApiPolicy"
 )
 
 // TypeMeta says which kind and version a document has.
@@ -78,6 +84,9 @@ func (d *OriginPool) Meta() (Kind, *Metadata) { return KindOriginPool, &d.Metada
 func (d *CachePolicy) Meta() (Kind, *Metadata) { return KindCachePolicy, &d.Metadata }
 
 // Meta implements Document.
+func (d *ImagePolicy) Meta() (Kind, *Metadata) { return KindImagePolicy, &d.Metadata }
+
+// Meta implements Document.
 func (d *WafPolicy) Meta() (Kind, *Metadata) { return KindWafPolicy, &d.Metadata }
 
 // Meta implements Document.
@@ -90,4 +99,19 @@ func (d *RateLimit) Meta() (Kind, *Metadata) { return KindRateLimit, &d.Metadata
 func (d *VisitorPolicy) Meta() (Kind, *Metadata) { return KindVisitorPolicy, &d.Metadata }
 
 // Meta implements Document.
+func (d *WaitingRoom) Meta() (Kind, *Metadata) { return KindWaitingRoom, &d.Metadata }
+
+// Meta implements Document.
+func (d *BotPolicy) Meta() (Kind, *Metadata) { return KindBotPolicy, &d.Metadata }
+
+// Meta implements Document.
+func (d *FloodPolicy) Meta() (Kind, *Metadata) { return KindFloodPolicy, &d.Metadata }
+
+// Meta implements Document.
 func (d *Certificate) Meta() (Kind, *Metadata) { return KindCertificate, &d.Metadata }
+
+// Meta implements Document.
+func (d *JwtPolicy) Meta() (Kind, *Metadata) { return KindJwtPolicy, &d.Metadata }
+
+// Meta implements Document.
+func (d *ApiPolicy) Meta() (Kind, *Metadata) { return KindApiPolicy, &d.Metadata }

@@ -57,14 +57,26 @@ func Validate(d Document) []Problem {
 		c.originPool(&d.Spec)
 	case *CachePolicy:
 		c.cachePolicy(&d.Spec)
+	case *ImagePolicy:
+		c.imagePolicy(&d.Spec)
 	case *WafPolicy:
 		c.wafPolicy(&d.Spec)
 	case *AccessPolicy:
 		c.accessPolicy(&d.Spec)
+	case *JwtPolicy:
+		c.jwtPolicy(&d.Spec)
+	case *ApiPolicy:
+		c.apiPolicy(&d.Spec)
 	case *RateLimit:
 		c.rateLimit(&d.Spec)
 	case *VisitorPolicy:
 		c.visitorPolicy(&d.Spec)
+	case *WaitingRoom:
+		c.waitingRoom(&d.Spec)
+	case *BotPolicy:
+		c.botPolicy(&d.Spec)
+	case *FloodPolicy:
+		c.floodPolicy(&d.Spec)
 	}
 	return c.problems
 }

@@ -22,10 +22,33 @@ func TestValidateTakesWhatIsRight(t *testing.T) {
 		&Listener{Metadata: Metadata{Name: "tls"}, Spec: ListenerSpec{Address: ":443", TLS: &ListenerTLS{}}},
 		&RateLimit{Metadata: Metadata{Name: "r"}, Spec: RateLimitSpec{Requests: 5, Key: RateLimitKey{On: "header", Name: "X-Api-Key"}}},
 		&AccessPolicy{Metadata: Metadata{Name: "a"}, Spec: AccessPolicySpec{Rules: []AccessRule{{Action: "deny", Addresses: []string{"10.0.0.0/8", "::1", "2001:db8::/32"}}}}},
+		&AccessPolicy{Metadata: Metadata{Name: "b"}, Spec: AccessPolicySpec{Rules: []AccessRule{
+			{Action: "deny", Countries: []string{"CH"}},
+			{Action: "deny", ASNs: []int{64496}},
+			{Action: "allow", ClientCertificate: &ClientCertificateMatch{DNSNames: []string{"*.a.test"}, Fingerprints: []string{strings.Repeat("0f", 32)}}},
+		}}},
+		&JwtPolicy{Metadata: Metadata{Name: "j"}, Spec: JwtPolicySpec{
+			Issuers: []JwtIssuer{
+				{Issuer: "a", JWKS: &JwtKeys{URL: "https://a.test/keys"}, Algorithms: []string{"RS256", "EdDSA"}},
+				{Issuer: "b", Secret: strings.Repeat("x", 32), Algorithms: []string{"HS512"}, Forward: []JwtForward{{Claim: "sub", Header: "X-User"}}},
+			},
+			Sources: []JwtSource{{Header: "Authorization", Prefix: "Bearer"}, {Cookie: "s"}, {Query: "t"}},
+		}},
+		&ApiPolicy{Metadata: Metadata{Name: "i"}},
+		&ApiPolicy{Metadata: Metadata{Name: "o"}, Spec: ApiPolicySpec{Mode: ModeEnforce, Document: &ApiDocument{File: "openapi.yaml"}, Unknown: "refuse"}},
 		&Certificate{Metadata: Metadata{Name: "c"}, Spec: CertificateSpec{Internal: &InternalCertificate{Hostnames: []string{"*.a.test"}}}},
 		&VisitorPolicy{Metadata: Metadata{Name: "v"}, Spec: VisitorPolicySpec{Secret: strings.Repeat("x", 16), Basket: []StageMatch{{Path: "/basket"}}}},
+		&VisitorPolicy{Metadata: Metadata{Name: "v"}, Spec: VisitorPolicySpec{Callbacks: []Callback{
+			{Name: "a", Path: "/a", Addresses: []string{"192.0.2.0/24"}},
+			{Name: "b", Path: "/b", Certificates: []string{strings.Repeat("aB:", 31) + "00"}},
+			{Name: "c", Path: "/c", Signature: &CallbackSignature{Scheme: "stripe", Secrets: []string{"whsec_12345"}}},
+		}}},
+		&WaitingRoom{Metadata: Metadata{Name: "w"}},
+		&WaitingRoom{Metadata: Metadata{Name: "w"}, Spec: WaitingRoomSpec{When: "always", Page: Page{HTML: "${room.position} ${room.wait} ${room.refresh} ${request.id} ${x}"}}},
+		&BotPolicy{Metadata: Metadata{Name: "b"}, Spec: BotPolicySpec{ChallengeFrom: 40, DenyFrom: 90, Verified: []VerifiedBot{{Name: "a", Addresses: []string{"::1"}}}}},
 		&CachePolicy{Metadata: Metadata{Name: "c"}, Spec: CachePolicySpec{Key: CacheKey{Query: "listed", Parameters: []string{"id", "utm_*"}}}},
 		&WafPolicy{Metadata: Metadata{Name: "w"}, Spec: WafPolicySpec{Exclusions: []WafExclusion{{Rules: []string{"942100-942199", "1"}, Target: "ARGS:text"}}}},
+		&WafPolicy{Metadata: Metadata{Name: "w"}, Spec: WafPolicySpec{Candidate: &WafCandidate{Exclusions: []WafExclusion{}}}},
 		&Service{Metadata: Metadata{Name: "s"}, Spec: ServiceSpec{Protocol: "tls-passthrough", Address: ":443", Hostnames: []string{"*"}, Pool: "p"}},
 		&OriginPool{Metadata: Metadata{Name: "p"}, Spec: OriginPoolSpec{Tiers: []Tier{{Origins: []Origin{{Address: "[::1]:80"}}}}}},
 	}
@@ -53,6 +76,7 @@ func TestValidateNeverShowsSecrets(t *testing.T) {
 	docs := []Document{
 		&VisitorPolicy{Metadata: Metadata{Name: "v"}, Spec: VisitorPolicySpec{Secret: "hunter2"}},
 		&VisitorPolicy{Metadata: Metadata{Name: "v"}, Spec: VisitorPolicySpec{Secret: strings.Repeat("hunter2", 100)}},
+		&WaitingRoom{Metadata: Metadata{Name: "w"}, Spec: WaitingRoomSpec{Secret: "hunter2", PreviousSecrets: []string{"hunter2"}}},
 		&Certificate{Metadata: Metadata{Name: "c"}, Spec: CertificateSpec{Inline: &CertificateInline{Certificate: "x", Key: "hunter2"}}},
 	}
 	for _, d := range docs {
@@ -116,4 +140,31 @@ func FuzzFormats(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestACandidateIsCheckedAsItsPolicy(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		is     WafCandidate
+		fields []string
+	}{
+		{"nothing else", WafCandidate{}, []string{"spec.candidate"}},
+		{"a level that there is not", WafCandidate{Paranoia: 5}, []string{"spec.candidate.paranoia"}},
+		{
+			"rules and exclusions",
+			WafCandidate{Rules: []WafRule{{Name: "a"}}, Exclusions: []WafExclusion{{Path: "/x"}, {Rules: []string{"x"}}}},
+			[]string{"spec.candidate.exclusions[0]", "spec.candidate.exclusions[1].rules[0]", "spec.candidate.rules[0]"},
+		},
+	} {
+		d := &WafPolicy{Metadata: Metadata{Name: "w"}, Spec: WafPolicySpec{Candidate: &c.is}}
+		Default(d)
+		var got []string
+		for _, p := range Validate(d) {
+			got = append(got, p.Field)
+		}
+		slices.Sort(got)
+		if !slices.Equal(got, c.fields) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.fields)
+		}
+	}
 }

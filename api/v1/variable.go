@@ -27,6 +27,9 @@ const (
 	VarRouteName        Variable = "route.name"
 	VarVisitorClass     Variable = "visitor.class"
 	VarResponseStatus   Variable = "response.status"
+	VarRoomPosition     Variable = "room.position"
+	VarRoomWait         Variable = "room.wait"
+	VarRoomRefresh      Variable = "room.refresh"
 )
 
 // where a variable may stand.
@@ -36,17 +39,19 @@ const (
 	inRequest place = 1 << iota
 	inResponse
 	inPage
+	inRoom // the page of a waiting room
 )
 
 var variables = map[Variable]place{
 	VarClientIP: inRequest | inResponse, VarClientPort: inRequest | inResponse,
-	VarRequestID: inRequest | inResponse | inPage, VarRequestMethod: inRequest | inResponse,
-	VarRequestScheme: inRequest | inResponse, VarRequestHost: inRequest | inResponse | inPage,
+	VarRequestID: inRequest | inResponse | inPage | inRoom, VarRequestMethod: inRequest | inResponse,
+	VarRequestScheme: inRequest | inResponse, VarRequestHost: inRequest | inResponse | inPage | inRoom,
 	VarRequestAuthority: inRequest | inResponse, VarRequestPath: inRequest | inResponse,
 	VarRequestQuery: inRequest | inResponse, VarHTTPVersion: inRequest | inResponse,
 	VarTLSVersion: inRequest | inResponse, VarTLSCipher: inRequest | inResponse, VarTLSSNI: inRequest | inResponse,
 	VarSiteName: inRequest | inResponse, VarRouteName: inRequest | inResponse, VarVisitorClass: inRequest | inResponse,
-	VarResponseStatus: inResponse | inPage,
+	VarResponseStatus: inResponse | inPage | inRoom,
+	VarRoomPosition:   inRoom, VarRoomWait: inRoom, VarRoomRefresh: inRoom,
 }
 
 // Segment is a part of a template: a text, or a variable when Variable is not empty.
@@ -95,12 +100,12 @@ func (c *checker) template(field, s string, at place) {
 		rest = rest[i+2:]
 		name, after, ok := strings.Cut(rest, "}")
 		if !ok {
-			if at != inPage {
+			if at&(inPage|inRoom) == 0 {
 				c.add(field, "has a ${ that is not closed", "write ${NAME}, such as ${request.id}")
 			}
 			return
 		}
-		if at == inPage && !ourForm(name) {
+		if at&(inPage|inRoom) != 0 && !ourForm(name) {
 			continue
 		}
 		rest = after

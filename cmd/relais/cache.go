@@ -25,10 +25,12 @@ func cacheCommand() *cobra.Command {
 		Short: "What is stored, why, and how to be rid of it",
 		Long:  "Cache asks the edge that runs on this machine about its stored answers, and purges them.",
 		Example: "  relais cache purge --site shop --tag product-17\n  relais cache why https://shop.example/a\n" +
-			"  relais cache inspect https://shop.example/a\n  relais cache top\n  relais cache stats --site shop\n" +
-			"  relais cache selftest --site shop https://shop.example/account",
+			"  relais cache inspect https://shop.example/a\n  relais cache top\n  relais cache stats --site shop\n  relais cache keys --site shop\n" +
+			"  relais cache selftest --site shop https://shop.example/account\n  relais cache warm --site shop -f sitemap.xml\n" +
+			"  relais cache feed --site shop -f events.ndjson\n  relais cache trial --site shop",
 	}
-	cmd.AddCommand(cachePurgeCommand(), cacheWhyCommand(), cacheInspectCommand(), cacheTopCommand(), cacheStatsCommand(), cacheSelftestCommand())
+	cmd.AddCommand(cachePurgeCommand(), cacheWhyCommand(), cacheInspectCommand(), cacheTopCommand(), cacheStatsCommand(), cacheKeysCommand(), cacheSelftestCommand(),
+		cacheWarmCommand(), cacheFeedCommand(), cacheTrialCommand())
 	return cmd
 }
 
@@ -41,29 +43,32 @@ func cachePurgeCommand() *cobra.Command {
 		Long: "Purge makes the edge fetch anew what it names, once somebody asks for it. The answer tells the number\n" +
 			"of the purge, and from when it holds: nothing that was asked for earlier is served after that, and\n" +
 			"nothing on its way is stored. With --soft what is stored becomes stale: it may still be served while\n" +
-			"it is validated, or when the origin fails, as its stale-while-revalidate and stale-if-error allow.\n\n" +
+			"it is validated, or when the origin fails, as its stale-while-revalidate and stale-if-error allow. With --warm\n" +
+			"those that are asked for most among what was stored are fetched again in the background; the command waits.\n\n" +
 			"A URL is purged with all variants, schemes and ports; with the query that it is given with, of which\n" +
 			"counts what counts for the policy, or with --any-query with each. Without a host, /path is meant for\n" +
 			"all hosts of the site. A prefix goes by path elements: /img is /img and /img/a, and not /images.",
 		Example: "  relais cache purge --site shop --url https://shop.example/img/a.jpg\n" +
 			"  relais cache purge --site shop --url shop.example/search --any-query\n" +
 			"  relais cache purge --site acme/shop --tag product-17 --tag prices --soft\n" +
+			"  relais cache purge --site shop --group 'Winter coats'\n" +
 			"  relais cache purge --site shop --prefix shop.example/img/\n" +
 			"  relais cache purge --site shop --host m.shop.example\n" +
 			"  relais cache purge --site shop --all\n  relais cache purge --organization acme\n  relais cache purge --everything",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var r cache.Receipt
-			if err := admin.NewClient(filepath.Join(data, adminSocket)).Post(cmd.Context(), "/cache/purge", &q, &r); err != nil {
+			var a edge.PurgeAnswer
+			r := &a.Receipt
+			if err := admin.NewClient(filepath.Join(data, adminSocket)).Post(cmd.Context(), "/cache/purge", &q, &a); err != nil {
 				return failed(err)
 			}
-			if err := show(cmd.OutOrStdout(), output, &r, func(w io.Writer) { showReceipt(w, &r) }); err != nil {
+			if err := show(cmd.OutOrStdout(), output, &a, func(w io.Writer) { showReceipt(w, r) }); err != nil {
 				return err
 			}
 			if !r.Kept {
 				return failed(errors.New("the purge holds, but could not be written to the log: after a restart what a disk keeps would be back. Look at the disk, and purge again"))
 			}
-			return nil
+			return awaitJobs(cmd, data, output, a.Jobs)
 		},
 	}
 	fl := cmd.Flags()
@@ -71,15 +76,37 @@ func cachePurgeCommand() *cobra.Command {
 	fl.StringArrayVar(&q.URLs, "url", nil, "URL, host/path or /path; may be repeated")
 	fl.BoolVar(&q.AnyQuery, "any-query", false, "each --url with every query")
 	fl.StringArrayVar(&q.Tags, "tag", nil, "what carries a Cache-Tag, Surrogate-Key or Cache-Groups; may be repeated")
+	fl.StringArrayVar(&q.Groups, "group", nil, "what is in a cache group, as Cache-Groups has it between its quotation marks; may be repeated")
 	fl.StringArrayVar(&q.Hosts, "host", nil, "all of a host of the site; may be repeated")
 	fl.StringArrayVar(&q.Prefixes, "prefix", nil, "host/path or /path and what lies below; may be repeated")
 	fl.BoolVar(&q.All, "all", false, "all of the site")
 	fl.StringVar(&q.Organization, "organization", "", "all sites of an organization")
 	fl.BoolVar(&q.Everything, "everything", false, "all sites of the edge")
 	fl.BoolVar(&q.Soft, "soft", false, "make stale instead of removing")
+	fl.BoolVar(&q.Warm, "warm", false, "fetch the hottest of it again, and wait for that")
 	outputFlag(cmd, &output)
 	dataFlag(cmd, &data)
 	return cmd
+}
+
+// awaitJobs waits for what a purge has fetched again.
+func awaitJobs(cmd *cobra.Command, data, output string, jobs []uint64) error {
+	c := admin.NewClient(filepath.Join(data, adminSocket))
+	bad := 0
+	for _, id := range jobs {
+		p, err := awaitJob(cmd.Context(), c, id, cmd.ErrOrStderr())
+		if err != nil {
+			return failed(err)
+		}
+		if err := show(cmd.OutOrStdout(), output, &p, func(w io.Writer) { showProgress(w, &p) }); err != nil {
+			return err
+		}
+		bad += p.Failed + p.NoRoom + p.Dropped
+	}
+	if bad > 0 {
+		return failed(fmt.Errorf("the purge holds, but %d answers could not be fetched again", bad))
+	}
+	return nil
 }
 
 func showReceipt(w io.Writer, r *cache.Receipt) {
@@ -250,7 +277,9 @@ func cacheStatsCommand() *cobra.Command {
 		Short: "How well the cache does, by site",
 		Long: "Stats tells since the start of the edge: what the cache did with requests, the ratio of those that cost no\n" +
 			"origin anything among those looked up, and the bytes of bodies that came from the store. What is stored\n" +
-			"now and what had to leave is told of all sites together.",
+			"now and what had to leave is told of all sites together, and of each organization what it has and what more\n" +
+			"room would give it: an estimate from a sample of its requests, of a cache that gives up what was not\n" +
+			"asked for longest.",
 		Example: "  relais cache stats\n  relais cache stats --site shop -o json",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -267,8 +296,40 @@ func cacheStatsCommand() *cobra.Command {
 	return cmd
 }
 
+// bytesText is a number of bytes for people.
+func bytesText(n int64) string {
+	units := [...]string{"B", "KB", "MB", "GB", "TB"}
+	v, i := float64(n), 0
+	for v >= 1000 && i < len(units)-1 {
+		v, i = v/1000, i+1
+	}
+	return fmt.Sprintf("%.3g %s", v, units[i])
+}
+
+// ofQuota is what an organization has, and of how much if that is bounded.
+func ofQuota(bytes, quota int64) string {
+	if quota == 0 {
+		return bytesText(bytes)
+	}
+	return bytesText(bytes) + " of " + bytesText(quota)
+}
+
 func showStats(w io.Writer, st *cache.EdgeStats) {
-	fmt.Fprintf(w, "%d keys in %d of %d bytes, %d had to leave, %d were too large; %d purged things are told apart\n", st.Objects, st.Bytes, st.Limit, st.Evicted, st.Refused, st.PurgeKeys)
+	fmt.Fprintf(w, "memory: %d records in %d of %d bytes, %d had to leave; %d times a tier did not admit one; %d purged things are told apart\n", st.Objects, st.Bytes, st.Limit, st.Evicted, st.Refused, st.PurgeKeys)
+	if d := st.Disk; d != nil {
+		off := ""
+		if d.Off {
+			off = ", off for now"
+		}
+		fmt.Fprintf(w, "disk %s%s: %d records in %d of %d bytes, %d had to leave; %d errors, %d damaged records, none of them served\n", d.Folder, off, d.Objects, d.Bytes, d.Limit, d.Evicted, d.Errors, d.Damaged)
+	}
+	for _, o := range st.Organizations {
+		fmt.Fprintf(w, "organization %s: %d records, %s in memory, %s on the disk", o.Organization, o.Objects, ofQuota(o.Memory, o.MemoryQuota), ofQuota(o.Disk, o.DiskQuota))
+		for _, g := range o.More {
+			fmt.Fprintf(w, "; %s more would give %.1f %% more hits", bytesText(g.Bytes), 100*g.Requests)
+		}
+		fmt.Fprintln(w)
+	}
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, "site\trequests\thit ratio\tbytes saved\tstored\tfound purged\tresults")
 	for _, s := range st.Sites {

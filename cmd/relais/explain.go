@@ -55,9 +55,23 @@ func explainOne(w io.Writer, e record.Explanation) {
 		explainRest(w, e)
 		return
 	}
-	fmt.Fprintf(w, "%s %s%s  %s\n", p.bold(e.Method), e.Host, e.Path, status(p, e))
-	fmt.Fprintf(w, "%s from %s at %s, %.3f ms, %d bytes, visitor %s\n", e.Proto, e.Client, e.Time.Format("2006-01-02 15:04:05.000"), e.Millis, e.Bytes, e.Visitor)
-	if e.Site != "" {
+	if e.Method == "" {
+		fmt.Fprintf(w, "%s  %s\n", p.bold("bytes that were no acceptable request"), status(p, e))
+	} else {
+		fmt.Fprintf(w, "%s %s%s  %s\n", p.bold(e.Method), e.Host, e.Path, status(p, e))
+	}
+	from := e.Client
+	if e.Country != "" {
+		from += " in " + e.Country
+	}
+	if e.ASN != 0 {
+		from += " of AS" + strconv.FormatUint(uint64(e.ASN), 10)
+	}
+	fmt.Fprintf(w, "%s from %s at %s, %.3f ms, %d bytes, visitor %s\n", e.Proto, from, e.Time.Format("2006-01-02 15:04:05.000"), e.Millis, e.Bytes, e.Visitor)
+	switch {
+	case e.Site != "" && e.Revision != "":
+		fmt.Fprintf(w, "site %s, route %s, revision %s\n", e.Site, e.Route, e.Revision)
+	case e.Site != "":
 		fmt.Fprintf(w, "site %s, route %s\n", e.Site, e.Route)
 	}
 	explainRest(w, e)
@@ -76,16 +90,47 @@ func explainRest(w io.Writer, e record.Explanation) {
 	if e.Full != "" {
 		fmt.Fprintf(w, "no tier had room: %s (%s)\n", e.Full, e.FullWords())
 	}
-	for _, l := range [][2]string{{"code", e.Code}, {"side", e.Side}, {"cause", e.Cause}, {"abort", e.Abort}} {
+	if e.Score > 0 {
+		fmt.Fprintf(w, "score: %d (how much like a program the visitor looks)\n", e.Score)
+	}
+	for _, l := range [][2]string{{"bot", e.Bot}, {"ja4", e.JA4}, {"code", e.Code}, {"side", e.Side}, {"cause", e.Cause}, {"abort", e.Abort}} {
 		if l[1] != "" {
 			fmt.Fprintf(w, "%s: %s\n", l[0], l[1])
 		}
 	}
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	for _, d := range e.Decisions {
-		fmt.Fprintf(t, "  %.3f ms\t%s\t%s\t%s\n", d.Millis, d.Stage, d.Code, d.Detail)
+		if !isExclusion(&d) {
+			fmt.Fprintf(t, "  %.3f ms\t%s\t%s\t%s\n", d.Millis, d.Stage, d.Code, d.Detail)
+		}
 	}
 	_ = t.Flush()
+	explainExclusions(w, e)
+}
+
+func isExclusion(d *record.Decision) bool { return d.Stage == "waf" && d.Code == "exclusion" }
+
+// explainExclusions shows the smallest exclusion with which the firewall lets such a request pass.
+func explainExclusions(w io.Writer, e record.Explanation) {
+	policy := ""
+	said := false
+	for _, d := range e.Decisions {
+		if d.Stage == "waf" && d.Code == "policy" {
+			policy, _, _ = strings.Cut(d.Detail, ",")
+		}
+		if !isExclusion(&d) {
+			continue
+		}
+		if !strings.HasPrefix(d.Detail, "{") {
+			fmt.Fprintf(w, "exclusion: %s\n", d.Detail)
+			continue
+		}
+		if !said {
+			said = true
+			fmt.Fprintf(w, "if this is a false alarm, these lines in spec.exclusions of WafPolicy %s let such requests pass:\n", policy)
+		}
+		fmt.Fprintf(w, "  - %s\n", d.Detail)
+	}
 }
 
 func explainList(w io.Writer, list []record.Explanation) {

@@ -8,10 +8,8 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -21,13 +19,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/relais-edge/relais/api/v1"
-	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/document"
 	"github.com/relais-edge/relais/internal/edge"
 	"github.com/relais-edge/relais/internal/edge/admin"
+	"github.com/relais-edge/relais/internal/edge/cache"
 	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/packet"
 	"github.com/relais-edge/relais/internal/pop"
 )
 
@@ -49,6 +48,10 @@ type serveFlags struct {
 	accessLog   string
 	metrics     string
 	cacheMemory string
+	cacheDisk   string
+	cacheSize   string   // of cacheDisk
+	quotas      []string // of organizations in memory, and on the disk
+	diskQuotas  []string
 	explain     int
 	logFormat   string
 	verbose     bool
@@ -56,6 +59,9 @@ type serveFlags struct {
 	within      time.Duration // for a new program to be ready
 	zone        string
 	number      int
+	record      recordFlags
+	geoip       []string
+	packet      packetFlags
 }
 
 func serveCommand() *cobra.Command {
@@ -81,6 +87,10 @@ func serveCommand() *cobra.Command {
 	fl.StringVar(&f.accessLog, "access-log", "off", "file for the JSON access log, - for standard output, or off")
 	fl.StringVar(&f.metrics, "metrics", "", "address that serves Prometheus metrics at /metrics (they are on the admin socket too)")
 	fl.StringVar(&f.cacheMemory, "cache-memory", "256MiB", "memory for stored answers")
+	fl.StringVar(&f.cacheDisk, "cache-disk", "", "folder of the cache's own for stored answers that outlive the process; without it they are in memory only")
+	fl.StringVar(&f.cacheSize, "cache-disk-size", "16GiB", "how much of --cache-disk is used")
+	fl.StringArrayVar(&f.quotas, "cache-quota", nil, "how much of --cache-memory an organization may have, as ORGANIZATION=SIZE; * is each that is not named; may be repeated")
+	fl.StringArrayVar(&f.diskQuotas, "cache-disk-quota", nil, "the same of --cache-disk-size")
 	fl.IntVar(&f.explain, "explain", 4096, "how many of the last requests can be explained")
 	fl.StringVar(&f.logFormat, "log", "text", "form of the process's own log: text or json")
 	fl.BoolVarP(&f.verbose, "verbose", "v", false, "log more")
@@ -88,6 +98,9 @@ func serveCommand() *cobra.Command {
 	fl.DurationVar(&f.within, "upgrade-within", 2*time.Minute, "how long a new program may take until it serves")
 	fl.StringVar(&f.zone, "zone", os.Getenv("RELAIS_ZONE"), "where this edge is, for pools with zones.prefer: own (or RELAIS_ZONE)")
 	fl.IntVar(&f.number, "edge-number", -1, "number of this edge, from 0, among those that share the origins of tiers with a subset; -1 makes one of the host name")
+	f.record.add(cmd)
+	fl.StringArrayVar(&f.geoip, "geoip", nil, "MMDB file that says in which country or network an address is (GeoLite2, IPinfo, DB-IP …); may be repeated; it is read again when it changes")
+	f.packet.add(cmd)
 	_ = cmd.MarkFlagRequired("file")
 	return cmd
 }
@@ -109,6 +122,7 @@ type instance struct {
 	files   *pop.Files
 	access  *record.File // nil when there is no file
 	metrics *observe.Registry
+	packet  *packet.Filter
 	logger  *slog.Logger
 	flags   *serveFlags
 	close   []io.Closer
@@ -172,9 +186,13 @@ func plural(n int, noun string) string {
 // wire makes an edge of the flags.
 func wire(cmd *cobra.Command, f *serveFlags, inherited *handover.Inherited) (*instance, error) {
 	usage := func(err error) error { return &exitError{code: exitUsage, err: err} }
-	var memory v1.Size
-	if err := memory.UnmarshalText([]byte(f.cacheMemory)); err != nil {
-		return nil, usage(fmt.Errorf("--cache-memory: %w", err))
+	memory, disk, err := cacheSizes(f)
+	if err != nil {
+		return nil, usage(err)
+	}
+	quotas, err := cacheQuotas(f)
+	if err != nil {
+		return nil, usage(err)
 	}
 	if f.explain < 1 || f.explain > 1_000_000 {
 		return nil, usage(errors.New("--explain: give a number from 1 to 1000000"))
@@ -186,21 +204,91 @@ func wire(cmd *cobra.Command, f *serveFlags, inherited *handover.Inherited) (*in
 	if err != nil {
 		return nil, usage(err)
 	}
+	keep, err := f.record.config(f.data, logger)
+	if err != nil {
+		return nil, usage(err)
+	}
 	in := &instance{metrics: observe.New(), logger: logger, flags: f, inherited: inherited}
 	log, err := openAccessLog(f.accessLog, cmd.OutOrStdout(), in)
 	if err != nil {
 		return nil, failed(err)
 	}
 	_, visitorFiles := fileLimit()
-	in.edge, err = edge.New(edge.Config{
-		Data: f.data, AccessLog: log, CacheBytes: int64(memory), Explain: f.explain, Inherited: inherited, Files: visitorFiles, Zone: f.zone, Number: edgeNumber(f.number), Logger: logger, Metrics: in.metrics,
-	})
-	if err != nil {
+	if in.packet, err = in.packetFilter(); err != nil {
+		in.Close()
+		return nil, usage(err)
+	}
+	cfg := edge.Config{
+		Data: f.data, AccessLog: log, CacheBytes: memory, CacheDisk: disk, CacheQuotas: quotas, Explain: f.explain, Record: keep, Inherited: inherited, Files: visitorFiles, Zone: f.zone, Number: edgeNumber(f.number), Places: f.geoip, Logger: logger, Metrics: in.metrics,
+	}
+	if packet.Mode(f.packet.mode) != packet.Off {
+		cfg.Denier = in.packet.Rules()
+	}
+	if in.edge, err = edge.New(cfg); err != nil {
 		in.Close()
 		return nil, failed(fmt.Errorf("%w (--data names the folder)", err))
 	}
 	in.files = pop.New(pop.Config{Paths: f.files, Env: os.LookupEnv, Apply: in.edge, Report: in.report})
 	return in, nil
+}
+
+// cacheQuotas reads what organizations may have of the cache.
+func cacheQuotas(f *serveFlags) (map[string]cache.Quota, error) {
+	quotas := map[string]cache.Quota{}
+	if len(f.diskQuotas) > 0 && f.cacheDisk == "" {
+		return nil, errors.New("--cache-disk-quota: there is no disk; give one with --cache-disk")
+	}
+	for _, list := range [...]struct {
+		flag string
+		of   []string
+		set  func(q *cache.Quota, bytes int64)
+	}{
+		{"--cache-quota", f.quotas, func(q *cache.Quota, bytes int64) { q.Memory = bytes }},
+		{"--cache-disk-quota", f.diskQuotas, func(q *cache.Quota, bytes int64) { q.Disk = bytes }},
+	} {
+		for _, text := range list.of {
+			name, number, ok := strings.Cut(text, "=")
+			if !ok || name == "" {
+				return nil, fmt.Errorf("%s %s: give an organization and a size, such as acme=2GiB", list.flag, text)
+			}
+			var size v1.Size
+			if err := size.UnmarshalText([]byte(number)); err != nil {
+				return nil, fmt.Errorf("%s %s: %w", list.flag, text, err)
+			}
+			if size <= 0 {
+				return nil, fmt.Errorf("%s %s: give more than nothing; without a quota there is no bound", list.flag, text)
+			}
+			q := quotas[name]
+			list.set(&q, int64(size))
+			quotas[name] = q
+		}
+	}
+	return quotas, nil
+}
+
+// cacheSizes reads the flags of the cache.
+func cacheSizes(f *serveFlags) (memory int64, disk cache.Disk, err error) {
+	var size v1.Size
+	if err := size.UnmarshalText([]byte(f.cacheMemory)); err != nil {
+		return 0, disk, fmt.Errorf("--cache-memory: %w", err)
+	}
+	if memory = int64(size); memory < cache.MinBytes {
+		return 0, disk, fmt.Errorf("--cache-memory %s: give at least 256KiB", f.cacheMemory)
+	}
+	if f.cacheDisk == "" {
+		return memory, disk, nil
+	}
+	if err := size.UnmarshalText([]byte(f.cacheSize)); err != nil {
+		return 0, disk, fmt.Errorf("--cache-disk-size: %w", err)
+	}
+	disk = cache.Disk{Dir: f.cacheDisk, Bytes: int64(size)}
+	if disk.Bytes < cache.MinDisk {
+		return 0, disk, fmt.Errorf("--cache-disk-size %s: give at least 64MiB", f.cacheSize)
+	}
+	if info, err := os.Stat(f.cacheDisk); err == nil && !info.IsDir() {
+		return 0, disk, fmt.Errorf("--cache-disk %s is a file: give a folder of the cache's own", f.cacheDisk)
+	}
+	return memory, disk, nil
 }
 
 // Close closes what wire opened.
@@ -241,6 +329,9 @@ func openAccessLog(name string, out io.Writer, in *instance) (io.Writer, error) 
 
 // report says what came of a change of the documents; of the first ones, run speaks.
 func (in *instance) report(c pop.Change) {
+	if len(c.Problems) == 0 && c.Err == nil {
+		in.edge.SetRevision(c.Revision)
+	}
 	switch {
 	case !in.serving.Load():
 	case len(c.Problems) > 0:
@@ -307,6 +398,7 @@ func (in *instance) beside(ctx context.Context, g *errgroup.Group) error {
 	if err := in.openSides(ctx); err != nil {
 		return err
 	}
+	g.Go(func() error { return until(ctx, in.packet.Run(ctx)) })
 	if in.admin != nil {
 		g.Go(func() error {
 			err := admin.New(in.adminConfig(started)).Run(ctx)
@@ -351,44 +443,6 @@ func until(ctx context.Context, err error) error {
 	return err
 }
 
-// openSides opens the sockets that are not for visitors, or takes those of the process before.
-func (in *instance) openSides(ctx context.Context) (err error) {
-	path := filepath.Join(in.flags.data, adminSocket)
-	in.admin, err = in.inherited.Listener("unix", path, "")
-	if in.admin == nil && err == nil {
-		in.admin, err = admin.Open(ctx, path)
-	}
-	if err != nil {
-		in.admin = nil
-		in.logger.Warn("this edge cannot be asked to explain", "err", err)
-	}
-	if addr := in.flags.metrics; addr != "" {
-		in.scrape, err = in.inherited.Listener("tcp", addr, metricsKey)
-		if in.scrape == nil && err == nil {
-			in.scrape, err = new(net.ListenConfig).Listen(ctx, "tcp", addr)
-		}
-		if err != nil {
-			in.scrape = nil
-			return fmt.Errorf("metrics: %w; choose another address with --metrics", err)
-		}
-	}
-	return nil
-}
-
-func (in *instance) adminConfig(started time.Time) admin.Config {
-	c := admin.Config{
-		Listener: in.admin, Explain: in.edge, Metrics: in.metrics,
-		Status: func() admin.Status { return in.status(started) },
-		Pools:  func() any { return in.edge.Pools() },
-		Load:   func(key string) any { return in.edge.Load(key) },
-		Cache:  in.edge.CacheDoor(),
-	}
-	if in.upgrades != nil {
-		c.Upgrade = in.askUpgrade
-	}
-	return c
-}
-
 // firstError prints why the first documents cannot be served.
 func firstError(errs io.Writer, c pop.Change) error {
 	if len(c.Problems) > 0 {
@@ -396,27 +450,6 @@ func firstError(errs io.Writer, c pop.Change) error {
 		return &exitError{code: exitUsage, err: fmt.Errorf("%s (%d problems in all)", c.Problems[0], len(c.Problems)), said: true}
 	}
 	return failed(c.Err)
-}
-
-func (in *instance) status(started time.Time) admin.Status {
-	s := in.files.State()
-	st := admin.Status{Version: version, Pid: os.Getpid(), Started: started, Revision: s.Revision, Applied: s.Applied, Sites: s.Sites, Problem: s.Problem}
-	for _, a := range in.edge.Addresses() {
-		st.Listeners = append(st.Listeners, bundle.Key(a))
-	}
-	return st
-}
-
-func serveMetrics(ctx context.Context, ln net.Listener, m *observe.Registry) error {
-	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", m.Handler())
-	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 16 << 10}
-	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
-	defer stop()
-	if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return context.Cause(ctx)
 }
 
 func printProblems(w io.Writer, problems []document.Problem) {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/document"
 	"github.com/relais-edge/relais/internal/edge/listen"
+	"github.com/relais-edge/relais/internal/edge/waf"
 	"github.com/relais-edge/relais/internal/pop"
 )
 
@@ -32,6 +33,13 @@ func validateCommand() *cobra.Command {
 						File: strings.Join(files, ", "), Document: "Certificate " + string(key), Field: "spec.inline", What: "is not a certificate with its key", Fix: err.Error(),
 					})
 				}
+			}
+			if b != nil && len(problems) == 0 && waf.Excludes(b) {
+				list, err := checkExclusions(b, strings.Join(files, ", "))
+				if err != nil {
+					return failed(err)
+				}
+				problems = append(problems, list...)
 			}
 			result := struct {
 				Valid    bool               `json:"valid"`

@@ -86,12 +86,19 @@ type Site struct {
 	Routes     []v1.Route                       `json:"routes"`
 	Pools      map[string]*v1.OriginPoolSpec    `json:"pools,omitempty"`
 	Access     map[string]*v1.AccessPolicySpec  `json:"access,omitempty"`
+	JWT        map[string]*v1.JwtPolicySpec     `json:"jwt,omitempty"`
+	API        map[string]*v1.ApiPolicySpec     `json:"api,omitempty"`
 	RateLimits map[string]*v1.RateLimitSpec     `json:"rateLimits,omitempty"`
 	WAF        map[string]*v1.WafPolicySpec     `json:"waf,omitempty"`
 	Visitors   map[string]*v1.VisitorPolicySpec `json:"visitors,omitempty"`
+	Rooms      map[string]*v1.WaitingRoomSpec   `json:"rooms,omitempty"`
+	Bots       map[string]*v1.BotPolicySpec     `json:"bots,omitempty"`
 	Caches     map[string]*v1.CachePolicySpec   `json:"caches,omitempty"`
+	Images     map[string]*v1.ImagePolicySpec   `json:"images,omitempty"`
+	Flood      *v1.FloodPolicySpec              `json:"flood,omitempty"`
 	// HTTPS has the port of https where it redirects.
 	HTTPS       v1.HTTPS        `json:"https,omitzero"`
 	Maintenance *v1.Maintenance `json:"maintenance,omitempty"`
+	Challenge   *v1.Challenge   `json:"challenge,omitempty"`
 	ErrorPages  []v1.ErrorPage  `json:"errorPages,omitempty"`
 }

@@ -85,10 +85,16 @@ type index struct {
 	services     table[*v1.Service]
 	pools        table[*v1.OriginPool]
 	caches       table[*v1.CachePolicy]
+	images       table[*v1.ImagePolicy]
 	wafs         table[*v1.WafPolicy]
 	access       table[*v1.AccessPolicy]
+	jwts         table[*v1.JwtPolicy]
+	apis         table[*v1.ApiPolicy]
 	rateLimits   table[*v1.RateLimit]
 	visitors     table[*v1.VisitorPolicy]
+	rooms        table[*v1.WaitingRoom]
+	bots         table[*v1.BotPolicy]
+	floods       table[*v1.FloodPolicy]
 }
 
 func newIndex(docs []v1.Document) index {
@@ -99,10 +105,16 @@ func newIndex(docs []v1.Document) index {
 		table[*v1.Service]{},
 		table[*v1.OriginPool]{},
 		table[*v1.CachePolicy]{},
+		table[*v1.ImagePolicy]{},
 		table[*v1.WafPolicy]{},
 		table[*v1.AccessPolicy]{},
+		table[*v1.JwtPolicy]{},
+		table[*v1.ApiPolicy]{},
 		table[*v1.RateLimit]{},
 		table[*v1.VisitorPolicy]{},
+		table[*v1.WaitingRoom]{},
+		table[*v1.BotPolicy]{},
+		table[*v1.FloodPolicy]{},
 	}
 	for _, d := range docs {
 		switch d := d.(type) {
@@ -118,14 +130,26 @@ func newIndex(docs []v1.Document) index {
 			x.pools.put(d)
 		case *v1.CachePolicy:
 			x.caches.put(d)
+		case *v1.ImagePolicy:
+			x.images.put(d)
 		case *v1.WafPolicy:
 			x.wafs.put(d)
 		case *v1.AccessPolicy:
 			x.access.put(d)
+		case *v1.JwtPolicy:
+			x.jwts.put(d)
+		case *v1.ApiPolicy:
+			x.apis.put(d)
 		case *v1.RateLimit:
 			x.rateLimits.put(d)
 		case *v1.VisitorPolicy:
 			x.visitors.put(d)
+		case *v1.WaitingRoom:
+			x.rooms.put(d)
+		case *v1.BotPolicy:
+			x.bots.put(d)
+		case *v1.FloodPolicy:
+			x.floods.put(d)
 		}
 	}
 	return x

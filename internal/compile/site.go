@@ -23,11 +23,16 @@ func (c *compiler) site(d *v1.Site) *bundle.Site {
 		Key:       keyOf(d),
 		Hostnames: d.Spec.Hostnames,
 		Routes:    slices.Clone(d.Spec.Routes),
-		HTTPS:     d.Spec.HTTPS, Maintenance: d.Spec.Maintenance, ErrorPages: d.Spec.ErrorPages,
+		HTTPS:     d.Spec.HTTPS, Maintenance: d.Spec.Maintenance, Challenge: d.Spec.Challenge, ErrorPages: d.Spec.ErrorPages,
 	}}
 	s.out.Listeners = s.listenerKeys(whole, d.Spec.Listeners)
 	s.https()
 	s.policies(whole, &d.Spec.Policies)
+	if name := d.Spec.Flood; name != "" {
+		if f, _, ok := resolve(c, c.floods, d, name, ref{whole, "flood", alone, ""}); ok {
+			s.out.Flood = &f.Spec
+		}
+	}
 	for i := range s.out.Routes {
 		s.route(i, &s.out.Routes[i])
 		s.loop(i, &s.out.Routes[i])
@@ -85,9 +90,14 @@ func (s *siteCompiler) https() {
 // inherit gives a route the site's policies where it names none of its own. Rate limits add up.
 func inherit(r, site *v1.Policies) {
 	r.Access = cmp.Or(r.Access, site.Access)
+	r.JWT = cmp.Or(r.JWT, site.JWT)
+	r.API = cmp.Or(r.API, site.API)
 	r.WAF = cmp.Or(r.WAF, site.WAF)
 	r.Visitor = cmp.Or(r.Visitor, site.Visitor)
+	r.WaitingRoom = cmp.Or(r.WaitingRoom, site.WaitingRoom)
+	r.Bots = cmp.Or(r.Bots, site.Bots)
 	r.Cache = cmp.Or(r.Cache, site.Cache)
+	r.Images = cmp.Or(r.Images, site.Images)
 	switch {
 	case len(site.RateLimits) == 0:
 	case len(r.RateLimits) == 0:
@@ -105,9 +115,14 @@ func inherit(r, site *v1.Policies) {
 
 func (s *siteCompiler) policies(route int, p *v1.Policies) {
 	use(s, &s.out.Access, s.access, p.Access, ref{route, "access", alone, ""}, func(d *v1.AccessPolicy) *v1.AccessPolicySpec { return &d.Spec })
+	use(s, &s.out.JWT, s.jwts, p.JWT, ref{route, "jwt", alone, ""}, func(d *v1.JwtPolicy) *v1.JwtPolicySpec { return &d.Spec })
+	use(s, &s.out.API, s.apis, p.API, ref{route, "api", alone, ""}, func(d *v1.ApiPolicy) *v1.ApiPolicySpec { return &d.Spec })
 	use(s, &s.out.WAF, s.wafs, p.WAF, ref{route, "waf", alone, ""}, func(d *v1.WafPolicy) *v1.WafPolicySpec { return &d.Spec })
 	use(s, &s.out.Visitors, s.visitors, p.Visitor, ref{route, "visitor", alone, ""}, func(d *v1.VisitorPolicy) *v1.VisitorPolicySpec { return &d.Spec })
+	use(s, &s.out.Rooms, s.rooms, p.WaitingRoom, ref{route, "waitingRoom", alone, ""}, func(d *v1.WaitingRoom) *v1.WaitingRoomSpec { return &d.Spec })
+	use(s, &s.out.Bots, s.bots, p.Bots, ref{route, "bots", alone, ""}, func(d *v1.BotPolicy) *v1.BotPolicySpec { return &d.Spec })
 	use(s, &s.out.Caches, s.caches, p.Cache, ref{route, "cache", alone, ""}, func(d *v1.CachePolicy) *v1.CachePolicySpec { return &d.Spec })
+	use(s, &s.out.Images, s.images, p.Images, ref{route, "images", alone, ""}, func(d *v1.ImagePolicy) *v1.ImagePolicySpec { return &d.Spec })
 	for j, name := range p.RateLimits {
 		use(s, &s.out.RateLimits, s.rateLimits, name, ref{route, "rateLimits", j, ""}, func(d *v1.RateLimit) *v1.RateLimitSpec { return &d.Spec })
 	}

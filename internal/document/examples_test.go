@@ -27,7 +27,7 @@ func TestExamplesLoadWithAndWithoutEnvironment(t *testing.T) {
 		"LISTEN": "127.1.2.3:18080", "LISTEN_TLS": "[::1]:18443", "ORIGIN": "shop.internal:80",
 		"ORIGIN_OVERFLOW": "10.9.0.1:81", "PARANOIA": "3", "CAPACITY": "400",
 	}
-	names := []string{"acme.yaml", "cache.yaml", "full.yaml", "grpc.yaml", "overflow.yaml", "proxy.yaml", "resilience.yaml", "waf.yaml"}
+	names := []string{"acme.yaml", "api.yaml", "cache.yaml", "flood.yaml", "full.yaml", "grpc.yaml", "images.yaml", "overflow.yaml", "protect.yaml", "proxy.yaml", "resilience.yaml", "waf.yaml"}
 	entries, err := os.ReadDir(examples)
 	if err != nil {
 		t.Fatal(err)
@@ -132,7 +132,7 @@ func TestFullExampleUsesEveryPolicyKind(t *testing.T) {
 		k, _ := d.Meta()
 		have[k] = true
 	}
-	for _, k := range []v1.Kind{v1.KindCachePolicy, v1.KindWafPolicy, v1.KindAccessPolicy, v1.KindRateLimit, v1.KindVisitorPolicy} {
+	for _, k := range []v1.Kind{v1.KindCachePolicy, v1.KindWafPolicy, v1.KindAccessPolicy, v1.KindRateLimit, v1.KindVisitorPolicy, v1.KindFloodPolicy} {
 		if !have[k] {
 			t.Errorf("no %s", k)
 		}

@@ -42,8 +42,9 @@ type Set struct {
 	// far as their name is known, so that others that name them are not blamed for it.
 	Documents []v1.Document
 
-	origins []origin // of Documents
-	files   []source
+	origins    []origin // of Documents
+	files      []source
+	referenced []string
 }
 
 // source is a file that was read.

@@ -58,6 +58,7 @@ func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
 		}
 	}
 	problems = append(problems, set.twice()...)
+	problems = append(problems, set.attach()...)
 	if more += len(problems) - MaxProblems; more > 0 {
 		problems = append(problems[:MaxProblems], Problem{
 			File: problems[MaxProblems-1].File, What: fmt.Sprintf("and %d more problems", more), Fix: "mend those above first",
@@ -182,7 +183,7 @@ func validate(doc v1.Document, t *tree, faults []fault) []fault {
 next:
 	for _, p := range v1.Validate(doc) {
 		for _, f := range faults {
-			if f.field == p.Field || strings.HasPrefix(f.field, p.Field+".") || f.meant == p.Field {
+			if f.field == p.Field || strings.HasPrefix(f.field, p.Field+".") || f.meant == p.Field && !t.has(p.Field) {
 				continue next
 			}
 		}

@@ -61,6 +61,18 @@ func (t *tree) value(of int32, name string) (value, key int32) {
 // find gives the offset of a field such as spec.routes[2].pool, or of the nearest thing around it that
 // is written: of a key for a field, of the element for an index.
 func (t *tree) find(field string) int32 {
+	at, _ := t.seek(field)
+	return at
+}
+
+// has says whether the field itself is written.
+func (t *tree) has(field string) bool {
+	_, ok := t.seek(field)
+	return ok
+}
+
+// seek is find, and says whether the field itself was found.
+func (t *tree) seek(field string) (offset int32, found bool) {
 	at, cur := t.nodes[0].at, int32(0)
 	for field != "" {
 		if rest, ok := strings.CutPrefix(field, "["); ok {
@@ -70,14 +82,14 @@ func (t *tree) find(field string) int32 {
 				n = n*10 + int(c-'0')
 			}
 			if !ok || t.nodes[cur].kind != sequence {
-				return at
+				return at, false
 			}
 			i := t.nodes[cur].first
 			for ; n > 0 && i != 0; n-- {
 				i = t.nodes[i].next
 			}
 			if i == 0 {
-				return at
+				return at, false
 			}
 			cur, at, field = i, t.nodes[i].at, strings.TrimPrefix(rest, ".")
 			continue
@@ -88,11 +100,11 @@ func (t *tree) find(field string) int32 {
 		}
 		v, k := t.value(cur, field[:end])
 		if k == 0 {
-			return at
+			return at, false
 		}
 		cur, at, field = v, t.nodes[k].at, strings.TrimPrefix(field[end:], ".")
 	}
-	return at
+	return at, true
 }
 
 // isNull tells whether a scalar without quotation marks means that nothing is given.

@@ -3,12 +3,14 @@
 package edge
 
 import (
+	"context"
 	"crypto/tls"
 	"io"
 	"net/http"
 	"net/netip"
 	"testing"
 
+	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/http/message"
 )
 
@@ -77,6 +79,85 @@ spec: {requests: 1000000}
 		}
 		resp.Ender.End(message.Outcome{Status: 200})
 	}); n >= 1 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// memoryBody is a body of four bytes.
+type memoryBody struct{}
+
+func (*memoryBody) Next(context.Context) ([]byte, error) { return []byte("a=12"), io.EOF }
+func (*memoryBody) Close(error)                          {}
+
+// The way of a request that is looked at for the record and not kept.
+func TestARequestThatIsNotKeptAllocatesNothing(t *testing.T) {
+	docs := siteHead + `
+  cache: pages
+  routes:
+    - name: fixed
+      match: [{path: {exact: /fixed}}]
+      respond: {status: 200, body: fixed}
+    - pool: shop
+---
+` + pages + pool
+	b := newBed(t, func(http.ResponseWriter, *http.Request) {}, docs, func(c *Config) {
+		c.Record = &record.KeeperConfig{Bytes: 1 << 20, OrgBytes: 1 << 20, OrgCount: 100, BodyBytes: 1 << 10}
+	})
+	conn, body := message.Conn{Listener: "default/web"}, &memoryBody{}
+	req := &message.Request{}
+	ctx := t.Context()
+	for _, method := range []string{"GET", "POST"} {
+		serve := func() {
+			req.Reset()
+			req.SetMethod([]byte(method))
+			req.SetAuthority([]byte("shop.example.com"))
+			req.SetPath([]byte("/fixed"))
+			req.Proto, req.Conn = message.HTTP11, &conn
+			if method == "POST" {
+				req.Body, req.ContentLength = body, 4
+			}
+			resp := b.front.Serve(ctx, req)
+			if resp.Status != 200 {
+				t.Fatal(resp.Status)
+			}
+			resp.Ender.End(message.Outcome{Status: 200})
+		}
+		serve()
+		if n := testing.AllocsPerRun(1000, serve); n >= 1 {
+			t.Errorf("%s: %v allocations", method, n)
+		}
+	}
+}
+
+// A hit on a variant of a picture, through every stage.
+func TestAHitOnAVariantAllocatesNothing(t *testing.T) {
+	b, _, _ := gallery(t)
+	addr := netip.MustParseAddrPort("127.0.0.1:4711")
+	conn := &message.Conn{Listener: "default/web", Peer: addr, Local: addr, Client: addr.Addr()}
+	in, req := new(message.Request), new(message.Request)
+	in.SetMethod([]byte("GET"))
+	in.SetAuthority([]byte("shop.example.com"))
+	in.SetPath([]byte("/a"))
+	in.SetQuery([]byte("v=1&width=150&dpr=1"))
+	in.AddString(message.Accept, "image/apng,image/svg+xml,image/*,*/*;q=0.8")
+	ctx := t.Context()
+	one := func(want string) {
+		req.Reset()
+		req.CopyFrom(in) // the parameters are taken off the query
+		req.Proto, req.Conn = message.HTTP11, conn
+		resp := b.front.Serve(ctx, req)
+		if resp.Status != 200 || !resp.Has(message.Age) && want == "hit" || !resp.Lists(message.Vary, "accept") {
+			t.Fatalf("%d %s", resp.Status, resp.Get(message.CacheStatus))
+		}
+		for resp.Body != nil {
+			if _, err := resp.Body.Next(ctx); err != nil {
+				break
+			}
+		}
+		resp.Ender.End(message.Outcome{Status: 200})
+	}
+	one("miss")
+	if n := testing.AllocsPerRun(200, func() { one("hit") }); n >= 1 {
 		t.Errorf("%v allocations", n)
 	}
 }

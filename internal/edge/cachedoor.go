@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,12 +32,23 @@ type CachePurge struct {
 	// Prefixes are host/path or /path: what is the path or lies below it.
 	Prefixes []string `json:"prefixes,omitempty"`
 	Tags     []string `json:"tags,omitempty"`
-	Hosts    []string `json:"hosts,omitempty"`
+	// Groups are cache groups (RFC 9875), as they stand between the quotation marks of Cache-Groups.
+	Groups []string `json:"groups,omitempty"`
+	Hosts  []string `json:"hosts,omitempty"`
 	// All of the site; Organization is one whose sites go; Everything is all sites of the edge.
 	All          bool   `json:"all,omitempty"`
 	Organization string `json:"organization,omitempty"`
 	Everything   bool   `json:"everything,omitempty"`
 	Soft         bool   `json:"soft,omitempty"`
+	// Warm has the hottest of what it ends fetched again, also where no policy says so.
+	Warm bool `json:"warm,omitempty"`
+}
+
+// PurgeAnswer is the answer to it.
+type PurgeAnswer struct {
+	cache.Receipt
+	// Jobs fetch again what was purged; GET /cache/warm?job= tells how far they are.
+	Jobs []uint64 `json:"jobs,omitempty"`
 }
 
 // CacheQuestion is what POST /cache/why and /cache/inspect read: a request that is not sent.
@@ -69,8 +81,13 @@ func (e *Edge) CacheDoor() http.Handler {
 			reply(w, http.StatusBadRequest, nil, err)
 			return
 		}
-		reply(w, http.StatusOK, receipt, nil)
+		a := PurgeAnswer{Receipt: *receipt}
+		if q.Warm {
+			a.Jobs = e.warmPurged(receipt)
+		}
+		reply(w, http.StatusOK, a, nil)
 	})
+	e.refillDoor(mux)
 	mux.HandleFunc("POST /cache/why", func(w http.ResponseWriter, r *http.Request) {
 		e.look(w, r, func(x *stage.Exchange) any { return e.cache.Why(x) })
 	})
@@ -79,6 +96,9 @@ func (e *Edge) CacheDoor() http.Handler {
 	})
 	mux.HandleFunc("GET /cache/stats", func(w http.ResponseWriter, r *http.Request) {
 		reply(w, http.StatusOK, e.cache.SiteStats(siteKey(r.FormValue("site"))), nil)
+	})
+	mux.HandleFunc("GET /cache/keys", func(w http.ResponseWriter, r *http.Request) {
+		reply(w, http.StatusOK, e.cache.Keys(siteKey(r.FormValue("site"))), nil)
 	})
 	mux.HandleFunc("GET /cache/top", func(w http.ResponseWriter, r *http.Request) {
 		n, err := strconv.Atoi(r.FormValue("n"))
@@ -152,7 +172,7 @@ func serves(site *snapshot.Site, host string) bool {
 
 // sound refuses what contradicts itself and what is empty, so that a slip does not purge more than was meant.
 func (q *CachePurge) sound() error {
-	named := slices.Concat(q.URLs, q.Prefixes, q.Tags, q.Hosts)
+	named := slices.Concat(q.URLs, q.Prefixes, q.Tags, q.Groups, q.Hosts)
 	switch {
 	case q.Everything && (q.Site != "" || q.Organization != "" || q.All || len(named) > 0):
 		return errors.New("everything is all sites of this edge: name nothing else beside it")
@@ -211,6 +231,9 @@ func (q *CachePurge) entries() ([]purge.Entry, error) {
 	for _, t := range q.Tags {
 		add(purge.Tag, "", t)
 	}
+	for _, g := range q.Groups {
+		add(purge.Group, "", g)
+	}
 	for _, h := range q.Hosts {
 		host, path, _, err := splitURL(h)
 		if err != nil || path != "/" || strings.Contains(host, "*") {
@@ -231,7 +254,7 @@ func (q *CachePurge) entries() ([]purge.Entry, error) {
 		list = append(list, purge.Entry{Kind: purge.All, Soft: q.Soft})
 	}
 	if len(list) == 0 {
-		return nil, errors.New("say what to purge: URLs, prefixes, tags, hosts, or all")
+		return nil, errors.New("say what to purge: URLs, prefixes, tags, groups, hosts, or all")
 	}
 	return list, nil
 }
@@ -272,7 +295,7 @@ func (e *Edge) look(w http.ResponseWriter, r *http.Request, f func(*stage.Exchan
 		return
 	}
 	looker := &looker{f: f}
-	if _, err = stage.Chain(looker, e.routes).Serve(r.Context(), x); err != nil && !errors.Is(err, errLooked) {
+	if _, err = stage.Chain(looker, e.routes, e.images.Ask()).Serve(r.Context(), x); err != nil && !errors.Is(err, errLooked) {
 		reply(w, http.StatusBadRequest, nil, fmt.Errorf("no route takes this request: %w", err))
 		return
 	}
@@ -357,4 +380,14 @@ func (e *Edge) listenerFor(host string) string {
 		}
 	}
 	return ""
+}
+
+// openPurges opens the log of purges.
+func openPurges(cfg *Config) (*purge.File, error) {
+	name := filepath.Join(cfg.Data, "purge", "log")
+	f, err := purge.OpenFile(name, purge.DefaultEntries)
+	if err == nil && f.Damaged() {
+		cfg.Logger.Warn("the purge log was damaged: what is older than its next good entry counts as purged", "file", name)
+	}
+	return f, err
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"path"
 	"strings"
 	"testing"
 
@@ -127,6 +128,9 @@ func TestWhatCannotBePurgedIsRefused(t *testing.T) {
 		{Organization: "default", All: true},
 		{Site: "shop", All: true, URLs: []string{"/a"}},
 		{Site: "shop", AnyQuery: true, Tags: []string{"x"}},
+		{Site: "shop", Groups: []string{""}},
+		{Site: "shop", Groups: []string{"w\u00f6rd"}},
+		{Groups: []string{"a"}},
 		{Site: "shop", Prefixes: []string{""}},
 		{Site: "shop", URLs: []string{""}},
 		{Site: "shop", URLs: []string{"http://"}},
@@ -228,11 +232,15 @@ func TestInspectTopAndStats(t *testing.T) {
 // ends like a file a long life, and builds links from whatever field names a host.
 func badOrigin(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "text/html")
-	path := r.URL.Path
-	if strings.HasPrefix(path, "/account") {
+	asked := r.URL.Path
+	if strings.HasPrefix(asked, "/static/") && cleaned(asked) == "/account" { // of files the origin says nothing
+		fmt.Fprintf(w, "<p>your cookies: %s</p>", r.Header.Get("Cookie"))
+		return
+	}
+	if strings.HasPrefix(asked, "/account") {
 		w.Header().Set("Cache-Control", "private")
 		for _, end := range []string{".css", ".js", ".png", ".jpg", ".pdf", ".woff2"} {
-			if strings.HasSuffix(path, end) {
+			if strings.HasSuffix(asked, end) {
 				w.Header().Set("Cache-Control", "public, max-age=600")
 			}
 		}
@@ -251,16 +259,64 @@ func badOrigin(w http.ResponseWriter, r *http.Request) {
 			host = v
 		}
 	}
-	fmt.Fprintf(w, `<link rel="canonical" href="https://%s/">`, host)
+	fmt.Fprintf(w, `<link rel="canonical" href="https://%s/"><a title="%s">`, host, r.URL.Query().Get("utm_content"))
+}
+
+// cleaned goes back where a path says so.
+func cleaned(p string) string { return path.Clean(strings.ReplaceAll(p, "\\", "/")) }
+
+func TestKeysAreLearnedBelowCompressionAndEchoesAreKeptOut(t *testing.T) {
+	const session = "8f14e45fceea167a5a36dedd4bea2543"
+	text := strings.Repeat("<p>all the same</p>", 200)
+	b := newBed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
+		w.Header().Set("Cache-Control", "public, max-age=600")
+		if r.URL.Path == "/mine" {
+			if c, err := r.Cookie("sid"); err == nil {
+				fmt.Fprint(w, c.Value)
+			}
+		}
+		fmt.Fprint(w, text, r.URL.Path, r.URL.Query().Get("id"))
+	}, strings.Replace(cached("{}"), "  cache: pages\n", "  cache: pages\n  compression: {}\n", 1))
+	for i := range 40 {
+		b.get("http1", fmt.Sprintf("/p%d?xid=%d&utm_source=s", i%3, i), "Accept-Encoding: gzip")
+	}
+	b.get("http1", "/p0?id=1", "Accept-Encoding: gzip")
+	b.get("http1", "/p0?id=2", "Accept-Encoding: gzip")
+	resp, _ := b.get("http1", "/mine", "Accept-Encoding: gzip", "Cookie: sid="+session)
+	if resp.Header.Get("Content-Encoding") != "gzip" {
+		t.Fatalf("it was not compressed: %v", resp.Header)
+	}
+	if resp, _ = b.get("http1", "/mine", "Accept-Encoding: gzip"); strings.Contains(resp.Header.Get("Cache-Status"), "hit") {
+		t.Error("a page with a session's token was stored")
+	}
+	var list []cache.KeyReport
+	if code := b.door("GET", "/cache/keys?site=shop", nil, &list); code != 200 || len(list) != 1 {
+		t.Fatalf("%d %+v", code, list)
+	}
+	k := list[0]
+	verdicts := map[string]string{}
+	for _, e := range k.Evidence {
+		verdicts[e.Name] = e.Verdict
+	}
+	if fmt.Sprint(k.KeyWould) != "[xid]" || k.QueryWould != "except" || verdicts["id"] != "counts" || k.WouldBe < 0.6 || k.Policy != "pages" {
+		t.Errorf("%+v", k)
+	}
+	if len(k.Echoes) != 1 || k.Echoes[0].Kind != "cookie" || k.Echoes[0].Name != "sid" || k.Echoes[0].Path != "/mine" {
+		t.Errorf("%+v", k.Echoes)
+	}
+	if b.door("GET", "/cache/keys?site=other", nil, &list); len(list) != 0 {
+		t.Errorf("of another site: %+v", list)
+	}
 }
 
 func TestSelftestFindsWhatTheGuardKeepsOut(t *testing.T) {
 	for guard, want := range map[string][]string{
-		"off": {"poisoning X-Host", "poisoning X-Original-Host", "poisoning X-HTTP-Method-Override", "leak /"},
+		"off": {"poisoning X-Host", "poisoning X-Original-Host", "poisoning X-HTTP-Method-Override", "poisoning utm_content", "leak /", "leak /static"},
 		"on":  nil,
 	} {
 		t.Run(guard, func(t *testing.T) {
-			b := newBed(t, badOrigin, cached("{guard: \""+guard+"\"}"))
+			b := newBed(t, badOrigin, cached("{guard: \""+guard+"\", defaultTTL: 1h, key: {query: except, parameters: [\"@marketing\"]}}"))
 			client := clientOf(t, "http1")
 			r, err := selftest.Run(t.Context(), selftest.Config{Do: client.Do, Key: func(ctx context.Context, target string) (string, error) {
 				var a cache.Why
@@ -273,6 +329,7 @@ func TestSelftestFindsWhatTheGuardKeepsOut(t *testing.T) {
 			got := map[string]int{}
 			for _, f := range r.Findings {
 				got[f.Kind+" "+f.With[:min(len(f.With), 1)]]++
+				got[f.Kind+" "+f.With[:min(len(f.With), 7)]]++
 				got[f.Kind+" "+f.With]++
 			}
 			for _, w := range want {
@@ -324,5 +381,36 @@ func TestPurgesGoOnWithTheNextProcessAndItsAlone(t *testing.T) {
 	c.door("GET", "/cache/stats", nil, &st)
 	if st.PurgeKeys != 1 || st.PurgeLog.Last <= r.Number {
 		t.Errorf("%+v after number %d", st, r.Number)
+	}
+}
+
+// What the key says of a visitor the origin is told, whoever says something else.
+func TestTheOriginIsToldTheLanguageAndTheDeviceThatAreInTheKey(t *testing.T) {
+	b := newBed(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=60")
+		fmt.Fprint(w, r.Header.Values("Accept-Language"), r.Header.Values("Relais-Device"))
+	}, cached(`{key: {languages: [en, de], device: true}, bypass: [{cookies: [session], exceptSuffixes: ["@static"]}]}`))
+	const phone = "User-Agent: Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 Chrome/120.0 Mobile Safari/537.36"
+	for _, c := range []struct {
+		path, want, status string
+		fields             []string
+	}{
+		{"/", "[de] [mobile]", "fwd=uri-miss", []string{"Accept-Language: fr, de-CH;q=0.5", phone, "Relais-Device: desktop"}},
+		{"/", "[de] [mobile]", "hit", []string{"Accept-Language: de", phone}},
+		{"/", "[en] [desktop]", "fwd=vary-miss", []string{"Accept-Language: fr"}},
+		{"/", "[de] [mobile]", "fwd=bypass; detail=cookie", []string{"Accept-Language: de-AT", phone, "Cookie: a=b; session=1"}},
+		{"/a.png", "[de] [desktop]", "fwd=uri-miss", []string{"Accept-Language: de-AT", "Cookie: session=1"}},
+		{"/a.png", "[de] [desktop]", "hit", []string{"Accept-Language: de", "Cookie: session=2"}},
+	} {
+		resp, body := b.get("http1", c.path, c.fields...)
+		for c.status == "hit" && strings.Contains(resp.Header.Get("Cache-Status"), "; collapsed") { // its last byte came before it was stored
+			resp, body = b.get("http1", c.path, c.fields...)
+		}
+		if strings.ReplaceAll(body, "][", "] [") != c.want || !strings.Contains(resp.Header.Get("Cache-Status"), c.status) {
+			t.Errorf("%s %q: %s, %s", c.path, c.fields, body, resp.Header.Get("Cache-Status"))
+		}
+	}
+	if a := b.why("/", "Cookie: session=1"); a.Result != "bypass" || !strings.Contains(a.Reasons[0].Words, "bypass[0], cookie session") {
+		t.Errorf("%+v", a)
 	}
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -19,12 +18,20 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/acme"
 	"github.com/relais-edge/relais/internal/bundle"
-	"github.com/relais-edge/relais/internal/edge/access"
+	"github.com/relais-edge/relais/internal/edge/apiguard"
 	"github.com/relais-edge/relais/internal/edge/balance"
+	"github.com/relais-edge/relais/internal/edge/bots"
 	"github.com/relais-edge/relais/internal/edge/cache"
+	"github.com/relais-edge/relais/internal/edge/cache/feed"
 	"github.com/relais-edge/relais/internal/edge/cache/purge"
+	"github.com/relais-edge/relais/internal/edge/cache/refill"
+	"github.com/relais-edge/relais/internal/edge/cache/trial"
 	"github.com/relais-edge/relais/internal/edge/encode"
+	"github.com/relais-edge/relais/internal/edge/flood"
+	"github.com/relais-edge/relais/internal/edge/geo"
 	"github.com/relais-edge/relais/internal/edge/hints"
+	"github.com/relais-edge/relais/internal/edge/image"
+	"github.com/relais-edge/relais/internal/edge/jwt"
 	"github.com/relais-edge/relais/internal/edge/l4"
 	"github.com/relais-edge/relais/internal/edge/listen"
 	"github.com/relais-edge/relais/internal/edge/maintenance"
@@ -33,31 +40,14 @@ import (
 	"github.com/relais-edge/relais/internal/edge/ratelimit"
 	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/edge/route"
-	"github.com/relais-edge/relais/internal/edge/visitor"
+	"github.com/relais-edge/relais/internal/edge/share"
 	"github.com/relais-edge/relais/internal/edge/waf"
+	"github.com/relais-edge/relais/internal/edge/waitroom"
 	"github.com/relais-edge/relais/internal/handover"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
 	"github.com/relais-edge/relais/internal/stage"
-)
-
-// The slots of the stages.
-const (
-	slotRoute stage.Slot = iota
-	slotAccess
-	slotVisitor
-	slotRateLimit
-	slotWAF
-	slotCache
-	slotBalance
-	slotOrigin
-	slotRecord
-	slotManners
-	slotMaintenance
-	slotHints
-	slotEncode
-	slotMirror
 )
 
 // Config of an Edge.
@@ -68,20 +58,35 @@ type Config struct {
 	AccessLog io.Writer
 	// CacheBytes is the memory for stored answers.
 	CacheBytes int64
+	// CacheDisk is where stored answers outlive the process; its zero value is none.
+	CacheDisk cache.Disk
+	// CacheQuotas are what organizations may have of the store; see cache.Config.
+	CacheQuotas map[string]cache.Quota
 	// Explain is how many of the last requests can be explained.
 	Explain int
+	// Record says which requests are kept so that they can be replayed; nil for none.
+	Record *record.KeeperConfig
 	// Inherited are sockets that another process opened for this one; nil for none.
 	Inherited *handover.Inherited
 	// Files is how many descriptors visitors' connections may use; 0 is no limit.
 	Files int
+	// Places are MMDB files that say in which country and network an address is.
+	Places []string
 	// Zone of this edge, for pools with zones.prefer; Number among the edges that share origins, for tiers
 	// with a subset.
 	Zone   string
 	Number uint64
-	// Room answers visitors for whom no tier has room and no stored answer stands in; nil for a page.
-	Room    balance.Room
-	Logger  *slog.Logger
-	Metrics *observe.Registry
+	// Resolver checks the names of programs' addresses (BotPolicy); nil means the system's.
+	Resolver bots.Resolver
+	// Denier drops the packets of those whom the step drop of a FloodPolicy refuses again and again; nil for none.
+	Denier flood.Denier
+	// Bus carries what shared rate limits took between edges, with a secret that all of them have; nil for none.
+	Bus       ratelimit.Bus
+	BusSecret [2]uint64
+	Logger    *slog.Logger
+	Metrics   *observe.Registry
+
+	replay *ReplayConfig // nil for an edge that serves visitors
 }
 
 // Edge is the data plane of one place.
@@ -93,11 +98,24 @@ type Edge struct {
 	balance   *balance.Stage
 	origin    *origin.Handler
 	waf       *waf.Stage
+	jwt       *jwt.Stage
+	api       *apiguard.Stage
+	places    *geo.Places // nil without files
 	cache     *cache.Stage
 	purges    *purge.File
+	refill    *refill.Queue
+	feed      *feed.Feed
 	routes    *route.Stage
 	mirror    *mirror.Stage
+	trial     *trial.Stage
+	images    *image.Stage
+	rooms     *waitroom.Stage
+	bots      *bots.Stage
+	flood     *flood.Stage
+	share     *share.Stage
+	limits    *ratelimit.Stage
 	recorder  *record.Recorder
+	keeper    *record.Keeper // nil when no requests are kept
 	ring      *record.Ring
 	log       *record.Log
 	front     *front
@@ -108,88 +126,104 @@ type Edge struct {
 	bundle *bundle.Bundle // in service; guarded by apply
 }
 
-// slotted is a stage that makes a part of each site.
-type slotted struct {
-	slot stage.Slot
-	name string
-	stage.Compiler
-}
-
 // New joins the stages. It opens no socket; Apply and Run do.
 func New(cfg Config) (*Edge, error) {
 	m := cfg.Metrics
-	e := &Edge{logger: cfg.Logger, ring: record.NewRing(cfg.Explain)}
-	if cfg.AccessLog != nil {
-		e.log = record.NewLog(cfg.AccessLog, cfg.Logger, m)
+	dry := cfg.replay.orNothing()
+	e := &Edge{logger: cfg.Logger}
+	if err := e.remember(&cfg); err != nil {
+		return nil, err
 	}
-	e.recorder = record.New(slotRecord, e.log, e.ring, m)
 	ca, err := acme.OpenCA(filepath.Join(cfg.Data, "ca"))
 	if err != nil {
 		return nil, err
 	}
 	e.origin = origin.New(origin.Config{Slot: slotOrigin, Authority: ca}, m)
+	origins := dry.origins(e.origin)
 	e.balance = balance.New(balance.Config{
-		Slot: slotBalance, Where: balance.Where{Zone: cfg.Zone, Number: cfg.Number}, Room: cfg.Room,
-	}, e.origin, m)
-	purges, err := purge.OpenFile(filepath.Join(cfg.Data, "purge", "log"), purge.DefaultEntries)
-	if err != nil {
+		Slot: slotBalance, Where: balance.Where{Zone: cfg.Zone, Number: cfg.Number}, Room: (*fullRoom)(e), Replay: dry.Time,
+	}, origins, m)
+	if e.purges, err = openPurges(&cfg); err != nil {
 		return nil, err
 	}
-	if purges.Damaged() {
-		cfg.Logger.Warn("the purge log was damaged: what is older than its next good entry counts as purged", "file", filepath.Join(cfg.Data, "purge", "log"))
+	fills := &refiller{e: e}
+	e.refill = refill.New(refill.Config{}, fills, fills, m)
+	e.feed = feed.New(feedPurger{e}, m)
+	e.cache, err = cache.New(cache.Config{
+		Slot: slotCache, MaxBytes: cfg.CacheBytes, Disk: cfg.CacheDisk, Quotas: cfg.CacheQuotas, Clock: dry.clock(), Purges: e.purges, Witness: fills, Logger: cfg.Logger, Metrics: m,
+	})
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("cache: %w", err), e.purges.Close())
 	}
-	e.purges = purges
-	e.cache = cache.New(cache.Config{Slot: slotCache, MaxBytes: cfg.CacheBytes, Purges: purges, Logger: cfg.Logger, Metrics: m})
-	e.waf = waf.New(slotWAF, waf.Config{}, m)
-	routes := route.New(slotRoute, e)
-	e.routes = routes
-	accesses := access.New(slotAccess, m)
-	visitors := visitor.New(slotVisitor, visitor.Config{}, visitor.Dir(filepath.Join(cfg.Data, "secrets")), m)
-	limits := ratelimit.New(slotRateLimit, ratelimit.Config{}, m)
+	e.waf = waf.New(slotWAF, waf.Config{Logger: cfg.Logger}, m)
+	e.routes = route.New(slotRoute, e)
+	accesses := e.protect(&cfg)
+	visitors, challenges := e.visitors(&cfg)
+	e.limits = ratelimit.New(slotRateLimit, ratelimit.Config{Clock: dry.clock(), Bus: cfg.Bus, Secret: cfg.BusSecret}, m)
+	e.flood = flood.New(flood.Config{Slot: slotFlood, Tiers: e.balance, Challenger: challenges, Denier: cfg.Denier}, m)
+	e.share = share.New(share.Config{Slot: slotShare}, m)
 	closed := maintenance.New(slotMaintenance, m)
 	early := hints.New(slotHints, m)
 	encoder := encode.New(encode.Config{Slot: slotEncode}, m)
+	e.images = image.New(image.Config{Slot: slotImage}, m)
 	// Copies go to their pool past all other stages: they belong to no visitor.
-	e.mirror = mirror.New(mirror.Config{Slot: slotMirror}, stage.Chain(e.origin, e.balance), m)
-	e.compilers = []slotted{
-		{slotRoute, "route", routes},
-		{slotAccess, "access", accesses},
-		{slotVisitor, "visitor", visitors},
-		{slotRateLimit, "ratelimit", limits},
-		{slotWAF, "waf", e.waf},
-		{slotCache, "cache", e.cache},
-		{slotBalance, "balance", e.balance},
-		{slotRecord, "record", e.recorder},
-		{slotManners, "manners", mannersOf{}},
-		{slotMaintenance, "maintenance", closed},
-		{slotHints, "hints", early},
-		{slotEncode, "encode", encoder},
-		{slotMirror, "mirror", e.mirror},
+	e.mirror = mirror.New(mirror.Config{Slot: slotMirror}, stage.Chain(origins, e.balance), m)
+	e.trial = trial.New(trial.Config{Slot: slotTrial, NewID: newID}, stage.Chain(origins, e.balance), m)
+	forward := route.NewForward(slotRoute, own{visitors, e.rooms, challenges})
+	e.compilers = e.slotted(&others{accesses, visitors, closed, early, encoder})
+	if cfg.replay == nil {
+		e.compilers = append(e.compilers, e.live(challenges)...)
 	}
 
 	// The order of the stages. It is written here and nowhere else.
-	chain := stage.Chain(e.origin, // last: it asks the origin
-		routes,                                // first: whose request is this; every rule after it is that tenant's
-		accesses,                              // cheapest and most certain refusal
-		visitors,                              // before any limit, so that a limit can spare who has a basket
-		closed,                                // after the visitor is known, so that a basket goes on; before all that costs
-		limits,                                // before the firewall, so that a flood does not buy firewall time
-		e.waf,                                 // before the cache, so that nothing an attack asked for is stored
-		e.balance.WhenFull(),                  // above the cache: who finds no room and nothing stored
-		encoder.Ranges(),                      // before the cache, so that a range is of the same bytes stored or not
-		e.cache,                               // before anything that costs an origin
-		early,                                 // below the cache: a stored page needs no hint
-		encoder.Own(),                         // what a route responds with comes no further down
-		route.NewForward(slotRoute, visitors), // only what the cache does not have is made into a request to send
-		encoder,                               // below the cache: what is compressed once is stored so, and a hit costs nothing
-		e.mirror,                              // sees the request as it is sent, and only what is
-		e.balance,                             // which tier and origin, and once more when it failed
+	chain := stage.Chain(origins, // last: it asks the origin
+		e.routes,             // first: whose request is this; every rule after it is that tenant's
+		accesses,             // cheapest and most certain refusal
+		visitors,             // before any limit, so that a limit can spare who has a basket
+		e.flood.Pardons(),    // before all that judges visitors: a person has
+		challenges,           // takes solutions, which are worth something even to a site that is closed
+		e.bots,               // after the visitor is known: a basket is never challenged
+		closed,               // after the visitor is known, so that a basket goes on; before all that costs
+		e.flood,              // sees all that comes for the site, and knows who has a basket; before all that costs
+		e.share,              // knows suspects; before all that costs, so that one organization's flood is not the others'
+		e.limits,             // before the firewall, so that a flood does not buy firewall time
+		e.jwt,                // after the limits, so that invented tokens do not buy signature checks; before the cache, which stores nothing for who may not come
+		e.api,                // cheaper than the firewall, and what it refuses needs no other judgement
+		e.waf,                // before the cache, so that nothing an attack asked for is stored
+		e.rooms,              // above the full pool: a room that is always on shows nothing of the site
+		e.balance.WhenFull(), // above the cache: who finds no room and nothing stored
+		e.tap(),              // above the cache, so that what a rule changes of an answer is changed once
+		encoder.Ranges(),     // before the cache, so that a range is of the same bytes stored or not
+		e.images.Ask(),       // before the cache, so that its key has what is made and the URL is the original's
+		e.cache,              // before anything that costs an origin
+		e.flood.Gate(),       // below the cache: what is stored costs nothing, and suspects may have it
+		e.rooms.Line(),       // below the cache: what is stored costs no place in a line
+		early,                // below the cache: a stored page needs no hint
+		encoder.Own(),        // what a route responds with comes no further down
+		forward,              // only what the cache does not have is made into a request to send
+		encoder,              // below the cache: what is compressed once is stored so, and a hit costs nothing
+		e.images,             // below the cache: a picture is made once; below the encoder, which must see what is sent
+		e.waf.Answers(),      // below what stores, compresses and makes pictures: what the origin wrote, once
+		e.cache.Watch(),      // sees what the origin wrote, before it is compressed or made into another picture
+		e.trial,              // below what compresses, as it compares pages
+		e.mirror,             // sees the request as it is sent, and only what is
+		e.balance,            // which tier and origin, and once more when it failed
 	)
+	// What nobody waits for comes in behind what is about who asks, and at the balancer takes only what is to
+	// spare. No copy of it goes to another pool.
+	fills.chain = stage.Chain(origins, closed, e.images.Ask(), e.cache, early, encoder.Own(), forward, encoder, e.images, e.waf.Answers(), e.cache.Watch(), e.balance)
 	e.front = &front{
 		chain: chain, client: e.client, record: e.recorder,
 		panics: m.Counters("relais_panics_total", "Panics that ended a request.", 1).With(),
-		report: cfg.Logger.Error, encode: encoder.Page,
+		report: cfg.Logger.Error, encode: encoder.Page, blame: e.flood.Blame, tarpit: newTarpit(m),
 	}
+	e.doors(&cfg, ca)
+	return e, nil
+}
+
+// doors makes what connections come in by.
+func (e *Edge) doors(cfg *Config, ca *acme.CA) {
+	m := cfg.Metrics
 	e.services = l4.New(l4.Config{
 		Pools: servicePools{e.balance, e.origin}, Record: e.recordConnection, Inherited: cfg.Inherited, Logger: cfg.Logger, Metrics: m,
 	})
@@ -197,9 +231,8 @@ func New(cfg Config) (*Edge, error) {
 	e.front.tokens = e.acme
 	e.listen = listen.New(listen.Config{
 		Handler: e.front, Passthrough: e.services, Authority: ca, ACME: e.acme, Sites: e, Staples: filepath.Join(cfg.Data, "ocsp"),
-		Inherited: cfg.Inherited, Files: cfg.Files, Logger: cfg.Logger, Metrics: m,
+		Inherited: cfg.Inherited, Files: cfg.Files, Abuse: e.flood.Blame, Logger: cfg.Logger, Metrics: m,
 	})
-	return e, nil
 }
 
 // Run does the work beside requests (health checks, deadlines, logs) until ctx ends; then it
@@ -212,7 +245,23 @@ func (e *Edge) Run(ctx context.Context) error {
 	g.Go(func() error { return e.balance.Run(ctx) })
 	g.Go(func() error { return e.origin.Run(ctx) })
 	g.Go(func() error { return e.mirror.Run(ctx) })
+	g.Go(func() error { return e.jwt.Run(ctx) })
+	if e.places != nil {
+		g.Go(func() error { return e.places.Run(ctx) })
+	}
+	g.Go(func() error { return e.rooms.Run(ctx) })
+	g.Go(func() error { return e.bots.Run(ctx) })
 	g.Go(func() error { return e.cache.Run(ctx) })
+	g.Go(func() error { return e.waf.Run(ctx) })
+	if e.keeper != nil {
+		g.Go(func() error { return e.keeper.Run(ctx) })
+	}
+	g.Go(func() error { return e.refill.Run(ctx) })
+	g.Go(func() error { return e.feed.Run(ctx) })
+	g.Go(func() error { return e.trial.Run(ctx) })
+	g.Go(func() error { return e.flood.Run(ctx) })
+	g.Go(func() error { return e.share.Run(ctx) })
+	g.Go(func() error { return e.limits.Run(ctx) })
 	if e.log != nil {
 		g.Go(func() error { return e.log.Run(ctx) })
 	}
@@ -247,6 +296,7 @@ func (e *Edge) HandOver(relays func(network, address, key string) *net.UnixConn)
 	e.listen.HandOver(relays)
 	e.services.HandOver()
 	e.cache.Seal()
+	e.refill.Close()
 }
 
 // fetchGrace is how long a fetch for the cache may go on when all clients are served.
@@ -262,6 +312,7 @@ func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 	if err := e.waf.Prepare(ctx, b); err != nil {
 		return err
 	}
+	e.jwt.Prepare(b)
 	if err := e.origin.SetCertificates(clientCertificates(b)); err != nil {
 		return err
 	}
@@ -278,6 +329,10 @@ func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 		return errors.Join(err, e.restore())
 	}
 	e.bundle = b
+	e.warn(b)
+	e.waf.Sweep(b)
+	e.forgetEndpoints(b)
+	e.jwt.Sweep(b)
 	return e.balance.Sweep(pools(b))
 }
 
@@ -296,6 +351,7 @@ func (e *Edge) restore() error {
 	if e.bundle == nil {
 		return nil
 	}
+	e.jwt.Sweep(e.bundle)
 	if err := e.open(e.bundle); err != nil {
 		return fmt.Errorf("what was served before cannot be had back whole: %w", err)
 	}
@@ -402,48 +458,4 @@ func (e *Edge) client(req *message.Request) client {
 		addr: l.Client(req), trusted: trusted, takeID: trusted && l.Spec.RequestID.Trust, altSvc: l.AltSvc,
 		field: l.Field(), identity: l.Spec.TLS != nil && l.Spec.TLS.ClientAuth != nil,
 	}
-}
-
-// Addresses are those on which connections are accepted.
-func (e *Edge) Addresses() []string {
-	var out []string
-	for _, a := range e.listen.Addrs() {
-		out = append(out, a.String())
-	}
-	for _, a := range e.services.Addrs() {
-		out = append(out, a.String())
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
-// Explain implements admin.Explainer.
-func (e *Edge) Explain(id stage.RequestID) (any, bool) { return e.ring.Find(id) }
-
-// Recent implements admin.Explainer.
-func (e *Edge) Recent(n int) any { return e.ring.Last(n) }
-
-// Load lists what pools had in each minute of the last hour: of the one named, or of all when key is empty.
-func (e *Edge) Load(key string) []balance.PoolLoad {
-	return e.balance.Load(bundle.Key(key), time.Now().UnixNano())
-}
-
-// Pools are how the pools in use are: which origins are well, and why others are not.
-func (e *Edge) Pools() []balance.PoolStatus { return e.balance.Status() }
-
-// Totals are counts since the start.
-type Totals struct{ Requests, Hits, Spilled, Blocked, Errors uint64 }
-
-// Since returns what was counted after an earlier reading.
-func (t Totals) Since(earlier Totals) Totals {
-	return Totals{
-		t.Requests - earlier.Requests, t.Hits - earlier.Hits, t.Spilled - earlier.Spilled,
-		t.Blocked - earlier.Blocked, t.Errors - earlier.Errors,
-	}
-}
-
-// Totals returns the counts of all sites together.
-func (e *Edge) Totals() Totals {
-	r := e.recorder
-	return Totals{r.Requests.Load(), r.Hits.Load(), r.Spilled.Load(), r.Blocked.Load(), r.Errors.Load()}
 }

@@ -29,6 +29,8 @@ type front struct {
 	report func(msg string, args ...any)
 	encode func(*stage.Exchange, *message.Response) // compresses a page
 	tokens challenges
+	tarpit *tarpit
+	blame  func(netip.Addr) // is told of clients that send what no browser does; nil for nobody
 	turns  sync.Pool
 	base   atomic.Pointer[time.Time]
 }
@@ -46,6 +48,7 @@ type client struct {
 
 // recorder is what the front needs of edge/record.
 type recorder interface {
+	Watch(x *stage.Exchange)
 	Record(x *stage.Exchange, o message.Outcome)
 	Refused(conn *message.Conn, id stage.RequestID, status int, code, detail string)
 }
@@ -95,13 +98,18 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 	c := f.client(req)
 	x.Client, x.PeerTrusted, x.ClientField, t.altSvc = c.addr, c.trusted, c.field, c.altSvc
 	x.ID = idFor(req, c)
+	f.record.Watch(x)
 	if t := req.Conn; t != nil && t.TLS != nil && c.identity {
 		identify(req, t.TLS.ClientCert)
 	}
 	resp, err := f.ask(ctx, x)
 	if err != nil {
 		x.Failure = stage.AsError(err)
+		room := f.tarpit.hold(ctx, x, x.Failure)
 		resp = page(x, x.Failure)
+		if !room {
+			resp.Set(message.Connection, []byte("close"))
+		}
 		f.encode(x, resp)
 	}
 	t.finish(resp)
@@ -141,7 +149,15 @@ func (f *front) ask(ctx context.Context, x *stage.Exchange) (resp *message.Respo
 func (f *front) Refuse(_ context.Context, conn *message.Conn, status int, code, detail string) *message.Response {
 	id := newID()
 	f.record.Refused(conn, id, status, code, detail)
+	if f.blame != nil && conn != nil && nonsense(status) {
+		f.blame(conn.Client)
+	}
 	return refusal(id, status)
+}
+
+// nonsense says whether what was refused is nothing that a browser sends. A browser may send too much.
+func nonsense(status int) bool {
+	return status == 400 || status == 408 || status == 501 || status == 505
 }
 
 func (f *front) turn() *turn {

@@ -26,6 +26,8 @@ type records struct {
 	refused string
 }
 
+func (r *records) Watch(*stage.Exchange) {}
+
 func (r *records) Record(x *stage.Exchange, _ message.Outcome) {
 	r.ended, r.failure = append(r.ended, x.ID), x.Failure
 }
@@ -39,7 +41,7 @@ func newFront(c client, f chainFunc) (*front, *records) {
 	return &front{
 		chain: f, record: r, client: func(*message.Request) client { return c }, report: func(string, ...any) {},
 		panics: observe.New().Counters("panics", "", 1).With(), tokens: tokens{"abc": "abc.thumb"},
-		encode: func(*stage.Exchange, *message.Response) {},
+		encode: func(*stage.Exchange, *message.Response) {}, tarpit: newTarpit(observe.New()),
 	}, r
 }
 

@@ -5,10 +5,10 @@ import (
 	"html"
 	"net/http"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/relais-edge/relais/internal/edge/maintenance"
+	"github.com/relais-edge/relais/internal/edge/notice"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -29,56 +29,15 @@ func page(x *stage.Exchange, e *stage.Error) *message.Response {
 
 // put gives the page the site's own content, in the form that the edge's would have.
 func (c *contents) put(resp *message.Response, x *stage.Exchange, e *stage.Error) {
-	switch f := formFor(x.In); {
-	case f == formHTML && c.html != nil:
+	switch f := notice.FormFor(x.In); {
+	case f == notice.HTML && c.html != nil:
 		resp.SetBytes(expand(c.html, x, e, escapeHTML))
-	case f == formJSON && c.json != nil:
+	case f == notice.JSON && c.json != nil:
 		resp.Set(message.ContentType, []byte("application/json"))
 		resp.SetBytes(expand(c.json, x, e, escapeJSON))
-	case f == formText && c.text != nil:
+	case f == notice.Text && c.text != nil:
 		resp.SetBytes(expand(c.text, x, e, escapeNothing))
 	}
-}
-
-// form is how a page is written.
-type form uint8
-
-const (
-	formText form = iota
-	formHTML
-	formJSON
-)
-
-// formFor reads Accept: a browser names text/html, a program that wants JSON names that. Of both,
-// the one that comes first is taken; one with q=0 is not.
-func formFor(in *message.Request) form {
-	if in == nil {
-		return formText
-	}
-	for rest := in.Get(message.Accept); len(rest) > 0; {
-		var kind []byte
-		kind, rest, _ = bytes.Cut(rest, []byte{','})
-		kind, params, _ := bytes.Cut(kind, []byte{';'})
-		switch kind = bytes.TrimSpace(kind); {
-		case refused(params):
-		case message.EqualFold(kind, "text/html"), message.EqualFold(kind, "application/xhtml+xml"):
-			return formHTML
-		case bytes.HasSuffix(bytes.ToLower(kind), []byte("json")):
-			return formJSON
-		}
-	}
-	return formText
-}
-
-// refused says whether parameters hold a weight of 0.
-func refused(params []byte) bool {
-	for p := range bytes.SplitSeq(params, []byte{';'}) {
-		q, ok := bytes.CutPrefix(bytes.TrimSpace(p), []byte("q="))
-		if ok && len(bytes.Trim(q, "0.")) == 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // refusal is the answer to bytes that could not be read as a request.
@@ -114,11 +73,11 @@ func fill(resp *message.Response, in *message.Request, e *stage.Error, id stage.
 		return
 	}
 	var b bytes.Buffer
-	switch formFor(in) {
-	case formHTML:
+	switch notice.FormFor(in) {
+	case notice.HTML:
 		resp.AddString(message.ContentType, "text/html; charset=utf-8")
 		writeHTML(&b, words, e, id)
-	case formJSON:
+	case notice.JSON:
 		resp.AddString(message.ContentType, "application/problem+json")
 		b.WriteString(`{"type":"about:blank","title":` + strconv.Quote(words.title) + `,"status":` + strconv.Itoa(e.Status) +
 			`,"code":"` + e.Code + `","id":"` + id.String() + "\"}\n")
@@ -168,13 +127,15 @@ type words struct{ lang, title, text, id string }
 
 // wordsFor says it in English or French, as the visitor prefers.
 func wordsFor(in *message.Request, e *stage.Error) words {
-	french := in != nil && strings.HasPrefix(strings.ToLower(string(in.Get(message.AcceptLanguage))), "fr")
+	french := notice.French(in)
 	kind := "other"
 	switch {
 	case e.Code == "site_not_found":
 		kind = "site"
 	case e.Code == maintenance.Code:
 		kind = "closed"
+	case e.Status == 401:
+		kind = "signin"
 	case e.Status == 403:
 		kind = "denied"
 	case e.Status == 404:
@@ -185,6 +146,8 @@ func wordsFor(in *message.Request, e *stage.Error) words {
 		kind = "slow"
 	case e.Status == 413, e.Status == 414, e.Status == 431:
 		kind = "large"
+	case e.Code == "http_request_denied" && e.Status < 500: // a rule of the site, not HTTP
+		kind = "denied"
 	case e.Status >= 400 && e.Status < 500:
 		kind = "request"
 	case e.Status == 501:
@@ -208,6 +171,7 @@ func wordsFor(in *message.Request, e *stage.Error) words {
 var englishWords = map[string][2]string{
 	"site":    {"No such site here", "This address is not known to this server."},
 	"denied":  {"Request blocked", "The protection of this site refused the request. If you did nothing unusual, give the site's owner the id below: it says why."},
+	"signin":  {"Please sign in", "This address is for those who have signed in, and the sign-in is missing or no longer valid."},
 	"closed":  {"Back soon", "This site is being worked on. Please come back in a little while."},
 	"missing": {"Page not found", "There is nothing at this address."},
 	"limited": {"Too many requests", "Please wait a moment and try again. Your basket is kept."},
@@ -223,6 +187,7 @@ var englishWords = map[string][2]string{
 var frenchWords = map[string][2]string{
 	"site":    {"Site inconnu", "Cette adresse n’est pas connue de ce serveur."},
 	"denied":  {"Requête bloquée", "La protection de ce site a refusé la requête. Si vous n’avez rien fait d’inhabituel, donnez au propriétaire du site l’identifiant ci-dessous : il dit pourquoi."},
+	"signin":  {"Connectez-vous", "Cette adresse est réservée aux personnes connectées ; la connexion manque ou n’est plus valable."},
 	"closed":  {"De retour bientôt", "Ce site est en maintenance. Revenez dans un petit moment."},
 	"missing": {"Page introuvable", "Il n’y a rien à cette adresse."},
 	"limited": {"Trop de requêtes", "Patientez un instant puis réessayez. Votre panier est conservé."},

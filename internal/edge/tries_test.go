@@ -44,7 +44,7 @@ func TestPoolOutliers(t *testing.T) {
 					w.WriteHeader(503)
 				}
 			}
-			b := newBed(t, nil, c.poolOf("", `{algorithm: round-robin, health: {passive: {consecutiveFailures: 0, interval: 1s, minRequests: 3, ejection: 1h, `+kind+`}}, tiers: [{origins: [{address: A0}, {address: A1}, {address: A2}, {address: A3}]}]}`))
+			b := newBed(t, nil, c.poolOf("", `{algorithm: round-robin, health: {passive: {consecutiveFailures: 0, interval: 3s, minRequests: 3, ejection: 1h, `+kind+`}}, tiers: [{origins: [{address: A0}, {address: A1}, {address: A2}, {address: A3}]}]}`))
 			until(t, "it is not ejected", func() bool { b.asks(20, "/"); return b.state(2) == "ejected" })
 			if n := b.asks(12, "/"); n["2"] > 0 || len(n) != 3 {
 				t.Errorf("%v", n)

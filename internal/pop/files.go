@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -52,10 +53,12 @@ type Change struct {
 
 // Files follows documents in files.
 type Files struct {
-	cfg   Config
-	mu    sync.Mutex
-	seen  string // stamp of the files that were last read
-	state State
+	cfg  Config
+	mu   sync.Mutex
+	seen string // stamp of the files that were last read
+	// beside are the files that the documents name.
+	beside []string
+	state  State
 }
 
 // State is what is in service.
@@ -86,6 +89,12 @@ func (f *Files) State() State {
 // open no port are a problem too: whoever put them in service would serve nothing, and a reload to
 // them would end all that is served.
 func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, []document.Problem) {
+	b, _, problems := compileFiles(paths, env)
+	return b, problems
+}
+
+// compileFiles is Compile that also gives the files that documents name.
+func compileFiles(paths []string, env func(string) (string, bool)) (*bundle.Bundle, []string, []document.Problem) {
 	set, problems := document.Load(paths, env)
 	b, found := set.Compile()
 	problems = append(problems, found...)
@@ -96,16 +105,20 @@ func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, [
 		})
 	}
 	if len(problems) > 0 {
-		return nil, problems
+		return nil, set.Referenced(), problems
 	}
-	return b, nil
+	return b, set.Referenced(), nil
 }
 
 // Load reads the documents and puts them in service.
 func (f *Files) Load(ctx context.Context) Change {
 	begin := time.Now()
 	stamp := f.stamp()
-	b, problems := Compile(f.cfg.Paths, f.cfg.Env)
+	b, beside, problems := compileFiles(f.cfg.Paths, f.cfg.Env)
+	if f.follow(beside) { // the stamp is of before the reading, so that no change falls in between
+		stamp = f.stamp()
+		b, _, problems = compileFiles(f.cfg.Paths, f.cfg.Env)
+	}
 	c := Change{Problems: problems}
 	if len(problems) == 0 {
 		c.Revision, c.Sites, c.Services = revision(stamp), len(b.Sites), len(b.Services)
@@ -127,6 +140,17 @@ func (f *Files) Load(ctx context.Context) Change {
 		f.cfg.Report(c)
 	}
 	return c
+}
+
+// follow notes which files the documents name, and says whether they are others than before.
+func (f *Files) follow(beside []string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if slices.Equal(f.beside, beside) {
+		return false
+	}
+	f.beside = beside
+	return true
 }
 
 // Run reloads when the files change, or when wake is sent to, until ctx ends.
@@ -154,7 +178,10 @@ func (f *Files) Run(ctx context.Context, wake <-chan os.Signal) error {
 // stamp is a digest of names and contents of the files, or of why they cannot be read.
 func (f *Files) stamp() string {
 	h := sha256.New()
-	for _, p := range f.cfg.Paths {
+	f.mu.Lock()
+	paths := slices.Concat(f.cfg.Paths, f.beside)
+	f.mu.Unlock()
+	for _, p := range paths {
 		if p == "-" {
 			continue // read once
 		}

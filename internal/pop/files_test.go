@@ -152,3 +152,57 @@ func TestAPipeAmongTheDocumentsHoldsNothingUp(t *testing.T) {
 		t.Error("the pipe is not noticed")
 	}
 }
+
+// What a document names beside itself is followed as the document is.
+func TestAFileThatADocumentNamesIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		file, beside := filepath.Join(dir, "site.yaml"), filepath.Join(dir, "openapi", "shop.yaml")
+		if err := os.Mkdir(filepath.Dir(beside), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		write(t, beside, "openapi: 3.1.0\npaths: {/a: {get: {}}}\n")
+		write(t, file, strings.Replace(good, "spec:\n  hostnames", "spec:\n  api: shop\n  hostnames", 1)+`---
+apiVersion: relais/v1
+kind: ApiPolicy
+metadata: {name: shop}
+spec: {document: {file: openapi/shop.yaml}}
+`)
+		write(t, file, strings.ReplaceAll(read(t, file), "HOST", "a.test"))
+		var e edge
+		var reports []Change
+		f := New(Config{Paths: []string{file}, Env: os.LookupEnv, Apply: &e, Report: func(c Change) { reports = append(reports, c) }})
+		ctx, cancel := context.WithCancel(t.Context())
+		first := f.Load(ctx)
+		if first.Err != nil || len(first.Problems) > 0 {
+			t.Fatal(first)
+		}
+		done := make(chan error, 1)
+		go func() { done <- f.Run(ctx, nil) }()
+		time.Sleep(5 * time.Second)
+		if synctest.Wait(); len(reports) != 1 {
+			t.Errorf("%d loads without a change", len(reports))
+		}
+		write(t, beside, "openapi: 3.1.0\npaths: {/b: {get: {}}}\n")
+		time.Sleep(2 * time.Second)
+		if synctest.Wait(); len(reports) != 2 || len(reports[1].Problems) > 0 || reports[1].Revision == first.Revision {
+			t.Fatalf("a change beside: %+v", reports)
+		}
+		write(t, beside, "openapi: 2.0\n")
+		time.Sleep(2 * time.Second)
+		if synctest.Wait(); len(reports) != 3 || len(reports[2].Problems) != 1 || !strings.Contains(reports[2].Problems[0].String(), "spec.document.file") {
+			t.Errorf("a bad change beside: %+v", reports)
+		}
+		cancel()
+		<-done
+	})
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -15,8 +15,11 @@ func (c comparer) sites(a, b *bundle.Site) bool {
 		return true
 	}
 	return a.Key == b.Key &&
-		specs(c, a.Pools, b.Pools) && specs(c, a.Caches, b.Caches) && specs(c, a.WAF, b.WAF) &&
-		specs(c, a.Access, b.Access) && specs(c, a.RateLimits, b.RateLimits) && specs(c, a.Visitors, b.Visitors) &&
+		(a.Flood == b.Flood || a.Flood != nil && b.Flood != nil && same(a.Flood, b.Flood)) &&
+		specs(c, a.Pools, b.Pools) && specs(c, a.Caches, b.Caches) && specs(c, a.Images, b.Images) && specs(c, a.WAF, b.WAF) &&
+		specs(c, a.Access, b.Access) && specs(c, a.JWT, b.JWT) && specs(c, a.API, b.API) &&
+		specs(c, a.RateLimits, b.RateLimits) && specs(c, a.Visitors, b.Visitors) &&
+		specs(c, a.Rooms, b.Rooms) && specs(c, a.Bots, b.Bots) && same(&a.Challenge, &b.Challenge) &&
 		same(&a.Hostnames, &b.Hostnames) && same(&a.Listeners, &b.Listeners) && same(&a.Routes, &b.Routes) &&
 		same(&a.HTTPS, &b.HTTPS) && same(&a.Maintenance, &b.Maintenance) && same(&a.ErrorPages, &b.ErrorPages)
 }

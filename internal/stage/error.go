@@ -44,6 +44,9 @@ type Error struct {
 	Fields *message.Fields
 	// Close ends the connection after the page.
 	Close bool
+	// Tarpit is for how long the page is held back, while there is room for those who wait: whoever asks again and again
+	// so asks less often, and costs less.
+	Tarpit time.Duration
 	// Err is the cause, for logs and explanations; visitors do not see it.
 	Err error
 }

@@ -12,8 +12,8 @@ import (
 // Slot is the place of a stage's part in a site and of its memory in an exchange.
 type Slot int
 
-// Slots is the number of slots.
-const Slots = 16
+// Slots is the number of slots, more than there are stages: an unused one costs 16 bytes of an exchange.
+const Slots = 24
 
 // Class tells visitors apart by how near they are to an order.
 type Class uint8
@@ -33,23 +33,49 @@ type Step uint8
 
 // The steps.
 const (
-	StepBrowse Step = iota // looks
-	StepBasket             // fills a basket
-	StepOrder              // places the order
+	StepBrowse   Step = iota // looks
+	StepBasket               // fills a basket
+	StepCheckout             // is about to pay
+	StepOrder                // places the order
 )
 
 // String returns the step as a log shows it.
-func (s Step) String() string { return [...]string{"browse", "basket", "order"}[s] }
+func (s Step) String() string { return [...]string{"browse", "basket", "checkout", "order"}[s] }
 
 // Visitor is who sends a request.
 type Visitor struct {
 	Class Class
-	// Step is that of the request.
-	Step Step
+	// Step is that of the request, Reached the farthest that the visitor's answers came to.
+	Step, Reached Step
+	// Confirmed says that the origin itself said so, not only a path.
+	Confirmed bool
 	// Key tells visitors apart: from the signed cookie, else from the client address.
 	Key uint64
 	// Tier holds the visitor's basket; empty when none does.
 	Tier string
+	// Background says that nobody waits for the answer: it is work of the edge's own, which gets a place at an
+	// origin only while there are many to spare, no second copy and no retry.
+	Background bool
+	// Score says how much like a program the visitor looks, 0 to 100; marks of the stage that counts say why.
+	Score uint8
+	// Bot is the name of the verified program that the visitor is, such as a search engine's; empty for none.
+	Bot string
+}
+
+// Exempt says that the visitor is never challenged and never queued: it has a basket, or is a callback of
+// payment or logistics that counts as if it had, or a verified bot.
+func (v *Visitor) Exempt() bool { return v.Class == Protected || v.Bot != "" }
+
+// Measures are what the detector of floods decided about a request.
+type Measures struct {
+	// Suspect says that the request looks like a part of an attack: what is stored may answer it, but nobody
+	// else waits for what it fetches, and nothing of that is stored.
+	Suspect bool
+	// Stale says that a stored answer that could stand in for a failing origin is to be used rather than
+	// that an origin is asked.
+	Stale bool
+	// Pardoned says that a person spared this address from limits.
+	Pardoned bool
 }
 
 // Target is an origin as the chain's last handler knows it. That handler makes it and alone
@@ -61,7 +87,9 @@ type Target interface{ Address() string }
 type Exchange struct {
 	ID    RequestID
 	Start time.Time
-	// In is the request as it came. Stages do not change it.
+	// In is the request as it came. Stages do not change it, but that a picture's form is taken off its query to be Variant, and
+	// that the cache takes fields off that no key holds, and writes those that its policy makes normal: the origin is
+	// to see what the key says.
 	In *message.Request
 	// Out is the request as it is sent to the origin; good once Forwarding is true.
 	Out        message.Request
@@ -95,6 +123,8 @@ type Exchange struct {
 	Full string
 	// StandIn says that a stored answer stands in when there is no room, so that nobody needs to wait for it.
 	StandIn bool
+	// Measures against a flood.
+	Measures Measures
 	// Noted says that a stage decided something that a person may ask about, such as what a
 	// rule in shadow would have done.
 	Noted bool
@@ -113,6 +143,13 @@ type Exchange struct {
 	// Shared says that the answer may be kept for other visitors, so that the last handler takes no
 	// risk of it being another request's. The cache sets it.
 	Shared bool
+	// Variant names the form of the resource that is to be answered, where a stage makes several of one original: it is
+	// part of the key under which the answer is stored, and no part of the URL by which it is purged. It
+	// has no '?' and no space; nil is the resource itself.
+	Variant []byte
+	// Brief, when not 0, is how long the answer may be stored at most: it stands in for one that could not be
+	// made now. A stage below the cache sets it.
+	Brief time.Duration
 	// CacheStatus is what the cache says of itself, such as hit or miss.
 	CacheStatus string
 	Trail       Trail
@@ -120,12 +157,18 @@ type Exchange struct {
 	Response message.Response
 	// Local is what each stage keeps in an exchange, from one use to the next, by slot.
 	Local [Slots]any
+	// Verdict is what the firewall found; it is filled for an exchange that is replayed only.
+	Verdict *Verdict
 
 	lap    time.Duration   // since Start, when the clock was last read
+	seed   uint64          // of chances, when x is replayed; else 0
 	idText []byte          // of ID, once it was asked for
 	forked message.Request // In of a fork
 	host   []byte
 	path   []byte
+	form   []byte
+	query  []byte // of Narrow
+	narrow bool
 	enders []message.Ender
 }
 
@@ -140,8 +183,11 @@ func (x *Exchange) Reset() {
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
 	x.Full, x.StandIn = "", false
+	x.Measures, x.narrow = Measures{}, false
 	x.Spill, x.Spilled, x.Noted, x.Failure, x.lap = "", false, false, nil, 0
+	x.seed, x.Verdict = 0, nil
 	x.Target, x.Deadline, x.Wait, x.Sent, x.Shared = nil, time.Time{}, 0, false, false
+	x.Variant, x.Brief = nil, 0
 	clear(x.enders)
 	x.enders = x.enders[:0]
 }
@@ -168,6 +214,42 @@ func (x *Exchange) PathMemory() []byte { return x.path[:0] }
 
 // KeepPath makes a path that was built in PathMemory x.Path.
 func (x *Exchange) KeepPath(path []byte) { x.path, x.Path = path, path }
+
+// SetVariant keeps a copy of form as x.Variant.
+func (x *Exchange) SetVariant(form []byte) {
+	x.form = append(x.form[:0], form...)
+	x.Variant = x.form
+}
+
+// QueryMemory lends empty memory to build a query in, for Narrow.
+func (x *Exchange) QueryMemory() []byte { return x.query[:0] }
+
+// Narrow makes a query that was built in QueryMemory the one that counts from here on: for the cache, and for
+// what is sent to the origin. An empty one is none.
+func (x *Exchange) Narrow(query []byte) { x.query, x.narrow = query, true }
+
+// Query lends the query that counts, which is that of In unless Narrow made another.
+func (x *Exchange) Query() []byte {
+	if x.narrow {
+		return x.query
+	}
+	return x.In.Query()
+}
+
+// SetQuery makes a copy of rest the query that counts. An empty one is none.
+func (x *Exchange) SetQuery(rest []byte) {
+	switch {
+	case x.narrow:
+		x.query = append(x.query[:0], rest...)
+	case len(rest) == 0:
+		x.In.ClearQuery()
+	default:
+		x.In.SetQuery(rest)
+	}
+}
+
+// Narrowed says whether Narrow was called.
+func (x *Exchange) Narrowed() bool { return x.narrow }
 
 // Inform sends an interim answer to the client at once.
 func (x *Exchange) Inform(status int, f *message.Fields) {
@@ -201,13 +283,21 @@ func (x *Exchange) End(o message.Outcome) {
 // The caller calls f.End when the work is done.
 func (x *Exchange) ForkInto(f *Exchange) {
 	f.Reset()
-	f.ID, f.Start, f.lap, f.Client, f.PeerTrusted, f.ClientField = x.ID, x.Start, x.lap, x.Client, x.PeerTrusted, x.ClientField
+	f.ID, f.Start, f.lap, f.seed, f.Client, f.PeerTrusted, f.ClientField = x.ID, x.Start, x.lap, x.seed, x.Client, x.PeerTrusted, x.ClientField
 	f.forked.CopyFrom(x.In)
 	f.forked.Body, f.forked.Trailer, f.forked.Control = nil, nil, nil
 	f.forked.ContentLength = 0
+	if x.narrow {
+		if f.forked.ClearQuery(); len(x.query) > 0 {
+			f.forked.SetQuery(x.query)
+		}
+	}
 	f.In = &f.forked
 	f.SetHost(x.Host)
 	f.SetPath(x.Path)
+	if x.Variant != nil {
+		f.SetVariant(x.Variant)
+	}
 	f.Site, f.Route, f.Visitor, f.Shared = x.Site, x.Route, x.Visitor, true
 }
 
@@ -241,7 +331,9 @@ func (t *Trail) Marks() []Mark { return t.marks[:t.n] }
 // evaluation, an origin's answer) calls it when it is done, and before it marks that. The
 // stages in between cost less than reading a clock does, so they share its last reading.
 func (x *Exchange) Lap() time.Duration {
-	x.lap = time.Since(x.Start)
+	if x.seed == 0 {
+		x.lap = time.Since(x.Start)
+	}
 	return x.lap
 }
 

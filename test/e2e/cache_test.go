@@ -21,7 +21,7 @@ spec: {hostnames: ["*"], cache: c, routes: [{pool: o}]}
 apiVersion: relais/v1
 kind: CachePolicy
 metadata: {name: c}
-spec: {guard: "off", purge: {addresses: [127.0.0.0/8], tokens: [0123456789abcdef]}}
+spec: {guard: "off", feed: {tags: ["sku-{sku}"]}, trial: {}, purge: {addresses: [127.0.0.0/8], tokens: [0123456789abcdef]}}
 ---
 apiVersion: relais/v1
 kind: OriginPool
@@ -37,6 +37,9 @@ func TestTheCacheCommands(t *testing.T) {
 		fmt.Fprint(w, r.Header.Get("X-Host"))
 	})
 	file := filepath.Join(t.TempDir(), "edge.yaml")
+	sitemap, events := filepath.Join(t.TempDir(), "sitemap.xml"), filepath.Join(t.TempDir(), "events.ndjson")
+	write(t, sitemap, `<?xml version="1.0"?><urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9"><url><loc> http://`+addr+`/c?a=1&amp;b=2 </loc></url></urlset>`)
+	write(t, events, `{"sku":"1"}`+"\n"+`{"sku":7}`+"\n")
 	write(t, file, fmt.Sprintf(cachedShop, addr, back))
 	env := "RELAIS_DATA=" + t.TempDir()
 	serve(t, addr, file, env)
@@ -66,6 +69,19 @@ func TestTheCacheCommands(t *testing.T) {
 		{"cache purge --site s", 1, "say what to purge"},
 		{"cache purge --site none --all", 1, "no site default/none"},
 		{"cache top --by size", 2, "requests or bytes"},
+		{"cache warm --site s http://" + addr + "/b http://" + addr + "/b2", 0, "2 in all, 2 stored"},
+		{"cache warm --site s -o json http://" + addr + "/b", 0, `"fresh": 1`},
+		{"cache warm --site s http://other.invalid:1/b nonsense", 1, "is no whole URL"},
+		{"cache warm --site s -f " + sitemap, 0, "1 in all, 1 stored"},
+		{"cache warm --site s", 2, "0 URLs"},
+		{"cache warm status --site s", 0, "done in"},
+		{"cache purge --site s --tag t1 --warm", 0, "job "},
+		{"cache feed --site s -f " + events, 1, "all taken up to line 2"},
+		{"cache feed status", 0, "p99"},
+		{"cache feed status -o json", 0, `"purged": 1`},
+		{"cache feed --site s", 2, "give a file"},
+		{"cache trial --site s", 3, "no page was compared yet"},
+		{"cache trial --site none", 1, "has a trial"},
 		{"cache selftest --site s http://" + addr + "/a", 3, "poisoning with X-Host"},
 		{"cache selftest --site other http://" + addr + "/a", 1, "not of other"},
 	} {

@@ -149,7 +149,7 @@ func TestWhenBothTiersAreFullBasketsStillOrder(t *testing.T) {
 		}
 		done <- r
 	}()
-	eventually(t, "baskets are filled", func() bool { return g.Stats().Baskets >= 10 })
+	eventually(t, "baskets are filled", func() bool { return g.Stats().Baskets >= 6 })
 	var c crowd
 	stop := make(chan struct{})
 	wg := c.run(t, edge, stop)
@@ -179,7 +179,7 @@ func TestWhenBothTiersAreFullBasketsStillOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Log(v)
-	if !v.OK() || len(v.Failed) > 0 || v.Kept < 10 {
+	if !v.OK() || len(v.Failed) > 0 || v.Kept < 5 {
 		t.Errorf("lost %v, duplicates %v, failed %v, kept %d", v.Lost, v.Duplicates, v.Failed, v.Kept)
 	}
 	_, text := get(t, "http://"+metrics+"/metrics")

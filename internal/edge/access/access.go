@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"reflect"
 	"runtime"
 	"sync"
@@ -23,6 +24,8 @@ var errDenied = &stage.Error{Code: "http_request_denied", Side: stage.SideTenant
 // Stage is the access stage.
 type Stage struct {
 	slot    stage.Slot
+	places  Places
+	report  func(msg string, args ...any)
 	counter *observe.Family[observe.Counter]
 
 	mu sync.Mutex
@@ -30,11 +33,30 @@ type Stage struct {
 	shared map[*v1.AccessPolicySpec]weak.Pointer[policy]
 }
 
+// Places says where addresses are; *geo.Places is one.
+type Places interface {
+	// Find gives the country as two letters, empty when it is not known, and the number of the autonomous system,
+	// 0 when it is not known.
+	Find(a netip.Addr) (country string, asn uint32)
+}
+
+// Config is what does not depend on a site.
+type Config struct {
+	Slot stage.Slot
+	// Places is nil without a database: no address is in any country then.
+	Places Places
+	// Report is told of policies that ask for places where there is no database; nil for nobody.
+	Report func(msg string, args ...any)
+}
+
 // New returns the stage. Its metric is relais_access_requests_total by site and outcome
 // (pass, deny, would-deny).
-func New(slot stage.Slot, r *observe.Registry) *Stage {
+func New(cfg Config, r *observe.Registry) *Stage {
+	if cfg.Report == nil {
+		cfg.Report = func(string, ...any) {}
+	}
 	return &Stage{
-		slot: slot,
+		slot: cfg.Slot, places: cfg.Places, report: cfg.Report,
 		counter: r.Counters("relais_access_requests_total",
 			"Requests that an access policy judged, by what became of them.", maxSeries, "site", "outcome"),
 		shared: map[*v1.AccessPolicySpec]weak.Pointer[policy]{},
@@ -47,13 +69,9 @@ func (s *Stage) Name() string { return "access" }
 // part is what the stage made of a site: the policy of each route, nil where there is none.
 type part struct {
 	routes  []*policy
-	named   map[string]named
+	named   map[string]*policy
+	specs   map[string]*v1.AccessPolicySpec // what they were made of
 	metrics [len(outcomes)]observe.Counter
-}
-
-type named struct {
-	spec   *v1.AccessPolicySpec
-	policy *policy
 }
 
 const (
@@ -67,36 +85,15 @@ var outcomes = [...]string{"pass", "deny", "would-deny"}
 // Compile implements stage.Compiler. A policy that did not change is taken from old.
 func (s *Stage) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error) {
 	before, _ := old.(*part)
-	now := &part{routes: make([]*policy, len(site.Routes)), named: map[string]named{}}
-	for i := range site.Routes {
-		name := site.Routes[i].Spec.Access
-		if name == "" {
-			continue
-		}
-		n, ok := now.named[name]
-		if !ok {
-			spec := site.Spec.Access[name]
-			if spec == nil {
-				return nil, fmt.Errorf("access: site %s, route %s names AccessPolicy %s, which the bundle does not hold", site.Key, site.Routes[i].Name, name)
-			}
-			p, err := s.find(name, spec, before)
-			if err != nil {
-				return nil, fmt.Errorf("access: site %s: %w", site.Key, err)
-			}
-			n = named{spec, p}
-			now.named[name] = n
-		}
-		now.routes[i] = n.policy
+	now := &part{specs: site.Spec.Access}
+	var err error
+	now.routes, now.named, err = stage.Policies(site, v1.KindAccessPolicy, func(r *v1.Route) string { return r.Access }, site.Spec.Access,
+		func(name string, spec *v1.AccessPolicySpec) (*policy, error) { return s.find(name, spec, before) })
+	if err != nil {
+		return nil, fmt.Errorf("access: %w", err)
 	}
 	used := len(now.named) > 0
-	for i, o := range outcomes {
-		if used {
-			now.metrics[i] = s.counter.With(string(site.Key), o)
-		}
-		if before != nil {
-			s.counter.Forget(string(site.Key), o)
-		}
-	}
+	stage.Series(s.counter, site, outcomes[:], now.metrics[:], used, before != nil)
 	if !used {
 		return nil, nil
 	}
@@ -104,9 +101,9 @@ func (s *Stage) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error)
 }
 
 func (s *Stage) find(name string, spec *v1.AccessPolicySpec, before *part) (*policy, error) {
-	if before != nil {
-		if o, ok := before.named[name]; ok && (o.spec == spec || reflect.DeepEqual(o.spec, spec)) {
-			return o.policy, nil
+	if before != nil && before.named[name] != nil {
+		if was := before.specs[name]; was == spec || reflect.DeepEqual(was, spec) {
+			return before.named[name], nil
 		}
 	}
 	s.mu.Lock()
@@ -117,6 +114,9 @@ func (s *Stage) find(name string, spec *v1.AccessPolicySpec, before *part) (*pol
 	p, err := compile(name, spec)
 	if err != nil {
 		return nil, err
+	}
+	if p.places && s.places == nil {
+		s.report("an AccessPolicy names countries or asns, and there is no database: no address is in any; give relais serve --geoip FILE", "policy", name)
 	}
 	s.shared[spec] = weak.Make(p)
 	runtime.AddCleanup(p, s.forget, spec)
@@ -146,7 +146,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	if mode == v1.ModeOff {
 		return next.Serve(ctx, x)
 	}
-	rule := p.decide(x)
+	rule := p.decide(x, s.places)
 	outcome := pass
 	if p.deny[rule] {
 		outcome = deny

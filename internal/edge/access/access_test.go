@@ -34,7 +34,7 @@ func newSite(spec *v1.AccessPolicySpec) *snapshot.Site {
 
 func compiled(t testing.TB, spec *v1.AccessPolicySpec) (*Stage, *snapshot.Site) {
 	t.Helper()
-	st := New(3, observe.New())
+	st := New(Config{Slot: 3}, observe.New())
 	site := newSite(spec)
 	p, err := st.Compile(site, nil)
 	if err != nil {
@@ -210,19 +210,19 @@ func probe(rnd *rand.Rand, lists [][]netip.Prefix) netip.Addr {
 
 func TestCompileRefusesWhatIsNoNetwork(t *testing.T) {
 	for _, bad := range []string{"", "10.0.0.0/33", "10.0.0/8", "fe80::1%eth0", "2001:db8::/129", "10.0.0.0/", "10.0.0.0/+8", "x"} {
-		st := New(3, observe.New())
+		st := New(Config{Slot: 3}, observe.New())
 		_, err := st.Compile(newSite(&v1.AccessPolicySpec{Rules: []v1.AccessRule{{Action: "deny", Addresses: []string{"192.0.2.0/24", bad}}}}), nil)
 		if err == nil || !strings.Contains(err.Error(), "rules[0].addresses: item 1") {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	if _, err := New(3, observe.New()).Compile(&snapshot.Site{Spec: &bundle.Site{}, Routes: newSite(nil).Routes}, nil); err == nil {
+	if _, err := New(Config{Slot: 3}, observe.New()).Compile(&snapshot.Site{Spec: &bundle.Site{}, Routes: newSite(nil).Routes}, nil); err == nil {
 		t.Error("a policy that the bundle does not hold was accepted")
 	}
 }
 
 func TestPoliciesAreSharedAndDropped(t *testing.T) {
-	st := New(3, observe.New())
+	st := New(Config{Slot: 3}, observe.New())
 	spec := &v1.AccessPolicySpec{Default: "deny"}
 	a, _ := st.Compile(newSite(spec), nil)
 	b, _ := st.Compile(newSite(spec), nil)

@@ -1,8 +1,10 @@
 package access
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -25,19 +27,52 @@ type policy struct {
 	plainRules []int
 	// scoped are the other rules, in order.
 	scoped []scoped
+	places bool // a rule asks where an address is
 }
 
-// scoped is a rule with a path or methods.
+// scoped is a rule with more than addresses.
 type scoped struct {
-	index int
-	scope stage.Scope
-	any   bool // no addresses: every address
-	table *table
+	index     int
+	scope     stage.Scope
+	any       bool // no addresses: every address
+	table     *table
+	countries []string // sorted
+	asns      []uint32 // sorted
+	cert      *certificate
+}
+
+// place is where a request comes from, once somebody asked.
+type place struct {
+	known   bool
+	country string
+	asn     uint32
+}
+
+// holds says whether a request matches all parts of the rule.
+func (s *scoped) holds(x *stage.Exchange, at *place, places Places) bool {
+	if !s.scope.Holds(x) || !s.any && s.table.find(x.Client) == none {
+		return false
+	}
+	if len(s.countries) > 0 || len(s.asns) > 0 {
+		if !at.known && places != nil {
+			at.country, at.asn = places.Find(x.Client)
+		}
+		at.known = true
+		if len(s.countries) > 0 && !among(s.countries, at.country) || len(s.asns) > 0 && !among(s.asns, at.asn) {
+			return false
+		}
+	}
+	return s.cert == nil || s.cert.holds(x)
+}
+
+func among[T cmp.Ordered](sorted []T, v T) bool {
+	_, ok := slices.BinarySearch(sorted, v)
+	return ok
 }
 
 func compile(name string, spec *v1.AccessPolicySpec) (*policy, error) {
 	if len(spec.Rules) > maxRules {
-		return nil, fmt.Errorf("AccessPolicy %s has %d rules; at most %d can be compiled", name, len(spec.Rules), maxRules)
+		return nil, fmt.Errorf("%d rules; at most %d can be compiled", len(spec.Rules), maxRules)
 	}
 	p := &policy{gate: stage.NewGate(spec.Protection)}
 	var lists [][]netip.Prefix
@@ -47,13 +82,22 @@ func compile(name string, spec *v1.AccessPolicySpec) (*policy, error) {
 		p.add(r.Action == "deny", fmt.Sprintf("rule %d of %s", i+1, name))
 		nets, err := networks(r.Addresses)
 		if err != nil {
-			return nil, fmt.Errorf("AccessPolicy %s, rules[%d].addresses: %w", name, i, err)
+			return nil, fmt.Errorf("rules[%d].addresses: %w", i, err)
 		}
 		s := stage.NewScope(r.Path, r.Methods)
+		located := len(r.Countries) > 0 || len(r.ASNs) > 0
 		switch {
 		case i > end:
-		case !s.All():
-			c := scoped{index: i, scope: s, any: len(nets) == 0}
+		case !s.All() || located || r.ClientCertificate != nil:
+			c := scoped{index: i, scope: s, any: len(nets) == 0, countries: slices.Sorted(slices.Values(r.Countries))}
+			for _, n := range r.ASNs {
+				c.asns = append(c.asns, uint32(n))
+			}
+			slices.Sort(c.asns)
+			if r.ClientCertificate != nil {
+				c.cert = newCertificate(r.ClientCertificate)
+			}
+			p.places = p.places || located
 			if !c.any {
 				c.table = newTable([][]netip.Prefix{nets})
 			}
@@ -76,18 +120,19 @@ func (p *policy) add(deny bool, detail string) {
 }
 
 // decide returns the index of the rule that decides.
-func (p *policy) decide(x *stage.Exchange) int {
+func (p *policy) decide(x *stage.Exchange, places Places) int {
 	v := p.plain.find(x.Client)
 	if v == none {
 		v = int16(len(p.plainRules) - 1)
 	}
 	best := p.plainRules[v]
+	var at place
 	for i := range p.scoped {
 		s := &p.scoped[i]
 		if s.index > best {
 			break
 		}
-		if s.scope.Holds(x) && (s.any || s.table.find(x.Client) != none) {
+		if s.holds(x, &at, places) {
 			return s.index
 		}
 	}

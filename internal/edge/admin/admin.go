@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -40,6 +41,11 @@ type Status struct {
 	Listeners []bundle.Key `json:"listeners"`
 	// Problem is why the newest documents are not in service; empty when they are.
 	Problem string `json:"problem,omitempty"`
+	// WAFDoubts are the rules of which the firewall's screen proved wrongly that they do not match, ready for
+	// JSON; nil when there are none.
+	WAFDoubts any `json:"wafDoubts,omitempty"`
+	// WAFCandidates are what the candidates of firewall policies would do otherwise, ready for JSON; nil when there are none.
+	WAFCandidates any `json:"wafCandidates,omitempty"`
 }
 
 // Config of a Server.
@@ -54,8 +60,20 @@ type Config struct {
 	Pools func() any
 	// Load lists the recorded load of a pool, or of all when key is empty, ready for JSON; nil where there is none.
 	Load func(key string) any
+	// Record writes the requests that were kept, of one organization or of all, as NDJSON; nil where none are.
+	Record func(w io.Writer, organization string) error
+	// Bundle is what is in service, ready for JSON; nil where nothing is.
+	Bundle func() any
+	// Endpoints lists what is known of a site's endpoints, ready for JSON; nil where there are none.
+	Endpoints func(site string) (any, bool)
 	// Cache answers what is below /cache/; nil where there is none.
 	Cache http.Handler
+	// WAF answers what is below /waf/; nil where there is none.
+	WAF http.Handler
+	// Packet answers what is below /packet/; nil where there is no packet filter.
+	Packet http.Handler
+	// Flood answers what is below /flood/; nil where there is none.
+	Flood http.Handler
 	// Upgrade has a new program take over and returns the id of its process, or why it could
 	// not; nil where that cannot be.
 	Upgrade func(ctx context.Context) (pid int, err error)
@@ -148,13 +166,61 @@ func (s *Server) Handler() http.Handler {
 		}
 		answer(w, http.StatusOK, s.cfg.Load(r.FormValue("pool")))
 	})
+	mux.HandleFunc("GET /record", func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Record == nil {
+			refuse(w, http.StatusNotImplemented, "this process keeps no requests; relais serve --record does")
+			return
+		}
+		w.Header().Set("Content-Type", "application/x-ndjson")
+		_ = s.cfg.Record(w, r.FormValue("organization")) // the client is gone
+	})
+	mux.HandleFunc("GET /bundle", func(w http.ResponseWriter, _ *http.Request) {
+		if s.cfg.Bundle == nil {
+			refuse(w, http.StatusNotImplemented, "this process has no documents in service; relais serve has")
+			return
+		}
+		answer(w, http.StatusOK, s.cfg.Bundle())
+	})
+	mux.HandleFunc("GET /api/endpoints", func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Endpoints == nil {
+			refuse(w, http.StatusNotImplemented, "this process finds no endpoints; relais serve does")
+			return
+		}
+		found, ok := s.cfg.Endpoints(r.FormValue("site"))
+		if !ok {
+			refuse(w, http.StatusNotFound, "no endpoints are known of this site: it has no ApiPolicy with discovery, or nobody has asked for it yet")
+			return
+		}
+		answer(w, http.StatusOK, found)
+	})
 	mux.HandleFunc("GET /profile", profile)
+	mux.HandleFunc("/waf/", func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.WAF == nil {
+			refuse(w, http.StatusNotImplemented, "this process has no firewall; relais serve has")
+			return
+		}
+		s.cfg.WAF.ServeHTTP(w, r)
+	})
 	mux.HandleFunc("/cache/", func(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Cache == nil {
 			refuse(w, http.StatusNotImplemented, "this process has no cache; relais serve has")
 			return
 		}
 		s.cfg.Cache.ServeHTTP(w, r)
+	})
+	mux.HandleFunc("/packet/", func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Packet == nil {
+			refuse(w, http.StatusNotImplemented, "this process has no packet filter; relais serve --packet has")
+			return
+		}
+		s.cfg.Packet.ServeHTTP(w, r)
+	})
+	mux.HandleFunc("/flood/", func(w http.ResponseWriter, r *http.Request) {
+		if s.cfg.Flood == nil {
+			refuse(w, http.StatusNotImplemented, "this process has no detector of floods; relais serve has")
+			return
+		}
+		s.cfg.Flood.ServeHTTP(w, r)
 	})
 	mux.HandleFunc("POST /upgrade", s.upgrade)
 	mux.HandleFunc("GET /explain/{id}", func(w http.ResponseWriter, r *http.Request) {

@@ -89,7 +89,7 @@ func (p *Pool) apply(spec *v1.OriginPoolSpec, checks *checks) error {
 	renamed := p.makePlan(seats)
 	for address, o := range p.byAddr {
 		if !o.marked {
-			checks.leave(o.check, p)
+			checks.leave(o.check, p, o)
 			p.origins.Close(o.target())
 			o.report.forget(o.in.Swap(nil))
 			delete(p.byAddr, address)
@@ -98,7 +98,7 @@ func (p *Pool) apply(spec *v1.OriginPoolSpec, checks *checks) error {
 		if rejoin || opened[address] != nil || renamed[o] {
 			old := o.check
 			o.check = checks.join(p, o)
-			checks.leave(old, p)
+			checks.leave(old, p, o)
 		}
 	}
 	p.look(p.clock())

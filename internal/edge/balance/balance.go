@@ -48,6 +48,8 @@ type Config struct {
 	Room Room
 	// Grace is how long a pool is kept after a sweep found it unused; 1 minute.
 	Grace time.Duration
+	// Replay is set in a stage that serves recorded requests in virtual time; nil otherwise.
+	Replay Replay
 }
 
 // Stage is the balance stage.
@@ -62,6 +64,7 @@ type Stage struct {
 	bodies  bodyMemory
 	full    [fullErrors]*stage.Error // by seconds
 	stirred chan *Pool               // begin to be watched
+	awake   []*Pool                  // are watched, in a replay
 
 	mu    sync.Mutex
 	pools map[bundle.Key]*Pool
@@ -76,6 +79,9 @@ func New(cfg Config, origins Origins, reg *observe.Registry) *Stage {
 		cfg.Grace = time.Minute
 	}
 	s := &Stage{cfg: cfg, origins: origins, epoch: time.Now(), metrics: newMetrics(reg), pools: map[bundle.Key]*Pool{}, stirred: make(chan *Pool, 256)}
+	if cfg.Replay != nil {
+		s.epoch = cfg.Replay.Now()
+	}
 	s.checks = newChecks(origins, s.metrics.checks)
 	s.names = newNames(origins, s.checks, s.metrics.lookups)
 	s.bodies.limit, s.bodies.refused = cfg.ReplayMemory, s.metrics.unreplayable
@@ -93,7 +99,12 @@ func (s *Stage) Name() string { return name }
 
 // clock is monotonic and counts nanoseconds since the stage was made. It starts at one second,
 // so that 0 is before everything.
-func (s *Stage) clock() int64 { return int64(time.Since(s.epoch) + time.Second) }
+func (s *Stage) clock() int64 {
+	if s.cfg.Replay != nil {
+		return s.clockOf(s.cfg.Replay.Now())
+	}
+	return int64(time.Since(s.epoch) + time.Second)
+}
 
 // now is the time of x's last lap on the stage's clock.
 func (s *Stage) now(x *stage.Exchange) int64 { return int64(x.Now().Sub(s.epoch) + time.Second) }

@@ -2,7 +2,6 @@ package balance
 
 import (
 	"math"
-	"math/rand/v2"
 	"sync/atomic"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -80,10 +79,14 @@ func (c *chooser) take(t *tierView, v *Visitor, tried *Tried) *origin {
 		if m == nil {
 			return nil
 		}
-		if n := m.o.inFlight.Add(1); m.limit == 0 || n <= m.limit {
+		n := m.o.inFlight.Add(1)
+		if m.limit == 0 || n <= m.limit && !v.Background || n <= m.limit/2 {
 			return m.o
 		}
 		m.o.inFlight.Add(-1)
+		if v.Background {
+			return nil
+		}
 	}
 	return nil
 }
@@ -94,7 +97,7 @@ func (m *member) usable(tried *Tried) bool {
 }
 
 func (c *chooser) choose(t *tierView, v *Visitor, tried *Tried) *member {
-	if len(c.near.members) > 0 && (c.stay == math.MaxUint32 || rand.Uint32() < c.stay) {
+	if len(c.near.members) > 0 && (c.stay == math.MaxUint32 || uint32(v.chance()) < c.stay) {
 		if m := c.among(&c.near, &t.state.near, t, v, tried); m != nil && t.hasRoom(m) {
 			return m
 		}
@@ -108,13 +111,13 @@ func (c *chooser) among(g *group, turns *atomic.Uint64, t *tierView, v *Visitor,
 	case v1.RoundRobin:
 		return g.inTurn(turns.Add(1), tried)
 	case v1.Random:
-		return g.random(tried)
+		return g.random(v, tried)
 	case v1.First:
 		return g.firstUsable(0, tried)
 	case v1.ConsistentHash:
 		return c.byHash(t, v, tried)
 	}
-	return c.least(g, v.Now, tried)
+	return c.least(g, v, tried)
 }
 
 // inTurn is weighted round-robin.
@@ -132,13 +135,13 @@ func (g *group) inTurn(turn uint64, tried *Tried) *member {
 	return g.firstUsable(i, tried)
 }
 
-func (g *group) random(tried *Tried) *member {
-	i := g.draw(rand.Uint64())
+func (g *group) random(v *Visitor, tried *Tried) *member {
+	i := g.draw(v.chance())
 	for range tried.n {
 		if g.members[i].usable(tried) {
 			break
 		}
-		i = g.draw(rand.Uint64())
+		i = g.draw(v.chance())
 	}
 	return g.firstUsable(i, tried)
 }
@@ -155,11 +158,11 @@ func (g *group) draw(r uint64) int {
 // least takes the least busy of a small group, and of a large one the less busy of two drawn by chance:
 // that is nearly as even, and does not send every request of every edge to the origin that just became
 // free. What busy means says the algorithm.
-func (c *chooser) least(g *group, now int64, tried *Tried) *member {
+func (c *chooser) least(g *group, v *Visitor, tried *Tried) *member {
 	if len(g.members) <= smallTier {
-		return c.leastOfAll(g, now, tried)
+		return c.leastOfAll(g, v, tried)
 	}
-	r := rand.Uint64()
+	r := v.chance()
 	a := &g.members[g.draw(r)]
 	b := &g.members[g.draw(mix(r))]
 	if tried.n > 0 || g.bounded {
@@ -167,28 +170,28 @@ func (c *chooser) least(g *group, now int64, tried *Tried) *member {
 			a = b
 		}
 		if !a.usable(tried) {
-			return g.random(tried)
+			return g.random(v, tried)
 		}
 		if !b.usable(tried) {
 			b = a
 		}
 	}
-	if c.busier(a, b, now) {
+	if c.busier(a, b, v.Now) {
 		return b
 	}
 	return a
 }
 
 // leastOfAll begins the search anywhere, so that ties are shared.
-func (c *chooser) leastOfAll(g *group, now int64, tried *Tried) *member {
+func (c *chooser) leastOfAll(g *group, v *Visitor, tried *Tried) *member {
 	if len(g.members) == 1 && tried.n == 0 && !g.bounded {
 		return &g.members[0]
 	}
 	var best *member
-	i := int(rand.Uint64() % uint64(len(g.members)))
+	i := int(v.chance() % uint64(len(g.members)))
 	for range g.members {
 		m := &g.members[i]
-		if m.usable(tried) && (best == nil || c.busier(best, m, now)) {
+		if m.usable(tried) && (best == nil || c.busier(best, m, v.Now)) {
 			best = m
 		}
 		if i++; i == len(g.members) {
@@ -223,7 +226,7 @@ func (c *chooser) byHash(t *tierView, v *Visitor, tried *Tried) *member {
 		}
 		at = c.table.next(at, i)
 	}
-	return c.least(&c.group, v.Now, tried)
+	return c.least(&c.group, v, tried)
 }
 
 // firstUsable returns the first member at or after i, in a ring; nil when there is none.

@@ -27,6 +27,7 @@ func (p *Pool) Place(client netip.Addr, tried *Tried) (Slot, error) {
 		}
 		return s, err
 	}
+	s.begin() // its time says nothing
 	s.count(p.view.Load())
 	s.tier.counters.tries.Inc()
 	return s, nil
@@ -57,6 +58,7 @@ func (s *Slot) Reached() {
 	if s.timed || s.counts {
 		s.answered(s.pool.clock())
 	}
+	s.served()
 	s.pool.judge(s.tier, s.origin, Succeeded)
 }
 

@@ -86,10 +86,16 @@ func TestActiveChecks(t *testing.T) {
 		if st := r.Status()[1].Tiers[0]; st.Limit != 50 || st.State != "partly" {
 			t.Errorf("a tier with half its origins is %s and takes %d of 100", st.State, st.Limit)
 		}
+		was := p.counted("home-0:80")
+		time.Sleep(10 * time.Second)
+		if n := p.counted("home-0:80") - was; n < 14 || n > 18 {
+			t.Errorf("%d checks in 10 s of an origin that is down, want about 16", n)
+		}
+		r.pools["org/shop"].eject(r.pools["org/shop"].plan[0].state, r.pools["org/shop"].byAddr["home-0:80"])
 		p.set("home-0:80", false)
-		time.Sleep(12 * time.Second)
-		if state(1, 0) != "well" {
-			t.Error("still down after two good checks")
+		time.Sleep(1500 * time.Millisecond)
+		if state(1, 0) != "well" || state(0, 0) != "well" {
+			t.Error("still down, or ejected, after two good checks")
 		}
 		// A change keeps what the checks found, and ends those that nobody needs.
 		p.set("home-1:80", true)

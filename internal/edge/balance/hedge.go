@@ -31,7 +31,7 @@ type copied struct {
 // send sends the request to the origin of the slot. In a pool with hedge, the first try of a request that
 // does no harm may become two.
 func (a *attempt) send(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
-	if !a.slot.hedged || a.tries != 1 || !x.Out.Method.Safe() || x.Out.Body != nil || x.Out.Has(message.Upgrade) {
+	if !a.slot.hedged || x.Visitor.Background || x.Replayed() || a.tries != 1 || !x.Out.Method.Safe() || x.Out.Body != nil || x.Out.Has(message.Upgrade) {
 		return next.Serve(ctx, x)
 	}
 	h := a.pool.view.Load().spec.Retries.Hedge

@@ -218,16 +218,17 @@ func (k *kinds) publish() {
 	}
 }
 
-// weigh adds an answer to what an origin's pace is made of.
+// weigh adds an answer to what an origin's pace is made of: nothing of a kind of which not enough is known. Each counts by
+// what is usual for it, so that files that wait for a moment in a queue do not hide how long pages take.
 func (o *origin) weigh(took, usual int64) {
 	if usual == 0 {
-		usual = max(took, 1)
+		return
 	}
-	usual = min(usual, kindTime)
-	o.took.Add(uint64(took))
+	took, usual = min(took, kindTime)>>weightUnit, min(usual, kindTime)
+	o.took.Add(uint64(took) * uint64(usual>>weightUnit))
 	o.due.Add(uint64(usual))
 	o.squares.Add(uint64(usual>>weightUnit) * uint64(usual>>weightUnit))
 }
 
-// weightUnit is the unit of squares, in bits of a ns: small enough for files, and it does not overflow.
+// weightUnit is the unit of products and squares, in bits of a ns: small enough for files, and they do not overflow.
 const weightUnit = 12

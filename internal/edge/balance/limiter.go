@@ -52,6 +52,7 @@ const (
 	few         = 10              // answers make a window that has been open for long
 	longWindow  = 2 * time.Second // is the longest window
 	reach       = 1000            // answers that the average of answers at ease reaches back
+	acquainted  = 200             // answers after which those that wait are no longer taken for ease
 	// costShare is the wait that a limit aims at, as a share of the 95th percentile at ease.
 	costShare = 0.12
 	// maxHunger bounds how much longer a wait an edge bears for those that it sends away.
@@ -158,13 +159,13 @@ func (l *limiter) decide(now int64, w *window, c load) {
 	took := float64(now - l.began)
 	sent, refused := float64(c.sent-l.sent), float64(c.refused-l.refused)
 	l.rate = max(0, sent-float64(c.inFlight-l.inFlight)) / took
-	if l.seen < reach {
+	doubt := w.spread / math.Sqrt(w.n)
+	if l.seen < reach && (l.seen < acquainted || w.low-2*doubt < l.base+l.plainAim()) {
 		l.meet(w, c.inFlight)
 	}
 	keep := math.Exp(-took / float64(time.Second))
 	l.hunger = keep*l.hunger + (1-keep)*min((sent+refused)/max(sent, 1), 100)
 	aim := l.aim()
-	doubt := w.spread / math.Sqrt(w.n)
 	if w.low+2*doubt < l.base {
 		l.base += w.n / (w.n + reach) * (w.low - l.base)
 	}
@@ -184,7 +185,8 @@ func (l *limiter) decide(now int64, w *window, c load) {
 	}
 }
 
-// meet takes the first answers of all as those of a tier at ease. An ebb mends that when it is wrong.
+// meet takes the first answers of all as those of a tier at ease, but none that are far above the first of them: with few
+// visitors a spike may come before there were many. An ebb mends that when it is wrong.
 func (l *limiter) meet(w *window, inFlight int64) {
 	a := w.n / (l.seen + w.n)
 	l.seen += w.n

@@ -28,21 +28,8 @@ type lane struct {
 	n           int
 }
 
-// waiter is one who waits.
-type waiter struct {
-	turn       chan struct{} // has room for one sign that it may be its turn
-	lane       int
-	prev, next *waiter
-}
-
-// join puts w at the end of its lane; false when most are there already.
-func (l *line) join(w *waiter, most int) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	a := &l.lanes[w.lane]
-	if a.n >= most {
-		return false
-	}
+// push puts w at the end.
+func (a *lane) push(w *waiter) {
 	if w.prev = a.last; w.prev == nil {
 		a.first = w
 	} else {
@@ -50,14 +37,10 @@ func (l *line) join(w *waiter, most int) bool {
 	}
 	a.last = w
 	a.n++
-	l.waiting.Add(1)
-	return true
 }
 
-// leave takes w out, and tells the one who is first then: there may be a place for that one too.
-func (l *line) leave(w *waiter) {
-	l.mu.Lock()
-	a := &l.lanes[w.lane]
+// remove takes w out.
+func (a *lane) remove(w *waiter) {
 	if w.prev == nil {
 		a.first = w.next
 	} else {
@@ -70,6 +53,34 @@ func (l *line) leave(w *waiter) {
 	}
 	w.prev, w.next = nil, nil
 	a.n--
+}
+
+// waiter is one who waits.
+type waiter struct {
+	turn       chan struct{} // has room for one sign that it may be its turn
+	lane       int
+	prev, next *waiter
+	called     bool // with patience: it is out, and
+	granted    bool // has a place
+}
+
+// join puts w at the end of its lane; false when most are there already.
+func (l *line) join(w *waiter, most int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a := &l.lanes[w.lane]
+	if a.n >= most {
+		return false
+	}
+	a.push(w)
+	l.waiting.Add(1)
+	return true
+}
+
+// leave takes w out, and tells the one who is first then: there may be a place for that one too.
+func (l *line) leave(w *waiter) {
+	l.mu.Lock()
+	l.lanes[w.lane].remove(w)
 	l.waiting.Add(-1)
 	l.mu.Unlock()
 	l.next()
@@ -112,6 +123,9 @@ func (a *attempt) queue(ctx context.Context, x *stage.Exchange, v *Visitor) (Slo
 	patience := v1.Value(spec.Wait).Std()
 	if v.Class != protectedClass || x.StandIn || patience <= 0 {
 		return Slot{}, ErrFull
+	}
+	if x.Replayed() {
+		return a.queueReplayed(x, v, patience)
 	}
 	w := &waiter{turn: make(chan struct{}, 1), lane: 1}
 	if x.Visitor.Step == stage.StepOrder {

@@ -13,6 +13,7 @@ type metrics struct {
 	tries, spills, refused, retries, denied, ejections *observe.Family[observe.Counter]
 	inFlight, well, limit, reserve, slow, waiting      *observe.Family[observe.Gauge]
 	checks, lookups, hedges, reports, queue            *observe.Family[observe.Counter]
+	patience                                           *observe.Family[observe.Counter]
 	unreplayable                                       observe.Counter
 	forgotten                                          observe.Counter
 	places                                             places
@@ -32,9 +33,10 @@ func newMetrics(r *observe.Registry) *metrics {
 		reserve:   r.Gauges("relais_balance_reserve", "Of the limit, places kept for visitors with a basket.", maxSeries, "pool", "tier"),
 		slow:      r.Gauges("relais_balance_origins_slow", "Origins that get few requests because they are slower than their peers.", maxSeries, "pool", "tier"),
 		queue:     r.Counters("relais_balance_queue_total", "Visitors with a basket who came when every tier was full, by what became of them: served, expired, left, or full (the queue was).", 4*maxSeries, "pool", "result"),
+		patience:  r.Counters("relais_balance_patience_total", "Requests that found a tier of a told limit full, and might wait for a moment, by what became of them: served, expired, left, or full (too many waited).", 4*maxSeries, "pool", "tier", "result"),
 		waiting:   r.Gauges("relais_balance_waiting", "Visitors with a basket who wait for a place, looked at each second.", maxSeries, "pool"),
 		reports:   r.Counters("relais_balance_load_reports_total", "Load reports of origins on answers.", 2*maxSeries, "pool", "result"),
-		checks:    r.Counters("relais_balance_checks_total", "Active health checks.", 2, "result"),
+		checks:    r.Counters("relais_balance_checks_total", "Active health checks: ok, failed, or waived (no answer in time, while visitors had theirs).", 3, "result"),
 		lookups:   r.Counters("relais_balance_lookups_total", "Looks at the names of origins with expand or srv.", 3, "result"),
 		hedges:    r.Counters("relais_balance_hedges_total", "Second tries beside a slow one.", 3*maxSeries, "pool", "result"),
 		unreplayable: r.Counters("relais_balance_bodies_not_kept_total",
@@ -47,6 +49,7 @@ func newMetrics(r *observe.Registry) *metrics {
 type tierCounters struct {
 	tries, ejections                             observe.Counter
 	soft, hard, unhealthy, tried, stayed, sticky observe.Counter
+	waited, inVain, left, tooMany                observe.Counter // of patience
 	inFlight, well, limit, reserve, slow         observe.Gauge
 }
 
@@ -94,6 +97,10 @@ func (m *metrics) tier(pool bundle.Key, tier string) tierCounters {
 		stayed:    m.spills.With(p, tier, "stayed"),
 		sticky:    m.spills.With(p, tier, "sticky"),
 		ejections: m.ejections.With(p, tier),
+		waited:    m.patience.With(p, tier, "served"),
+		inVain:    m.patience.With(p, tier, "expired"),
+		left:      m.patience.With(p, tier, "left"),
+		tooMany:   m.patience.With(p, tier, "full"),
 		inFlight:  m.inFlight.With(p, tier),
 		well:      m.well.With(p, tier),
 		limit:     m.limit.With(p, tier),
@@ -109,6 +116,9 @@ func (m *metrics) forgetTier(pool bundle.Key, t *tier) {
 	}
 	for _, r := range []string{"soft", "hard", "unhealthy", "tried", "stayed", "sticky"} {
 		m.spills.Forget(p, t.name, r)
+	}
+	for _, r := range []string{"served", "expired", "left", "full"} {
+		m.patience.Forget(p, t.name, r)
 	}
 	for _, f := range []*observe.Family[observe.Gauge]{m.inFlight, m.well, m.limit, m.reserve, m.slow} {
 		f.Forget(p, t.name)

@@ -18,6 +18,7 @@ func (p *Pool) judge(t *tier, o *origin, out Outcome) {
 		}
 	case Failed:
 		n, w := int64(o.fails.Add(1)), p.view.Load()
+		o.failed.Add(1)
 		if w.counts {
 			o.bad.Add(1)
 		}

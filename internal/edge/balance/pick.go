@@ -14,7 +14,11 @@ type Visitor struct {
 	Hash  uint64 // for consistent-hash
 	Kind  uint8  // of the request: those of one kind take about as long as each other
 	Now   int64  // the pool's clock, nanoseconds
+	seed  uint64 // of chances, in a replay; else 0
 	turn  bool   // it has waited for a place, and is the next one
+	wait  waiting
+	// Background says that nobody waits for the answer.
+	Background bool
 }
 
 // Reason says why a request went where it went, or why it did not go to a tier.
@@ -30,10 +34,11 @@ const (
 	ReasonHard             // the tier is full for such a visitor
 	ReasonUnhealthy        // no origin of the tier is well
 	ReasonTried            // every origin of the tier that is well was tried
+	ReasonWaited           // the tier was full, and a place came free in a moment
 )
 
 var reasonCodes = [...]string{
-	"tier", "sticky", "reserve", "stayed", "spill:soft", "spill:hard", "spill:unhealthy", "spill:tried",
+	"tier", "sticky", "reserve", "stayed", "spill:soft", "spill:hard", "spill:unhealthy", "spill:tried", "waited",
 }
 
 // String returns the reason as a trail shows it.
@@ -92,8 +97,12 @@ type Slot struct {
 	wanted  Reason // why the tier of first choice was not chosen
 	timed   bool   // the pool wants to know how long answers take
 	counts  bool   // and looks for outliers
+	checked bool   // and has active checks
 	hedged  bool
 	kind    uint8
+	begun   bool // the answer has begun
+	waits   bool // Pick asks its visitor to wait, in
+	lane    uint8
 }
 
 // Spill is why the slot is not in the pool's first tier, or not in the one with the visitor's basket: soft, hard,
@@ -112,7 +121,7 @@ func (s *Slot) why() Reason {
 }
 
 // spillCodes are the reasons without the way they are written in a trail.
-var spillCodes = [...]string{"", "sticky", "", "stayed", "soft", "hard", "unhealthy", "tried"}
+var spillCodes = [...]string{"", "sticky", "", "stayed", "soft", "hard", "unhealthy", "tried", ""}
 
 // Tier is the name of the tier.
 func (s *Slot) Tier() string { return s.tier.name }
@@ -133,14 +142,12 @@ const (
 // Release gives the places back and lets the outcome count for the origin's health. It must be
 // called exactly once for each Slot that Pick gave.
 func (s *Slot) Release(o Outcome) {
-	s.tier.inFlight.Add(-1)
 	if s.basket {
 		s.tier.baskets.Add(-1)
 	}
+	s.begin()
 	s.origin.inFlight.Add(-1)
-	if s.pool.line.waiting.Load() > 0 {
-		s.pool.line.next()
-	}
+	s.pool.free(s.tier)
 	s.pool.judge(s.tier, s.origin, o)
 }
 
@@ -149,8 +156,11 @@ func (s *Slot) Release(o Outcome) {
 func (s *Slot) paced(now int64) {
 	o, k, took := s.origin, &s.tier.kinds.of[s.kind], max(0, now-s.began)
 	usual := k.usual.Load()
+	s.begin()
 	o.weigh(took, usual)
-	if !o.slow.Load() {
+	if o.slow.Load() {
+		s.tier.probed(o, took, usual)
+	} else {
 		k.answered(took)
 		if usual > 0 {
 			s.tier.limiter.hist.add(s.began, took+k.shift.Load())
@@ -161,6 +171,21 @@ func (s *Slot) paced(now int64) {
 	}
 }
 
+// served notes that the origin did what it was asked for, which an active check that comes too late is held against.
+func (s *Slot) served() {
+	if s.checked {
+		s.origin.served.Add(1)
+	}
+}
+
+// begin notes that nobody waits for an answer of the origin any more.
+func (s *Slot) begin() {
+	if !s.begun {
+		s.begun = true
+		s.origin.asked.remove(s.began)
+	}
+}
+
 // Pick chooses a tier and an origin for one try and takes a place at both. It neither blocks
 // nor allocates. The error is ErrFull, ErrTried or ErrNone.
 func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
@@ -168,13 +193,15 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	if v.Now >= w.changeAt {
 		w = p.remake(w, v.Now)
 	}
-	s := Slot{
-		pool: p, Panicked: w.panicked, began: v.Now, basket: v.Class == protectedClass,
-		timed: w.timed, counts: w.counts, hedged: w.hedged, kind: v.Kind % kindCount,
-	}
+	s := p.slot(w, &v)
 	if !v.turn && p.line.waiting.Load() > 0 {
-		w.sentAway()
+		if !v.Background {
+			w.sentAway()
+		}
 		return Slot{}, ErrFull // places that come free are for those who wait
+	}
+	if v.Background {
+		return s.pickSpare(w, &v, tried)
 	}
 	basket := -1
 	if w.sticky && v.Tier != "" {
@@ -188,12 +215,18 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 			}
 			return s, nil
 		}
+		if s.lingers(w, basket, &v, true) {
+			return s, errWait
+		}
 	}
 	ok := false
 	if v.Class == stage.Anonymous && basket < 0 {
 		ok = p.pickAnonymous(&s, w, &v, tried)
 	} else {
 		ok = s.waterfall(w, basket, &v, tried)
+	}
+	if s.waits {
+		return s, errWait
 	}
 	if !ok {
 		if !v.turn { // who waits is counted once
@@ -211,6 +244,14 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 		clear(s.skipped[s.at+1:]) // of a first round
 	}
 	return s, nil
+}
+
+// slot is what every slot for v begins as.
+func (p *Pool) slot(w *view, v *Visitor) Slot {
+	return Slot{
+		pool: p, Panicked: w.panicked, began: v.Now, basket: v.Class == protectedClass,
+		timed: w.timed, counts: w.counts, checked: w.checked, hedged: w.hedged, kind: v.Kind % kindCount,
+	}
 }
 
 // sentOn counts the visitor in the tiers before the one at an index that had no room for it.
@@ -237,6 +278,22 @@ func (m *marks) forKnown(v *Visitor) int64 {
 	return m.general
 }
 
+// pickSpare is for work that nobody waits for: a place in the first tier that is well, while less than half
+// of what makes new visitors go on to the next tier is taken. It is never sent on itself, and counts as nobody
+// that was refused.
+func (s Slot) pickSpare(w *view, v *Visitor, tried *Tried) (Slot, error) {
+	for i := range w.tiers {
+		m := w.tiers[i].state.marks.Load()
+		if s.enter(w, i, m, m.spare, v, tried) {
+			return s, nil
+		}
+		if s.skipped[i] == ReasonHard {
+			return Slot{}, ErrFull
+		}
+	}
+	return Slot{}, w.whyNot(&s)
+}
+
 // waterfall is for visitors that are known: the first tier that is not full for them.
 func (s *Slot) waterfall(w *view, except int, v *Visitor, tried *Tried) bool {
 	for i := range w.tiers {
@@ -246,6 +303,9 @@ func (s *Slot) waterfall(w *view, except int, v *Visitor, tried *Tried) bool {
 		m := w.tiers[i].state.marks.Load()
 		if s.enter(w, i, m, m.forKnown(v), v, tried) {
 			return true
+		}
+		if i == 0 && s.lingers(w, i, v, false) {
+			return false
 		}
 	}
 	return false
@@ -276,6 +336,9 @@ func (p *Pool) pickAnonymous(s *Slot, w *view, v *Visitor, tried *Tried) bool {
 			}
 			return true
 		}
+		if before == 0 && s.lingers(w, 0, v, true) {
+			return false
+		}
 	}
 	if before >= 0 && s.skipped[before] == ReasonUnhealthy {
 		before = -1 // it moves for good
@@ -283,17 +346,21 @@ func (p *Pool) pickAnonymous(s *Slot, w *view, v *Visitor, tried *Tried) bool {
 	for i := range w.tiers {
 		t := w.tiers[i].state
 		m := t.marks.Load()
-		if s.enter(w, i, m, t.softBound(m, v.Now), v, tried) {
+		bound := t.newBound(m, v)
+		if s.enter(w, i, m, bound, v, tried) {
 			if before < 0 && w.remember {
 				p.remember(w, v, i, mem)
 			}
 			return true
 		}
+		if i == 0 && before <= 0 && bound == m.wide && s.lingers(w, i, v, false) {
+			return false
+		}
 		if n := t.inFlight.Load() + t.others.Load(); s.skipped[i] == ReasonHard {
 			if n < m.general {
 				s.skipped[i] = ReasonSoft
 			}
-			if n >= m.soft {
+			if n >= m.soft && t.patience.wait.Load() == 0 {
 				t.spilled(m, v.Now)
 			}
 		}
@@ -307,7 +374,7 @@ func (s *Slot) comeBack(w *view, before int, v *Visitor, tried *Tried) bool {
 	for i := range max(before, 0) {
 		t := w.tiers[i].state
 		m := t.marks.Load()
-		if s.enter(w, i, m, min(m.back, t.softBound(m, v.Now)), v, tried) {
+		if s.enter(w, i, m, t.backBound(m, v), v, tried) {
 			return true
 		}
 		if s.skipped[i] == ReasonHard {
@@ -345,16 +412,28 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 	}
 	taken, ok := t.state.admit(bound)
 	if !ok {
-		if s.basket && !v.turn {
+		if s.basket && !v.turn && v.wait != mayWait {
 			t.state.reserve.away.Add(1)
 		}
 		s.skipped[i] = ReasonHard
 		return false
 	}
-	o := t.take(t, v, tried)
-	if o == nil { // the origins that are left are at limits of their own
-		t.state.inFlight.Add(-1)
+	if !s.sit(w, i, v, tried) {
+		s.pool.free(t.state)
 		s.skipped[i] = ReasonHard
+		return false
+	}
+	if taken >= m.general {
+		s.Reason = ReasonReserve
+	}
+	return true
+}
+
+// sit takes an origin of tier i, in which there is a place for v; false when those that are left are at limits of their own.
+func (s *Slot) sit(w *view, i int, v *Visitor, tried *Tried) bool {
+	t := &w.tiers[i]
+	o := t.take(t, v, tried)
+	if o == nil {
 		return false
 	}
 	if o.slow.Load() {
@@ -367,10 +446,8 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 		t.state.tally.known.Add(1)
 	}
 	s.tier, s.origin, s.at = t.state, o, i
+	o.asked.add(s.began)
 	s.skipped[i] = ReasonNone
-	if taken >= m.general {
-		s.Reason = ReasonReserve
-	}
 	return true
 }
 

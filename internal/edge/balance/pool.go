@@ -61,9 +61,12 @@ type origin struct {
 	opened   atomic.Pointer[stage.Target] // a change of the pool's connection opens another one, while requests are served
 	inFlight atomic.Int64
 	most     atomic.Int64  // bounds inFlight when the origin is slower than its peers
-	took     atomic.Uint64 // ns, all answers
+	took     atomic.Uint64 // what answers took times what they usually take, in units of weightUnit
 	due      atomic.Uint64 // ns, that answers of their kinds usually take
-	squares  atomic.Uint64 // of the same, in units of weightUnit
+	squares  atomic.Uint64 // of the same, in the units of took
+	asked    asked         // requests whose answers have not begun
+	prompt   atomic.Int32  // of its last answers that tell, those in a row that were not slow; while it is slow
+	telling  atomic.Int64  // ns that an answer usually takes at least for that
 	latency  ewma          // with peak-ewma only
 	fails    atomic.Int32  // in a row
 	ejecting atomic.Bool   // it is being ejected beside the requests
@@ -71,6 +74,7 @@ type origin struct {
 	// Of this interval, where the pool looks for outliers:
 	good, bad, heads atomic.Uint32
 	headTime         atomic.Int64         // until the heads of answers, together
+	served, failed   atomic.Uint32        // good heads of answers, and faults, where there are active checks; they wrap
 	in               atomic.Pointer[tier] // that counts the reports
 	report           report
 	_                [64]byte // keeps the counters of two origins on two cache lines
@@ -124,6 +128,7 @@ type view struct {
 	large    bool // too large to be made anew while a request waits
 	timed    bool // the algorithm wants to know how long answers take
 	counts   bool // outliers are looked for
+	checked  bool // there are active checks
 	hedged   bool
 	kinds    bool // times are looked at, so requests are told apart
 }
@@ -147,6 +152,7 @@ func (p *Pool) look(now int64) *view {
 	v := &view{
 		spec: p.spec, changeAt: math.MaxInt64, sticky: p.spec.Stickiness.On != "none", timed: p.spec.Algorithm == v1.PeakEWMA,
 		counts: passive.SuccessRate > 0 || passive.LatencyFactor > 0, hedged: p.spec.Retries.Hedge != nil,
+		checked: active(&p.spec.Health),
 	}
 	v.panicked = p.census(v, now)
 	v.tiers = make([]tierView, len(p.plan))
@@ -229,11 +235,12 @@ func (p *Pool) close(checks *checks) {
 	p.metrics.places.take(-p.history.places)
 	p.names.leave(p, nil)
 	for _, o := range p.byAddr {
-		checks.leave(o.check, p)
+		checks.leave(o.check, p, o)
 		o.check = nil
 		p.origins.Close(o.target())
 	}
 	for _, t := range p.tiers {
+		t.dismiss()
 		p.metrics.forgetTier(p.key, t)
 	}
 }

@@ -33,7 +33,8 @@ func TestBoundsOfCapacity(t *testing.T) {
 		{3, 0, 85, 1, 2, 2, 2, 2},
 		{400, 20, 85, 0, 2, 0, 0, 0},
 	} {
-		m := bounds(&v1.Capacity{InFlight: new(c.inFlight), Reserve: c.reserve, SoftMark: &c.soft}, c.part, c.all, math.Inf(1), func(int64) float64 { return 0 })
+		able := &tier{part: c.part, all: c.all}
+		m := bounds(&v1.Capacity{InFlight: new(c.inFlight), Reserve: c.reserve, SoftMark: &c.soft}, able.able(), math.Inf(1), func(int64) float64 { return 0 })
 		if m.limit != c.limit || m.general != c.general || m.soft != c.mark || m.basket != c.limit {
 			t.Errorf("%+v: got %+v", c, m)
 		}

@@ -152,6 +152,9 @@ func (l *useLimit) step(now int64, use float64, c load) {
 func (a *attempt) hear(x *stage.Exchange, resp *message.Response) {
 	now := a.stage.now(x)
 	a.slot.answered(now)
+	if !failing(resp.Status) {
+		a.slot.served()
+	}
 	// An error says nothing of how long the work takes, and a long body comes at the visitor's pace.
 	if resp.Status < 500 && (x.Out.Body == nil || x.Out.ContentLength >= 0 && x.Out.ContentLength <= maxReplay) {
 		a.slot.paced(now)

@@ -50,7 +50,7 @@ func (p *Pool) mayRetry() bool {
 // again says whether the request may be sent once more, and counts the retry if so. Answered
 // says that an origin gave an answer, if a bad one.
 func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answered bool) bool {
-	if ctx.Err() != nil || a.tries > v1.Value(a.pool.view.Load().spec.Retries.Attempts) {
+	if ctx.Err() != nil || x.Visitor.Background || a.tries > v1.Value(a.pool.view.Load().spec.Retries.Attempts) {
 		return false
 	}
 	x.Lap()
@@ -84,6 +84,9 @@ func (a *attempt) again(ctx context.Context, x *stage.Exchange, why string, answ
 // had in hand fails at once, which may be more than the budget allows at once; when everything
 // is down the wait is short enough to be honest.
 func (a *attempt) awaitBudget(ctx context.Context, x *stage.Exchange) bool {
+	if x.Replayed() {
+		return false // time would have to pass for others too
+	}
 	x.MayBlock()
 	defer x.Lap()
 	for d := 5 * time.Millisecond; d <= maxBudgetStep; d *= 2 {

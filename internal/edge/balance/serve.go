@@ -42,6 +42,8 @@ type attempt struct {
 	tries    int           // sent by this stage
 	deadline int64         // the pool's clock; 0 is none
 	wait     time.Duration // the route's limit, from the end of a body that is sent as it comes
+	waiter   waiter        // for a place that comes free in a moment, and
+	timer    *time.Timer   // its wait
 	grpc     int64         // when the client of a gRPC call gives up; 0 is not said
 	winner   *copied       // whose answer is taken, when the request was sent as copies
 	counted  bool          // the try is a retry that takes from the budget
@@ -91,8 +93,11 @@ func (a *attempt) begin(x *stage.Exchange, p *Pool) {
 // run tries until there is an answer, or no further try is allowed.
 func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
 	v := Visitor{
-		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier,
+		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier, Background: x.Visitor.Background,
 		Now: a.stage.now(x),
+	}
+	if x.Replayed() {
+		v.seed = x.Chance() | 1
 	}
 	w := a.pool.view.Load()
 	if v.Hash = hashOf(x, w.spec); w.kinds {
@@ -181,7 +186,7 @@ func (a *attempt) retryStatus(status int) bool {
 
 // place picks a slot. When all that has room was tried it waits a moment and forgets the tries.
 func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) error {
-	slot, err := a.pool.Pick(*v, &a.tried)
+	slot, err := a.pick(ctx, x, v)
 	if errors.Is(err, ErrTried) {
 		a.tried.reset()
 		if !a.pause(ctx, x) {
@@ -189,7 +194,7 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 			return err
 		}
 		v.Now = a.stage.now(x)
-		slot, err = a.pool.Pick(*v, &a.tried)
+		slot, err = a.pick(ctx, x, v)
 	}
 	if errors.Is(err, ErrFull) {
 		x.Mark(name, "full")
@@ -202,18 +207,41 @@ func (a *attempt) place(ctx context.Context, x *stage.Exchange, v *Visitor) erro
 		return nil
 	}
 	a.endRetry()
-	if errors.Is(err, ErrNone) {
+	switch {
+	case errors.Is(err, ErrNone):
 		return errNoOrigin
+	case errors.Is(err, errGone):
+		return err
+	}
+	if v.Background {
+		return a.stage.full[0] // nobody was sent away
 	}
 	a.pool.counters.refused.Inc()
 	a.pool.history.away[v.Class].Add(1)
 	return a.stage.full[0] // what it is told is decided above the cache
 }
 
+// pick picks a slot, and may wait for a moment in place of being sent on.
+func (a *attempt) pick(ctx context.Context, x *stage.Exchange, v *Visitor) (Slot, error) {
+	if !x.StandIn || v.Class == protectedClass {
+		v.wait = mayWait
+	}
+	slot, err := a.pool.Pick(*v, &a.tried)
+	if err == errWait {
+		slot, err = a.linger(ctx, x, v, &slot)
+	}
+	v.wait = neverWaits
+	return slot, err
+}
+
 // pause waits before a try at an origin that failed this request before: longer each time.
 func (a *attempt) pause(ctx context.Context, x *stage.Exchange) bool {
 	x.MayBlock()
 	d := 10 * time.Millisecond << min(a.tries, 4)
+	if x.Replayed() {
+		x.Pass(d)
+		return true
+	}
 	defer x.Lap()
 	return sleep(ctx, d/2+rand.N(d))
 }
@@ -254,6 +282,11 @@ func (a *attempt) aim(x *stage.Exchange, now int64) {
 func (a *attempt) release() {
 	if a.held {
 		a.held = false
+		if r := a.stage.cfg.Replay; r != nil {
+			slot, result := a.slot, a.result
+			r.Hold(func() { slot.Release(result) })
+			return
+		}
 		a.slot.Release(a.result)
 	}
 }

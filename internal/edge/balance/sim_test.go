@@ -65,6 +65,7 @@ const (
 	evTick
 	evAgain
 	evCheck
+	evPatience
 	evHappen
 )
 
@@ -96,6 +97,8 @@ type simRequest struct {
 	start    int64 // of the try
 	first    int64 // of the visitor
 	slot     Slot
+	waiter   *waiter // it waits for a moment, in the tier of the slot until
+	until    int64
 	held     bool
 	answered bool
 	gone     bool // the visitor gave up
@@ -113,6 +116,7 @@ type simEdge struct {
 	checks *checks
 	alive  bool
 	idle   []int32 // visitors who think
+	linger []int32 // requests that wait for a moment
 }
 
 type reply struct {
@@ -151,6 +155,7 @@ type world struct {
 	orders, lost, baskets, refusedBaskets int
 	basketMoved                           int
 	refusedAll                            int
+	lingered, lingeredWell                int // requests that waited for a moment, and got a place
 	looked, slowFound                     int // origins at each tick, and of them those that count as slow
 	after, afterOn                        int
 }
@@ -241,6 +246,8 @@ func (w *world) run() {
 			w.giveUp(e.ID)
 		case evAgain:
 			w.send(e.ID)
+		case evPatience:
+			w.patienceEnds(e.ID)
 		case evHappen:
 			w.events[e.ID].do(w)
 		case evTick:
@@ -249,6 +256,7 @@ func (w *world) run() {
 					w.rule.tick(w, i, w.now)
 				} else {
 					e.observe(w.now, w.now+w.skew(i))
+					w.served(int32(i))
 					w.countSlow(e)
 				}
 			}

@@ -1,6 +1,8 @@
 package balance
 
 import (
+	"slices"
+
 	"github.com/relais-edge/relais/internal/stage"
 	"github.com/relais-edge/relais/internal/virtual"
 )
@@ -111,8 +113,92 @@ func (w *world) send(id int32) {
 
 func (w *world) try(id int32) {
 	r := &w.requests[id]
+	who := w.visitor(r)
+	who.wait = mayWait
+	s, err := w.edges[r.edge].Pick(who, &r.tried)
+	if err == errWait {
+		t := s.tier
+		r.waiter = &waiter{turn: make(chan struct{}, 1), lane: int(s.lane)}
+		granted, waits := t.joins(r.waiter)
+		if waits {
+			r.slot, r.until = s, w.now+int64(t.patience.lasts(int(s.lane)))
+			r.refs++
+			w.lingered++
+			w.edges[r.edge].linger = append(w.edges[r.edge].linger, id)
+			w.q.Push(virtual.Event{At: r.until, Kind: evPatience, ID: id})
+			return
+		}
+		r.waiter = nil
+		w.sit(id, t, granted)
+		return
+	}
+	w.sent(id, s, err)
+}
+
+// visitor is whom a pool sees.
+func (w *world) visitor(r *simRequest) Visitor {
 	v := &w.visitors[r.visitor]
-	s, err := w.edges[r.edge].Pick(Visitor{Class: v.class(), Key: v.id, Tier: v.basket, Hash: v.id, Now: w.now, Kind: r.kind}, &r.tried)
+	return Visitor{Class: v.class(), Key: v.id, Tier: v.basket, Hash: v.id, Now: w.now, Kind: r.kind}
+}
+
+// sit is the end of a wait: with a place of t, or in any other one.
+func (w *world) sit(id int32, t *tier, granted bool) {
+	r := &w.requests[id]
+	who := w.visitor(r)
+	if granted {
+		if s, ok := w.edges[r.edge].seat(t, &who, &r.tried); ok {
+			w.sent(id, s, nil)
+			return
+		}
+	}
+	who.wait = hasWaited
+	s, err := w.edges[r.edge].Pick(who, &r.tried)
+	w.sent(id, s, err)
+}
+
+// served has those who were called at an edge go on.
+func (w *world) served(edge int32) {
+	e := w.edges[edge]
+	for i := 0; i < len(e.linger); {
+		id := e.linger[i]
+		r := &w.requests[id]
+		if r.waiter == nil || !r.waiter.called {
+			i++
+			continue
+		}
+		e.linger = slices.Delete(e.linger, i, i+1)
+		w.waited(id)
+	}
+}
+
+// waited ends the wait of a request.
+func (w *world) waited(id int32) {
+	r := &w.requests[id]
+	t := r.slot.tier
+	granted := t.leaves(r.waiter)
+	if r.waiter = nil; granted {
+		w.lingeredWell++
+	}
+	w.sit(id, t, granted)
+}
+
+// patienceEnds is the end of the time for which a request waits for a moment.
+func (w *world) patienceEnds(id int32) {
+	r := &w.requests[id]
+	if r.waiter != nil && r.until == w.now {
+		e := w.edges[r.edge]
+		if i := slices.Index(e.linger, id); i >= 0 {
+			e.linger = slices.Delete(e.linger, i, i+1)
+		}
+		w.waited(id)
+	}
+	w.unref(id)
+}
+
+// sent is what becomes of a try once its place is known.
+func (w *world) sent(id int32, s Slot, err error) {
+	r := &w.requests[id]
+	v := &w.visitors[r.visitor]
 	if err != nil {
 		w.refusedAll++
 		w.edges[r.edge].history.away[v.class()].Add(1)
@@ -201,6 +287,7 @@ func (w *world) release(r *simRequest, o Outcome) {
 	if r.held {
 		r.held = false
 		r.slot.Release(o)
+		w.served(r.edge)
 	}
 }
 

@@ -52,8 +52,10 @@ type OriginStatus struct {
 	// (by what requests showed) or down (by its checks).
 	State string `json:"state"`
 	// Why the last active check failed; empty when it did not.
-	Why  string `json:"why,omitempty"`
-	Zone string `json:"zone,omitempty"`
+	Why string `json:"why,omitempty"`
+	// Waived is how many active checks were not counted, since they timed out while visitors had their answers.
+	Waived uint64 `json:"waived,omitempty"`
+	Zone   string `json:"zone,omitempty"`
 	// LatencyMS is the time that peak-ewma expects an answer to take, in milliseconds.
 	LatencyMS float64 `json:"latencyMS,omitempty"`
 }
@@ -88,7 +90,7 @@ func (p *Pool) status() PoolStatus {
 		for _, m := range pt.members {
 			o := OriginStatus{Address: m.o.address, InFlight: m.o.inFlight.Load(), State: "well", Zone: m.o.zone, LatencyMS: m.o.latency.read(now) / 1e6}
 			if m.o.check != nil {
-				o.Why = v1.Value(m.o.check.why.Load())
+				o.Why, o.Waived = v1.Value(m.o.check.why.Load()), m.o.check.waived.Load()
 			}
 			switch {
 			case m.o.check != nil && !m.o.check.up.Load():

@@ -21,6 +21,7 @@ type tier struct {
 	// Of the origins that were well when the marks were made: their weight, that of all, what is told for
 	// them, and how many they amount to.
 	part, all int64
+	lost      float64 // of part, what slow origins cannot do
 	capacity  v1.Capacity
 	share     float64
 	seen      seen
@@ -35,10 +36,13 @@ type tier struct {
 	baskets  atomic.Int64  // of inFlight, visitors with a basket
 	turns    atomic.Uint64 // round-robin
 	near     atomic.Uint64 // the same, within the edge's own zone
+	probe    probe
 	// ramp bounds anonymous visitors while they return: base in the upper 24 bits, and the
 	// clock in milliseconds below. 0 means that nobody is away.
 	ramp  atomic.Uint64
 	tally tally
+
+	patience patience
 }
 
 // marks are the bounds of a tier's requests in flight, those of others included. They do not
@@ -47,16 +51,25 @@ type marks struct {
 	limit   int64 // what the tier takes; the return after a spill is measured by it
 	basket  int64 // for visitors with a basket; more than limit when that is only an estimate
 	general int64 // for the others: limit less the reserve
+	wide    int64 // for new anonymous visitors that may wait: general, unless the operator wants more kept
 	soft    int64 // for new anonymous visitors, as long as another tier has room
 	back    int64 // for those that were sent on a moment ago
+	spare   int64 // for work that nobody waits for
 	found   bool  // limit is not what was told
+}
+
+// boundless are the marks of a tier without a limit.
+func boundless() marks {
+	const most = math.MaxInt64
+	return marks{limit: most, basket: most, general: most, wide: most, soft: most, back: most, spare: most}
 }
 
 const rampTimeBits = 40
 
 func newTier(name string, c tierCounters) *tier {
 	t := &tier{name: name, counters: c, limiter: newLimiter(), told: told{math.Inf(1), -1}, use: useLimit{size: math.Inf(1)}}
-	t.marks.Store(&marks{math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, math.MaxInt64, false})
+	m := boundless()
+	t.marks.Store(&m)
 	return t
 }
 
@@ -65,6 +78,9 @@ func newTier(name string, c tierCounters) *tier {
 func (t *tier) turn(well bool, now int64) {
 	if well && !t.well && t.begun && t.marks.Load().limit != math.MaxInt64 {
 		t.startRamp(0, 0, now)
+	}
+	if !well {
+		t.dismiss()
 	}
 	t.well, t.begun = well, true
 }
@@ -101,12 +117,21 @@ func (t *plannedTier) view(spec *v1.OriginPoolSpec, zone string, now int64, pani
 // lock is held.
 func (t *plannedTier) mark() {
 	s := t.state
-	m := bounds(&s.capacity, s.part, s.all, s.found(t), func(limit int64) float64 {
-		return s.reserve.places(float64(limit), t.rare)
+	m := bounds(&s.capacity, s.able(), s.found(t), func(limit int64) float64 {
+		return s.reserve.places(float64(limit), min(1, t.rare/s.patience.missed()))
 	})
 	if m != *s.marks.Load() {
 		s.marks.Store(&m)
 	}
+}
+
+// able is the part of the tier's weight that is well and quick.
+func (t *tier) able() float64 {
+	if t.all == 0 {
+		return 1
+	}
+	part := float64(t.part)
+	return max(part-t.lost, part/100) / float64(t.all)
 }
 
 // found is the limit that the operator did not tell, +Inf when there is none: from the time of
@@ -123,17 +148,14 @@ func (t *tier) found(p *plannedTier) float64 {
 }
 
 // bounds turns a capacity into numbers of requests: of what is told for the whole tier, the
-// part of the weight that is well; and what was found for that part already.
+// part of the weight that is well and quick; and what was found for that part already.
 //
 // What was found is where waiting begins, so it is the soft mark; the limit is above it. As it is an estimate, visitors with a basket
 // may go half beyond: others are kept away then, and the estimate follows.
-func bounds(c *v1.Capacity, part, all int64, found float64, reserve func(limit int64) float64) marks {
+func bounds(c *v1.Capacity, part, found float64, reserve func(limit int64) float64) marks {
 	limit := int64(math.MaxInt64)
 	if told := v1.Value(c.InFlight); told > 0 {
-		limit = int64(told)
-		if all > 0 {
-			limit = (limit*part + all - 1) / all
-		}
+		limit = ceil(float64(told) * part)
 		if limit == 0 {
 			return marks{}
 		}
@@ -146,7 +168,7 @@ func bounds(c *v1.Capacity, part, all int64, found float64, reserve func(limit i
 		}
 	}
 	if limit == math.MaxInt64 {
-		return marks{limit: limit, basket: limit, general: limit, soft: limit, back: limit}
+		return boundless()
 	}
 	kept := ceil(float64(limit) * c.Reserve.Fraction())
 	if basket == limit {
@@ -165,8 +187,16 @@ func bounds(c *v1.Capacity, part, all int64, found float64, reserve func(limit i
 		gap = limit / 10
 	}
 	back := max(1, soft-max(1, gap))
-	return marks{limit, basket, general, soft, back, basket > limit}
+	wide := soft
+	if share >= plainSoft {
+		wide = general
+	}
+	return marks{limit, basket, general, wide, soft, back, soft / 2, basket > limit}
 }
+
+// plainSoft is the soft mark of those who told none. What it keeps for visitors that are known, the order of those who
+// wait gives them as well.
+const plainSoft = 0.95
 
 // foundShare is what is found, where waiting begins, as a share of the limit that is made of it.
 const foundShare = 0.85
@@ -188,6 +218,24 @@ func (t *tier) softBound(m *marks, now int64) int64 {
 		return m.soft
 	}
 	return b
+}
+
+// newBound is the bound for a new anonymous visitor.
+func (t *tier) newBound(m *marks, v *Visitor) int64 {
+	b := t.softBound(m, v.Now)
+	if b == m.soft && v.wait != neverWaits && t.patience.wait.Load() > 0 {
+		return m.wide
+	}
+	return b
+}
+
+// backBound is that for one who was sent on to a later tier.
+func (t *tier) backBound(m *marks, v *Visitor) int64 {
+	b := t.newBound(m, v)
+	if b == m.wide && m.wide > m.soft {
+		return max(1, b-max(1, m.limit/60))
+	}
+	return min(m.back, b)
 }
 
 // spilled starts the slow return: a first visitor was sent on at the soft mark. Until the

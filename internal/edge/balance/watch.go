@@ -34,9 +34,12 @@ func (p *Pool) observe(now, wall int64) bool {
 		if p.ticks%laggardLook == 0 && i < len(w.tiers) {
 			s.compare(t.adaptive)
 			for _, m := range w.tiers[i].members {
-				m.o.look()
+				m.o.look(now)
 			}
-			t.laggards(&w.tiers[i], p.scratch[:])
+			s.lost = t.laggards(&w.tiers[i], p.scratch[:])
+			if i == len(p.plan)-1 {
+				s.lost = 0 // nobody else has room
+			}
 			s.told = w.tiers[i].gather(now)
 		}
 		if t.adaptive {
@@ -44,7 +47,15 @@ func (p *Pool) observe(now, wall int64) bool {
 			s.use.step(now, s.told.use, c)
 		}
 		s.reserve.look(now, s.baskets.Load(), c)
+		longest := 0.0
+		if i < len(p.plan)-1 {
+			longest = s.longest()
+		}
+		s.patience.look(now, longest, c)
 		t.mark()
+		if s.patience.waiting.Load() > 0 && p.line.waiting.Load() == 0 {
+			s.hand() // for limits that grow without an answer
+		}
 	}
 	if p.line.waiting.Load() > 0 {
 		active = true

@@ -235,7 +235,22 @@ func mixedScenes(base scene) []scene {
 	told.mend = func(p *v1.OriginPoolSpec) {
 		p.Tiers[0].Capacity.InFlight, p.Tiers[0].Capacity.SoftMark = new(60), new(v1.Percent(95))
 	}
+	pages15, pages25 := mixed("spike 1.5, told", 1.5, constant(0)), mixed("spike 2.5, told", 2.5, constant(0))
+	pages15.shares, pages15.mend, pages25.shares, pages25.mend = told.shares, told.mend, told.shares, told.mend
+	half := func(name string, like scene) scene {
+		s := like
+		requests := pages * (1 + like.files(0)/(1-like.files(0)))
+		s.name, s.peak, s.rate = name, requests, step(.6*requests/homeRate, .6*requests/homeRate, 0, 0)
+		s.events = []simEvent{{s.from, func(w *world) { w.slow(0, 0, 3, 10) }}, {s.to, func(w *world) { w.slow(0, 0, 3, 1) }}}
+		return s
+	}
+	stays := mixed("stays at 2 for three minutes, pages of 300 ms", 2, constant(0))
+	stays.to, stays.end = 200*second, 200*second
+	stays.rate = step(.6*pages/homeRate, 2.0*pages/homeRate, stays.from, stays.end+second)
 	return []scene{
+		pages15, pages25, stays,
+		half("half of home 10 x slower, pages of 300 ms", mixed("", 1, constant(0))), half("half of home 10 x slower, told", pages15),
+		half("half of home 10 x slower, files", mixed("", 1, constant(3))), half("half of home 10 x slower, files, told", told),
 		mixed("files", 1.5, constant(3)), mixed("files, 2.5", 2.5, constant(3)), told,
 		mixed("files, three a page become one in the spike", 1.5, change(3, 1, base.from)),
 		mixed("files, one a page becomes three in the spike", 1.5, change(1, 3, base.from)),
@@ -267,7 +282,7 @@ type goals struct {
 
 func goalsOf(name string) goals {
 	spike := goals{p99: 1.3 * 97, used: 85, waste: 2, early: 0.5, moved: 1}
-	if strings.HasPrefix(name, "files") {
+	if strings.HasPrefix(name, "files") && name != "files, told" {
 		spike.p99, spike.moved, spike.slow = 1.3*630, 2, 0.05
 		if strings.Contains(name, "become one") {
 			spike.p99 = 1.3 * 730
@@ -275,6 +290,16 @@ func goalsOf(name string) goals {
 		return spike
 	}
 	switch name {
+	case "spike 1.5, told", "spike 2.5, told":
+		return goals{p99: 1.1 * 820, used: 96, waste: 1, early: 0.1, moved: 0.5}
+	case "files, told":
+		return goals{p99: 1.1 * 630, used: 96, waste: 1, early: 0.1, moved: 0.5}
+	case "stays at 2 for three minutes, pages of 300 ms":
+		spike.p99, spike.moved = 1.6*830, 2 // 950 usually
+	case "half of home 10 x slower, pages of 300 ms":
+		return goals{p99: 820 + 600, used: 80, waste: 100, early: 0.5, moved: 2, health: true} // 1070 usually: of 28 visitors it takes 44
+	case "half of home 10 x slower, told", "half of home 10 x slower, files", "half of home 10 x slower, files, told":
+		return goals{p99: 820 + 200, used: 80, waste: 1, early: 0.5, moved: 2, health: true}
 	case "brown-out of half of home":
 		return goals{p99: 97 + 200, used: 80, waste: 2, early: 0.5, moved: 2, health: true}
 	case "all of home 3 x slower":

@@ -11,24 +11,28 @@ import (
 
 // hit answers from the store (RFC 9111 section 4).
 func (s *Stage) hit(x *stage.Exchange, l *local, o *object, r result, detail string) *message.Response {
+	s.m.tier(o)
 	resp := &x.Response
 	resp.Reset()
 	f := formOf(x.In, o, o.length(), l.now)
 	if f.several {
 		f.divide(x.In)
 	}
+	if l.rule.watched {
+		s.watch(x, l, o, l.born) // before its fields go to the response
+	}
 	f.start(resp, o)
 	age := o.Age(l.now)
 	addAge(&resp.Fields, age)
 	s.addStatus(&resp.Fields, &status{ttl: floorSeconds(o.Lifetime - age), detail: detail, key: l.told()})
-	f.setContent(resp, x.In.Method, o)
+	s.setContent(x, l, &f, o)
 	s.done(x, r, detail)
 	sent := int64(0)
 	if x.In.Method != message.HEAD {
 		sent = max(resp.ContentLength, 0)
 	}
 	l.rule.site.saved.Add(sent)
-	if x.ID[0]%sampled == 1 {
+	if x.ID[0]%sampled == 1 && !x.Visitor.Background {
 		s.top.note(l.key, sent, true, l.now)
 	}
 	return resp
@@ -89,6 +93,10 @@ func (f *form) start(resp *message.Response, o *object) {
 	resp.Status, resp.ContentLength = f.status, f.length
 	switch f.status {
 	case o.status:
+		if o.hold != nil && o.hold.n.Load() == 1 && &o.hold.own.fields == &o.fields {
+			resp.Fields, o.fields = o.fields, resp.Fields // nobody else reads them, and o is at its end
+			return
+		}
 		resp.Fields.CopyFrom(&o.fields)
 		return
 	case 206, 416:
@@ -138,18 +146,27 @@ func setContentRange(to *message.Fields, f *form) {
 	to.End()
 }
 
-// setContent gives resp what the form says of a stored answer.
-func (f *form) setContent(resp *message.Response, m message.Method, o *object) {
+// setContent gives x's response what the form says of a stored answer, which x holds.
+func (s *Stage) setContent(x *stage.Exchange, l *local, f *form, o *object) {
+	resp, m := &x.Response, x.In.Method
 	switch {
 	case message.NoBody(m, resp.Status) || f.length == 0:
+		return
 	case f.multi != nil:
-		b := f.multi.body(o)
-		resp.Body, resp.ContentLength = b, b.length()
-	case o.partial():
-		resp.Body = &piecewise{o.pieces(nil, semantics.Span{First: f.first, Last: f.first + f.length - 1})}
-	default:
+		l.body = piecewise{rest: f.multi.pieces(o)}
+		resp.ContentLength = l.body.length()
+	case !o.partial() && (o.body != nil || o.hold == nil):
 		f.setBody(resp, m, o.body)
+		return
+	default:
+		l.body = piecewise{}
+		l.body.rest = o.pieces(l.body.one[:0], semantics.Span{First: f.first, Last: f.first + f.length - 1})
 	}
+	l.body.hold, l.body.bufs, l.body.sent = o.hold, &s.blocks, &s.sentFiles
+	if o.hold != nil && !o.hold.ref.InMemory() {
+		x.MayBlock()
+	}
+	resp.Body = &l.body
 }
 
 // setBody gives resp its part of a whole body.

@@ -34,3 +34,10 @@ func (e *epochs) current(h store.Hash, since uint32) bool {
 	v := e.slot(h).Load()
 	return uint32(v) == since || uint32(v) == since+1 && uint32(v>>32) != h.Tag()
 }
+
+// counts count what was stored, by a part of the hash of its key.
+type counts [1 << 12]atomic.Uint32
+
+func (c *counts) at(h store.Hash) uint32 { return c[h.Index(len(c))].Load() }
+
+func (c *counts) move(h store.Hash) { c[h.Index(len(c))].Add(1) }

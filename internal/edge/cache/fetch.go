@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -47,6 +48,9 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			if leads {
 				return s.takeOwn(ctx, x, next, l, fl, why)
 			}
+			if fl.sick != 0 && early {
+				return s.sick(x, l, fl, o)
+			}
 			if semantics.WantsPart(&x.In.Fields) {
 				fl.quit(false)
 				return s.pass(ctx, x, next, l, resultPass, why)
@@ -54,7 +58,8 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			solo = true
 		case landFailed:
 			// One retry for a visitor whom the edge may treat better than the one who led.
-			if leads || retried || x.Visitor.Class <= fl.class || stage.AsError(fl.err).Side == stage.SideOrigin {
+			better := x.Visitor.Class > fl.class && stage.AsError(fl.err).Side != stage.SideOrigin || fl.spare && !x.Visitor.Background
+			if leads || retried || !better {
 				fl.quit(leads)
 				fl.tell(x)
 				if o != fl.prior { // of which the flight has judged
@@ -68,30 +73,47 @@ func (s *Stage) fetch(ctx context.Context, x *stage.Exchange, next stage.Handler
 			retried = true
 		case landStale:
 			if leads || fl.obj.isFor(l, x) {
+				l.keepHold(x, fl.obj)
 				fl.quit(leads)
 				fl.tell(x)
 				return s.standIn(x, l, fl.obj, fl.code, fl.full), nil
 			}
-			l.hint = fl.obj.selector
+			l.hint = bytes.Clone(fl.obj.selector)
 		default:
-			if resp := s.share(x, l, fl, leads, early, why); resp != nil {
+			if resp := s.share(ctx, x, l, fl, leads, early, why); resp != nil {
 				return resp, nil
 			}
 			// Another variant may be worth waiting for; what only its leader may use is not.
-			l.hint, solo = fl.obj.selector, fl.obj.isFor(l, x)
+			l.hint, solo = bytes.Clone(fl.obj.selector), fl.obj.isFor(l, x)
 		}
 		fl.quit(false)
 		again := o != nil
 		o = nil
 		l.born = s.purges.Last()
-		if v := s.store.Get(l.hash, l.key); again && v.first() != nil {
+		l.hint = bytes.Clone(l.hint) // what lends it is let go
+		if again {
 			var verdict purge.Verdict
-			if o, verdict = s.find(l, v, x); o != nil && verdict.Soft > 0 {
-				o = s.soften(l, o, verdict)
+			if o, verdict, _ = s.find(l, x, l.reuse(&l.found), true); o != nil && verdict.Soft > 0 {
+				o = s.soften(l, o, softLife(o, verdict))
 			}
 		}
 	}
 }
+
+// sick answers who waited for a fetch whose answer is an error page that may be its leader's own, as the request
+// had cookies: the origin is not asked once more by each of them, and nobody sees what it wrote for another.
+func (s *Stage) sick(x *stage.Exchange, l *local, fl *flight, o *object) (*message.Response, error) {
+	fl.quit(false)
+	fl.tell(x)
+	err := &stage.Error{Code: "origin_error", Side: stage.SideOrigin, Status: fl.sick, Err: errSick}
+	if r := s.instead(x, l, o, err); r != nil {
+		return r, nil
+	}
+	x.Mark("cache", resultNames[resultMiss])
+	return nil, err
+}
+
+var errSick = errors.New("the origin answered another request, for whose answer this one waited, with an error page; that page is not shown to others, as the other request had cookies")
 
 // tell copies what the fork's stages decided to the exchange of a client.
 func (fl *flight) tell(x *stage.Exchange) {
@@ -102,14 +124,12 @@ func (fl *flight) tell(x *stage.Exchange) {
 }
 
 // share answers from a flight that is for more than one; nil when it is not for x.
-func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool, why forward) *message.Response {
+func (s *Stage) share(ctx context.Context, x *stage.Exchange, l *local, fl *flight, leads, early bool, why forward) *message.Response {
 	o := fl.obj
 	if !leads && !fl.mayShare(l, x, early) {
 		return nil
 	}
-	fl.mu.Lock()
-	size, storing := fl.body.total, fl.storing
-	fl.mu.Unlock()
+	size, storing := fl.settled(ctx)
 	resp := &x.Response
 	resp.Reset()
 	f := formOf(x.In, o, size, l.now)
@@ -128,7 +148,7 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 		st.code = fl.code
 	}
 	s.addStatus(&resp.Fields, &st)
-	ok := fl.open(resp, x.In.Method, &f)
+	ok := fl.open(x, l, &f)
 	if !ok && !leads {
 		return nil
 	}
@@ -138,11 +158,31 @@ func (s *Stage) share(x *stage.Exchange, l *local, fl *flight, leads, early bool
 		resp.Body = failedBody{errNotWanted}
 	}
 	fl.tell(x)
+	if l.rule.watched {
+		s.watch(x, l, o, o.born)
+	}
 	s.done(x, fl.result(leads), fl.why)
-	if x.ID[0]%sampled == 1 {
+	if x.ID[0]%sampled == 1 && !x.Visitor.Background {
 		s.top.note(l.key, 0, false, l.now)
 	}
 	return resp
+}
+
+// settled is the body's length as far as it is known, and whether the answer is being stored. Of one without a body
+// that is over when it returns: no last piece says so.
+func (fl *flight) settled(ctx context.Context) (size int64, storing bool) {
+	fl.mu.Lock()
+	defer fl.mu.Unlock()
+	for b := &fl.body; fl.storing && b.total == 0 && !b.done && ctx.Err() == nil; {
+		wake := fl.sleep()
+		fl.mu.Unlock()
+		select {
+		case <-wake:
+		case <-ctx.Done():
+		}
+		fl.mu.Lock()
+	}
+	return fl.body.total, fl.storing
 }
 
 func (fl *flight) result(leads bool) result {
@@ -193,10 +233,13 @@ func (s *Stage) standIn(x *stage.Exchange, l *local, o *object, code int, full b
 	resp := &x.Response
 	resp.Reset()
 	f := formOf(x.In, o, o.length(), l.now)
+	if l.rule.watched {
+		s.watch(x, l, o, o.born) // before its fields go to the response
+	}
 	f.start(resp, o)
 	addAge(&resp.Fields, o.Age(l.now))
 	s.addStatus(&resp.Fields, &status{fwd: fwdStale, code: code, detail: why, key: l.told()})
-	f.setContent(resp, x.In.Method, o)
+	s.setContent(x, l, &f, o)
 	s.done(x, resultStale, why)
 	return resp
 }
@@ -208,7 +251,7 @@ func (s *Stage) instead(x *stage.Exchange, l *local, o *object, err error) *mess
 		return nil
 	}
 	full := errors.Is(e, stage.ErrFull)
-	o.failed(l.now, full)
+	s.failed(l.key, o, l.now, full)
 	return s.standIn(x, l, o, 0, full)
 }
 

@@ -34,6 +34,10 @@ func (fl *flight) run(ctx context.Context, next stage.Handler) {
 	} else if fl.prior != nil {
 		conditional = semantics.AddValidators(&fl.fork.In.Fields, &fl.prior.fields)
 	}
+	w := fl.s.local(fl.fork).watching()
+	if w.rest(); !completing {
+		w.arm(fl.rule, fl.s.learner.seed, fl.fork.In)
+	}
 	resp, err := next.Serve(ctx, fl.fork)
 	came := fl.s.now(fl.fork)
 	if err == nil && (conditional && resp.Status == 304 && !semantics.Freshens(&resp.Fields, &fl.prior.fields) ||
@@ -42,6 +46,7 @@ func (fl *flight) run(ctx context.Context, next stage.Handler) {
 		closeBody(resp)
 		semantics.DropConditions(&fl.fork.In.Fields)
 		sent, conditional = came, false
+		w.arm(fl.rule, fl.s.learner.seed, fl.fork.In)
 		resp, err = next.Serve(ctx, fl.fork)
 		came = fl.s.now(fl.fork)
 	}
@@ -53,7 +58,7 @@ func (fl *flight) run(ctx context.Context, next stage.Handler) {
 	out.Status = resp.Status
 	e := &semantics.Exchange{
 		Authorization: fl.fork.In.Has(message.Authorization),
-		Status:        resp.Status, Fields: &resp.Fields, Sent: sent, Came: came,
+		Status:        resp.Status, Fields: &resp.Fields, Sent: sent, Came: came, Most: fl.fork.Brief,
 	}
 	if conditional && resp.Status == 304 {
 		fl.revalidated(resp, e)
@@ -83,6 +88,10 @@ func (fl *flight) end(out message.Outcome) {
 		close(s.idle)
 	}
 	s.mu.Unlock()
+	fl.mu.Lock()
+	fl.over = true
+	fl.letGo()
+	fl.mu.Unlock()
 }
 
 func closeBody(resp *message.Response) {
@@ -116,7 +125,7 @@ func (fl *flight) failed(err error, now time.Time) {
 	e := stage.AsError(err)
 	if o := fl.prior; o != nil && !o.partial() && e.Side != stage.SideClient && semantics.ErrorStatus(e.Status) {
 		fl.full = errors.Is(e, stage.ErrFull)
-		o.failed(now, fl.full)
+		fl.s.failed(fl.key, o, now, fl.full)
 		if o.standsIn(e, now) {
 			fl.land(func() landing { fl.obj = o; return landStale })
 			return
@@ -146,7 +155,7 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 	closeBody(resp)
 	c := semantics.ParseResponse(&merged, fl.rule.Targets)
 	e.Status, e.Fields = fl.prior.status, &merged
-	life, why := semantics.Judge(e, &c, &fl.rule.Policy)
+	life, why := semantics.Judge(e, &c, fl.rule.policyFor(fl.fork))
 	var more message.Fields
 	fieldsOf(&kept, &more, &merged, &c, e.Came)
 	for i := range more.Len() {
@@ -154,24 +163,29 @@ func (fl *flight) revalidated(resp *message.Response, e *semantics.Exchange) {
 		own.AddLine(name, value)
 	}
 	o := fl.object(life, fl.prior.status, &kept, fl.prior)
-	o.takeContent(fl.prior)
+	o.takeContent(fl.prior) // which the flight holds
 	store := why == semantics.Stored
 	if !store {
 		o.NoCache = true // for the leader, and nobody else
-		fl.s.forget(fl.hash, fl.key, fl.prior)
+		fl.s.forget(fl.key, fl.prior)
 	}
-	fl.leave()
 	store = store && fl.current() && !fl.outdated(fl.fork, o)
 	fl.findHome(&kept)
+	if store { // before anybody learns of it, as a body is
+		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, o, func() bool { return fl.mayStore(o) })
+	}
+	fl.leave()
 	fl.land(func() landing {
 		fl.obj, fl.code, fl.validated, fl.storing, fl.why = o, 304, true, store, why
 		fl.own = own
-		fl.body = body{buf: o.body, total: int64(len(o.body)), stored: true, done: true}
+		fl.body = body{total: o.length(), stored: true, done: true}
 		return landShared
 	})
-	if store {
-		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, o)
-	}
+}
+
+// mayStore says that the answer was neither invalidated nor purged since the flight began.
+func (fl *flight) mayStore(o *object) bool {
+	return fl.current() && !spent(fl.rule.mark, fl.fork, &fl.home, o)
 }
 
 // findHome finds where the answer is stored.
@@ -182,7 +196,7 @@ func (fl *flight) findHome(kept *message.Fields) {
 
 // object makes what is stored of the flight's answer, without its body.
 func (fl *flight) object(life semantics.Life, status int, kept *message.Fields, prior *object) *object {
-	o := &object{Life: life, status: status, born: fl.born}
+	o := &object{Life: life, status: status, born: fl.born, org: fl.rule.org}
 	o.fields.CopyFrom(kept)
 	fl.s.describe(o, fl.rule, fl.fork, prior)
 	return o
@@ -197,7 +211,7 @@ func (s *Stage) describe(o *object, r *rule, x *stage.Exchange, prior *object) {
 	if kept.Has(message.CacheGroups) || kept.Has(message.CacheTag) || kept.Has(message.SurrogateKey) || prior != nil && len(prior.names) > 0 {
 		s.enrol(o, r, x, prior)
 	}
-	selector, ok := semantics.AppendSelector(slices.Clone(r.selector), kept)
+	selector, ok := semantics.AppendSelector(slices.Clone(r.selector), kept, r.normal.deviceAlias())
 	if !ok {
 		o.NoCache = true // a Vary without end is for nobody
 	}
@@ -212,7 +226,7 @@ func (fl *flight) current() bool { return fl.s.epochs.current(fl.hash, fl.epoch)
 func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 	if o := fl.prior; semantics.ErrorStatus(resp.Status) && o != nil && !o.partial() {
 		if o.UsableOnError(e.Came) {
-			o.failed(e.Came, false)
+			fl.s.failed(fl.key, o, e.Came, false)
 			closeBody(resp)
 			fl.leave()
 			fl.land(func() landing { fl.obj, fl.code = o, resp.Status; return landStale })
@@ -220,10 +234,13 @@ func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 		}
 	}
 	c := semantics.ParseResponse(&resp.Fields, fl.rule.Targets)
-	life, why := semantics.Judge(e, &c, &fl.rule.Policy)
+	life, why := semantics.Judge(e, &c, fl.rule.policyFor(fl.fork))
 	if why == semantics.Stored && fl.rule.guarded && disguised(fl.fork.Path, resp) {
 		why = notType
 		fl.s.m.disguised.Inc()
+	}
+	if why == semantics.Stored && fl.s.echoes(fl.fork, fl.rule) {
+		why = notEcho
 	}
 	if why == semantics.Stored && resp.ContentLength > fl.rule.maxObject {
 		why = "too-large"
@@ -241,6 +258,13 @@ func (fl *flight) landHead(resp *message.Response, e *semantics.Exchange) bool {
 		return true
 	}
 	if semantics.ErrorStatus(resp.Status) && !e.Authorization && !c.Has(semantics.NoStore|semantics.Private) && !resp.Has(message.SetCookie) {
+		if fl.fork.In.Has(message.Cookie) {
+			fl.sick = resp.Status
+			if fl.sick > 599 {
+				fl.sick = 502 // it is no status (RFC 9110 section 15)
+			}
+			return fl.landForLeader(resp, why)
+		}
 		var kept message.Fields
 		var own message.Fields
 		fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
@@ -271,7 +295,7 @@ func (fl *flight) landForLeader(resp *message.Response, why string) bool {
 		fl.s.markPass(fl.hash, fl.key)
 	}
 	if fl.prior != nil && !semantics.ErrorStatus(resp.Status) {
-		fl.s.forget(fl.hash, fl.key, fl.prior)
+		fl.s.forget(fl.key, fl.prior)
 	}
 	fl.leave()
 	fl.land(func() landing {
@@ -315,22 +339,27 @@ func (fl *flight) take(ctx context.Context, resp *message.Response) (n int64, er
 
 // finish ends the body; a whole one is stored, and then its readers learn that it is whole.
 func (fl *flight) finish(err error) {
+	w := fl.s.local(fl.fork).watching()
 	fl.mu.Lock()
 	b := &fl.body
 	if err == nil && b.stored {
-		if cap(b.buf) > len(b.buf)+len(b.buf)/8 {
-			b.buf = append(make([]byte, 0, len(b.buf)), b.buf...)
-		}
 		b.total = int64(len(b.buf))
 	}
-	store := err == nil && b.stored && fl.storing && fl.current() && !spent(fl.rule.mark, fl.fork, &fl.home, fl.obj)
-	if store {
-		fl.obj.body = b.buf
-	}
+	store := err == nil && b.stored && fl.storing && fl.mayStore(fl.obj)
+	buf := b.buf
 	fl.mu.Unlock()
+	if store && fl.s.echoes(fl.fork, fl.rule) {
+		store = false
+		if w.echo.kind == "cookie" {
+			fl.s.markPass(fl.hash, fl.key) // who comes next had better not wait for what is another's
+		}
+	}
 	switch {
 	case store:
-		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, fl.obj)
+		fl.rule.learned.note(fl.fork, fl.obj, w, fl.s.now(fl.fork))
+		o := fl.obj.copy() // others see that one
+		o.body = buf
+		fl.s.settle(fl.fork, fl.hash, fl.key, &fl.home, o, func() bool { return fl.mayStore(o) })
 		fl.s.m.stored.Inc()
 		fl.rule.site.stored.Add(1)
 	case err != nil && err != errNotWanted:

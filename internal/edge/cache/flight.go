@@ -28,7 +28,9 @@ type flight struct {
 	route              string
 	selector, selected []byte
 	class              stage.Class
-	prior              *object // the stored answer that is validated
+	spare              bool    // no visitor led it: it had only what was to spare at the origins
+	prior              *object // the stored answer that is validated; the flight holds it
+	held               *hold   // that of prior
 	epoch              uint32  // of the key, when the flight began
 	born               uint64  // the number of the last purge then
 	background         bool    // nobody led it
@@ -41,6 +43,7 @@ type flight struct {
 	landed  landing // from landNone on to one other
 	leader  bool    // a leader is there to take an answer that is only for it
 	waiting int     // clients that wait for the head, or have not yet opened the body
+	over    bool    // run is at its end
 
 	// Set with landed, and not changed after.
 	obj        *object // of landShared, landShown and landStale
@@ -59,6 +62,7 @@ type flight struct {
 	tries      int
 	waited     string // for room, as Exchange.Full says
 	full       bool   // there was no room
+	sick       int    // of landOwn: the status of an error page that may be its leader's own, so that others get ours
 
 	body body
 }
@@ -118,6 +122,15 @@ func (fl *flight) lessToWaitFor() {
 	}
 }
 
+// letGo lets the stored answer go once neither the flight nor a client without a hold of its own needs it. The lock
+// is held.
+func (fl *flight) letGo() {
+	if fl.over && fl.waiting == 0 && fl.held != nil {
+		fl.held.release()
+		fl.held = nil
+	}
+}
+
 // sleep lends what changed closes. The lock is held.
 func (fl *flight) sleep() <-chan struct{} {
 	if fl.wake == nil {
@@ -149,36 +162,43 @@ func (fl *flight) fits(l *local, x *stage.Exchange) bool {
 // started. Where no flight is found but a fresh object is, that is returned: a flight stores
 // before it is off the list, so that nothing is fetched twice in between.
 func (s *Stage) join(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local, o *object, solo bool) (fl *flight, leads bool, fresh *object) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !solo {
-		n := 0
-		for fl = s.flights[l.hash]; fl != nil; fl = fl.next {
-			if n++; n > maxFlights {
-				s.m.tooMany.Inc()
-				return nil, true, nil
-			}
-			if fl.fits(l, x) {
-				fl.mu.Lock()
-				fl.waiting++
-				fl.mu.Unlock()
-				return fl, false, nil
+	for {
+		s.mu.Lock()
+		if !solo {
+			n := 0
+			for fl = s.flights[l.hash]; fl != nil; fl = fl.next {
+				if n++; n > maxFlights {
+					s.mu.Unlock()
+					s.m.tooMany.Inc()
+					return nil, true, nil
+				}
+				if fl.fits(l, x) {
+					fl.mu.Lock()
+					fl.waiting++
+					fl.mu.Unlock()
+					s.mu.Unlock()
+					return fl, false, nil
+				}
 			}
 		}
+		if at := s.stores.at(l.hash); solo || at == l.stores {
+			fl = s.launch(ctx, x, next, l, o, solo, true)
+			s.mu.Unlock()
+			return fl, true, nil
+		} else {
+			l.stores = at
+		}
+		// Something was stored since the look-up. It may have to be read from a disk, so not under the lock.
+		s.mu.Unlock()
 		if fresh = s.meanwhile(x, l); fresh != nil {
 			return nil, false, fresh
 		}
 	}
-	return s.launch(ctx, x, next, l, o, solo, true), true, nil
 }
 
 // meanwhile finds a fresh object that was stored since the look-up.
 func (s *Stage) meanwhile(x *stage.Exchange, l *local) *object {
-	v := s.store.Get(l.hash, l.key)
-	if v == nil {
-		return nil
-	}
-	if o, verdict := s.find(l, v, x); o != nil && verdict.Soft == 0 && o.Use(&l.control, l.now) == semantics.Fresh && (!o.partial() || o.serves(x.In, l.now)) {
+	if o, verdict, _ := s.find(l, x, l.reuse(&l.second), true); o != nil && verdict.Soft == 0 && o.Use(&l.control, l.now) == semantics.Fresh && (!o.partial() || o.serves(x.In, l.now)) {
 		return o
 	}
 	return nil
@@ -195,8 +215,13 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 	}
 	fl := &flight{
 		s: s, rule: l.rule, epoch: s.epochs.at(l.hash), born: l.born, key: bytes.Clone(l.key), hash: l.hash, solo: solo, prior: o,
-		route: x.Route.Name, class: x.Visitor.Class, fork: s.forks.Get().(*stage.Exchange),
+		route: x.Route.Name, class: x.Visitor.Class, spare: x.Visitor.Background, fork: s.forks.Get().(*stage.Exchange),
 		leader: leader, background: !leader, aliased: l.aliased,
+	}
+	if o != nil && o.hold != nil {
+		o.enrol(l.rule.mark, x)
+		o.hold.take()
+		fl.held = o.hold
 	}
 	if !leader {
 		s.background++
@@ -204,7 +229,7 @@ func (s *Stage) launch(ctx context.Context, x *stage.Exchange, next stage.Handle
 	if leader {
 		fl.waiting = 1
 	}
-	fl.selector = l.hint
+	fl.selector = bytes.Clone(l.hint)
 	fl.selected = semantics.AppendSelected(nil, fl.selector, &x.In.Fields)
 	x.ForkInto(fl.fork)
 	fl.fork.StandIn = o.standsInForRoom(l.now)
@@ -298,6 +323,7 @@ func (fl *flight) abandon(leads bool) {
 		fl.leader = false
 	}
 	fl.lessToWaitFor()
+	fl.letGo()
 	fl.mu.Unlock()
 	if ownerless {
 		closeBody(fl.resp)
@@ -313,5 +339,6 @@ func (fl *flight) quit(leads bool) {
 		fl.leader = false
 	}
 	fl.lessToWaitFor()
+	fl.letGo()
 	fl.mu.Unlock()
 }

@@ -163,8 +163,8 @@ func TestFlightOriginDiesInTheMiddle(t *testing.T) {
 					}
 				}
 				synctest.Wait()
-				if st := r.s.Stats(); st.Entries != 0 {
-					t.Errorf("%d entries are stored", st.Entries)
+				if st := r.s.Stats(); st.Memory.Index.Objects != 0 {
+					t.Errorf("%d entries are stored", st.Memory.Index.Objects)
 				}
 				r.origin.replies = []reply{ok()}
 				if g := r.do("GET /a"); g.err != nil || g.body != "hello world" {
@@ -269,6 +269,7 @@ func TestFlightNoCacheIsValidatedForEach(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRigWith(t, Config{Clock: time.Now}, v1.CachePolicySpec{}, ok("Cache-Control: no-cache", `ETag: "1"`))
 		r.do("GET /a")
+		synctest.Wait()
 		r.origin.replies = []reply{{status: 304, headers: []string{`ETag: "1"`}, wait: after(time.Second)}}
 		start := time.Now()
 		for _, g := range r.crowd(10, "GET /a") {
@@ -376,6 +377,7 @@ func TestRFC9110_15_2_InterimAnswersPassThrough(t *testing.T) {
 		if c.status != 103 || c.link != "</a.css>; rel=preload" || c.blocked == 0 {
 			t.Errorf("%+v", c)
 		}
+		synctest.Wait()
 		if g := r.do("GET /a"); g.cache != "hit" {
 			t.Errorf("%s", g.cache)
 		}
@@ -449,6 +451,25 @@ func TestMaxFillsMakesClientsFetchAlone(t *testing.T) {
 			if g := r.do(fmt.Sprintf("GET /%d", i)); g.cache != "hit" {
 				t.Errorf("%d: %s", i, g.cache)
 			}
+		}
+	})
+}
+
+// TestAnErrorPageForWhoHasCookiesIsShownToNobodyElse: others who waited get a page of ours, and the origin is asked once.
+func TestAnErrorPageForWhoHasCookiesIsShownToNobodyElse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRigWith(t, Config{Clock: time.Now}, v1.CachePolicySpec{}, reply{status: 503, body: "sorry, anna", wait: after(time.Second)})
+		pages := 0
+		for i, g := range r.crowd(20, "GET /a", "Cookie: sid=anna") {
+			switch {
+			case g.err == nil && g.status == 503 && g.body == "sorry, anna":
+				pages++
+			case errStatus(g.err) != 503 || stage.AsError(g.err).Code != "origin_error":
+				t.Errorf("%d: %d %q %v", i, g.status, g.body, g.err)
+			}
+		}
+		if pages != 1 || len(r.origin.asked) != 1 {
+			t.Errorf("%d got the page, and the origin was asked %d times", pages, len(r.origin.asked))
 		}
 	})
 }

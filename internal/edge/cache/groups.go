@@ -12,8 +12,8 @@ import (
 // enrol notes the tags and cache groups of an object, and takes the tags off its fields where the policy
 // does not show them. A 304 that names no tags leaves those of prior, which may be nil.
 //
-// A group can be purged as a tag of the site, and is invalidated by unsafe requests for its own origin
-// only (RFC 9875 section 2.1).
+// A group can be purged, for all origins of the site, by its name and, where it could be one, as a tag. It is
+// invalidated by unsafe requests for its own origin only (RFC 9875 section 2.1).
 func (s *Stage) enrol(o *object, r *rule, x *stage.Exchange, prior *object) {
 	f := &o.fields
 	var t purge.Tags
@@ -36,7 +36,7 @@ func (s *Stage) enrol(o *object, r *rule, x *stage.Exchange, prior *object) {
 	if f.Has(message.CacheGroups) {
 		origin := appendOrigin(nil, x)[len(x.Site.Key)+1:]
 		if !semantics.Groups(f, message.CacheGroups, func(name []byte) {
-			o.tags = append(o.tags, r.mark.GroupHash(origin, name))
+			o.tags = append(o.tags, r.mark.GroupHash(origin, name), r.mark.GroupHash(nil, name))
 			if purge.GoodTag(name) {
 				t.Add(name)
 			}

@@ -3,7 +3,10 @@ package cache
 import (
 	"bytes"
 
+	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
+	"github.com/relais-edge/relais/internal/stage"
 )
 
 // notType is why a page under the path of another type is not stored.
@@ -18,7 +21,59 @@ func disguised(path []byte, resp *message.Response) bool {
 	}
 	t, _, _ := bytes.Cut(resp.Get(message.ContentType), []byte{';'})
 	t = bytes.TrimSpace(t)
-	return message.EqualFold(t, "text/html") || message.EqualFold(t, "application/xhtml+xml") || message.EqualFold(t, "application/json")
+	return message.EqualFold(t, "text/html") || message.EqualFold(t, "application/xhtml+xml") || structured(t)
+}
+
+// structured says whether a type is JSON or XML for programs, which no file of fileLike is.
+func structured(t []byte) bool {
+	for _, s := range [...]string{"application/json", "application/xml", "text/xml"} {
+		if message.EqualFold(t, s) {
+			return true
+		}
+	}
+	return len(t) > 5 && message.EqualFold(t[len(t)-5:], "+json")
+}
+
+// policyFor is the rule's policy for the path of x.
+func (r *rule) policyFor(x *stage.Exchange) *semantics.Policy {
+	if r.guarded && confusing(x.In.Path()) {
+		return &r.careful
+	}
+	return &r.Policy
+}
+
+// confusing says whether servers may read a raw path in different ways, so that a route, and with it a lifetime of ours,
+// is chosen by another path than the one that the origin answers: encoded slashes, backslashes, dots, percent signs,
+// question marks, semicolons, line ends and the like, backslashes as they are, dot segments, and a parameter of a path that
+// ends like a file's.
+func confusing(path []byte) bool {
+	for i := 0; i < len(path); i++ {
+		switch path[i] {
+		case '\\':
+			return true
+		case ';':
+			if fileLike(path[i:]) {
+				return true
+			}
+		case '/':
+			if rest := path[i+1:]; len(rest) > 0 && rest[0] == '.' && (len(rest) == 1 || rest[1] == '/' || rest[1] == '.' && (len(rest) == 2 || rest[2] == '/')) {
+				return true
+			}
+		case '%':
+			if i+2 >= len(path) {
+				return true
+			}
+			v, ok := syntax.UnhexPair(path[i+1], path[i+2])
+			if !ok || v < 0x20 {
+				return true
+			}
+			switch v {
+			case '/', '\\', '.', '%', '?', '#', ';', 0x7f:
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // fileLike says whether a path ends in the suffix of a file that is never a page.
@@ -36,8 +91,8 @@ func fileLike(path []byte) bool {
 	}
 	switch string(low[:n]) {
 	case "css", "js", "mjs", "png", "jpg", "jpeg", "gif", "webp", "avif", "bmp", "ico", "tif", "tiff",
-		"woff", "woff2", "ttf", "otf", "eot", "mp3", "mp4", "m4a", "webm", "ogg", "wav", "mov", "avi", "flac",
-		"zip", "gz", "tgz", "bz2", "7z", "rar", "jar", "exe", "dmg", "iso", "apk", "wasm",
+		"woff", "woff2", "ttf", "otf", "eot", "svg", "svgz", "tga", "eps", "ps", "map", "mid", "mp3", "mp4", "m4v", "mkv", "m4a", "opus", "webm", "ogg", "wav", "mov", "avi", "flac",
+		"zip", "gz", "tar", "xz", "zst", "deb", "rpm", "bin", "tgz", "bz2", "7z", "rar", "jar", "exe", "dmg", "iso", "apk", "wasm",
 		"doc", "docx", "xls", "xlsx", "ppt", "pptx", "csv", "pdf", "swf", "class":
 		return true
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -185,10 +186,37 @@ func newRigWith(t testing.TB, cfg Config, spec v1.CachePolicySpec, replies ...re
 	}
 	r.origin = &origin{replies: replies, clock: cfg.Clock}
 	cfg.Slot = 3
-	r.s = New(cfg)
+	r.s = newStage(t, cfg)
 	r.site = newSite(t, r.s, "acme/shop", spec)
-	r.chain = stage.Chain(r.origin, r.s)
+	r.chain = stage.Chain(r.origin, r.s, r.s.Watch())
 	return r
+}
+
+// newStage makes a stage whose memory is given back at the end.
+func newStage(t testing.TB, cfg Config) *Stage {
+	t.Helper()
+	if cfg.MaxBytes == 0 {
+		cfg.MaxBytes = 16 << 20
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		for range 5000 {
+			s.mu.Lock()
+			n := len(s.running)
+			s.mu.Unlock()
+			if n == 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
+		if err := s.tiers.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
 func newSite(t testing.TB, s *Stage, key bundle.Key, spec v1.CachePolicySpec) *snapshot.Site {
@@ -303,6 +331,10 @@ func (r *rig) settle() {
 		r.s.mu.Unlock()
 		if n == 0 {
 			return
+		}
+		if i < 50 {
+			runtime.Gosched() // nearly always it is about to end
+			continue
 		}
 		if i > 5000 {
 			r.t.Fatal("a fetch does not end")

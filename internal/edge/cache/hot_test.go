@@ -3,14 +3,12 @@ package cache
 import (
 	"context"
 	"fmt"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/http/message"
-	"github.com/relais-edge/relais/internal/snapshot"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -131,38 +129,5 @@ func BenchmarkMiss(b *testing.B) {
 		if g := read(b.Context(), x, resp, err); g.err != nil || g.status != 200 {
 			b.Fatal(g.err)
 		}
-	}
-}
-
-// BenchmarkMemoryPerObject stores objects of 1 KB and tells what the process needs for each,
-// and what the store thinks that it needs.
-func BenchmarkMemoryPerObject(b *testing.B) {
-	const n = 50_000
-	for b.Loop() {
-		s := New(Config{MaxBytes: 1 << 30})
-		var before, after runtime.MemStats
-		runtime.GC()
-		runtime.ReadMemStats(&before)
-		var f message.Fields
-		addLines(&f, image.headers, time.Now())
-		in := &message.Request{}
-		addLines(&in.Fields, browser, time.Now())
-		r := &rule{keyer: &keyer{}}
-		x := &stage.Exchange{In: in, Route: &snapshot.Route{Name: "images"}}
-		for i := range n {
-			o := &object{status: 200, body: make([]byte, 1024)}
-			o.fields.CopyFrom(&f)
-			s.describe(o, r, x, nil)
-			key := fmt.Appendf(nil, "acme/shop https://shop.example/img/%d.jpg", i)
-			s.keep(s.store.HashOf(key), key, o)
-		}
-		runtime.GC()
-		runtime.ReadMemStats(&after)
-		start := time.Now()
-		runtime.GC()
-		b.ReportMetric(float64(time.Since(start).Milliseconds()), "ms/GC")
-		b.ReportMetric(float64(after.HeapAlloc-before.HeapAlloc)/n, "B/object")
-		b.ReportMetric(float64(s.Stats().Bytes)/n, "counted-B/object")
-		runtime.KeepAlive(s)
 	}
 }

@@ -3,6 +3,7 @@ package cache
 import (
 	"fmt"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -84,7 +85,7 @@ func TestRoutesNeverShareButAreInvalidatedTogether(t *testing.T) {
 }
 
 func TestASiteWithoutPoliciesHasNoPart(t *testing.T) {
-	s := New(Config{Slot: 3})
+	s := newStage(t, Config{Slot: 3})
 	site := &snapshot.Site{Routes: []snapshot.Route{{Spec: &v1.Route{}}}}
 	if p, err := s.Compile(site, nil); p != nil || err != nil {
 		t.Errorf("%v, %v", p, err)
@@ -141,11 +142,12 @@ func TestVariantsAreBounded(t *testing.T) {
 			hits++
 		}
 	}
-	if hits != maxVariants {
+	if hits != 3*maxVariants {
 		t.Errorf("%d variants are kept", hits)
 	}
-	if n := r.s.Stats(); n.Entries != 1 || n.Bytes > maxVariants*2000 {
-		t.Errorf("%+v", n)
+	x := r.exchange("GET /a")
+	if in := r.s.Inspect(x); len(in.Keys) != 1 || len(in.Keys[0].Variants) != maxVariants {
+		t.Errorf("%+v", in)
 	}
 }
 
@@ -160,5 +162,110 @@ func TestMetricsCountResults(t *testing.T) {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("no %s", want)
 		}
+	}
+}
+
+func TestKeyRules(t *testing.T) {
+	except := v1.CacheKey{Query: "except", Parameters: []string{"@marketing", "ref"}}
+	listed := v1.CacheKey{Query: "listed", Parameters: []string{"id", "page"}}
+	sorted := v1.CacheKey{Sort: true}
+	for _, c := range []struct {
+		key         v1.CacheKey
+		query, want string
+	}{
+		{except, "utm_source=a&id=7&gclid=x&fbclid=y&msclkid=z", "?id=7"},
+		{except, "utm=1&utm_=2&UTM_source=3&ref=4&referrer=5", "?utm=1&UTM_source=3&referrer=5"},
+		{except, "%75tm_source=a&id=7", "?id=7"},
+		{except, "utm_source=a", ""},
+		// What an origin that splits at semicolons sees, and what one that does not: both are in the key.
+		{except, "id=5;utm_source=a", "?id=5;utm_source=a"},
+		{except, "utm_source=a;id=5", "?utm_source=a;id=5"},
+		{except, "utm_source=a;gclid=5", ""},
+		{listed, "x=1&page=2&id=7", "?page=2&id=7"},
+		{listed, "x=1;id=7&y=2", "?x=1;id=7"},
+		{listed, "x=1", ""},
+		{sorted, "b=2&a=1&c=3", "?a=1&b=2&c=3"},
+		{sorted, "b=2&a=2&a=1", "?a=2&a=1&b=2"},
+		{sorted, "b[]=2&a=1&b[]=1&b=3&%62=4", "?a=1&b[]=2&b[]=1&b=3&%62=4"},
+		{sorted, "x_y=1&A=0&x.y=2&x%20y=3&a=4", "?A=0&a=4&x_y=1&x.y=2&x%20y=3"},
+		{sorted, "b=1&a=2;c=3", "?b=1&a=2;c=3"},
+		{sorted, "b&a&=x&", "?=x&a&b"},
+		{v1.CacheKey{Query: "except", Parameters: []string{"@marketing"}, Sort: true}, "z=1&utm_x=2&a=3", "?a=3&z=1"},
+		{v1.CacheKey{Query: "none"}, "a=1", ""},
+		{v1.CacheKey{}, "b&&a=;x", "?b&&a=;x"},
+	} {
+		k := newKeyer(&c.key)
+		if got := string(k.appendTarget(nil, []byte("/p"), []byte(c.query))); got != "/p"+c.want {
+			t.Errorf("%+v of %s: %s, want /p%s", c.key, c.query, got, c.want)
+		}
+	}
+	many := strings.Repeat("b=1&a=2&", maxSorted)
+	if got := string(newKeyer(&sorted).appendTarget(nil, nil, []byte(many))); got != "?"+many[:len(many)-1] {
+		t.Error("more parameters than are sorted lost their order")
+	}
+}
+
+// FuzzSortedKeys: a sorted key holds the parameters that came, and sorting again changes nothing.
+func FuzzSortedKeys(f *testing.F) {
+	for _, s := range []string{"b=2&a=1", "a[]=1&a[]=0", "%61=1&a=2;b", "&&&", "a%00b=1&a=2", "%=1&%2=2"} {
+		f.Add(s)
+	}
+	k := newKeyer(&v1.CacheKey{Sort: true})
+	f.Fuzz(func(t *testing.T, query string) {
+		once := k.appendTarget(nil, nil, []byte(query))
+		if len(once) == 0 {
+			return
+		}
+		if again := k.appendTarget(nil, nil, once[1:]); string(again) != string(once) {
+			t.Fatalf("%q: %q, and then %q", query, once, again)
+		}
+		split := func(s string) []string {
+			list := slices.DeleteFunc(strings.Split(s, "&"), func(p string) bool { return p == "" })
+			slices.Sort(list)
+			return list
+		}
+		if a, b := split(query), split(string(once[1:])); !slices.Equal(a, b) {
+			t.Fatalf("%q became %q", a, b)
+		}
+	})
+}
+
+func TestLanguagesAndDevicesAreInTheKeyAndTheOriginIsSentThem(t *testing.T) {
+	const phone = "User-Agent: Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 Mobile/15E148"
+	r := newRig(t, v1.CachePolicySpec{Key: v1.CacheKey{Languages: []string{"en", "de"}, Device: true}},
+		ok("Cache-Control: max-age=60", "Vary: User-Agent, Accept-Language"))
+	for i, c := range []struct {
+		headers []string
+		cache   string
+		asked   []string
+	}{
+		{[]string{"Accept-Language: de-AT,fr;q=0.9", phone}, "miss", []string{"|Accept-Language: de|", "|Relais-Device: mobile"}},
+		{[]string{"Accept-Language: fr, de;q=0.1", phone + " another"}, "hit", nil},
+		{[]string{"Accept-Language: fr", phone}, "miss", []string{"|Accept-Language: en|"}},
+		{[]string{phone}, "hit", nil},
+		{[]string{"Accept-Language: de", "Accept-Language: en;q=0.5", "relais-device: mobile"}, "miss", []string{"|Accept-Language: de|", "elais-device: desktop"}},
+		{[]string{"Accept-Language: de", "User-Agent: curl/8"}, "hit", nil},
+	} {
+		r.origin.asked = nil
+		g := r.do("GET /a", c.headers...)
+		if g.cache != c.cache {
+			t.Errorf("%d: %s", i, g.cache)
+		}
+		for _, want := range c.asked {
+			if len(r.origin.asked) != 1 || !strings.Contains(r.origin.asked[0]+"|", want) {
+				t.Errorf("%d: asked %q, want %s", i, r.origin.asked, want)
+			}
+		}
+	}
+	// What goes around the cache is told the same.
+	for _, line := range []string{"POST /a", "OPTIONS /a"} {
+		r.origin.asked = nil
+		r.do(line, "Accept-Language: de-AT", phone, "Relais-Device: x")
+		if got := r.origin.asked[0] + "|"; !strings.Contains(got, "|Accept-Language: de|") || !strings.Contains(got, "|Relais-Device: mobile|") {
+			t.Errorf("%s: asked %q", line, got)
+		}
+	}
+	if n := len(r.site.Parts[3].(*part).keyers); n != 1 {
+		t.Errorf("%d keyers", n)
 	}
 }

@@ -41,6 +41,30 @@ const (
 
 var forwardNames = [...]string{"", "bypass", "method", "uri-miss", "vary-miss", "request", "stale", "partial"}
 
+// missed says why nothing was found for x: nothing is under the key that a purge has left, or what is there is for
+// other requests.
+func (s *Stage) missed(l *local, x *stage.Exchange, seen bool) forward {
+	left := false
+	if seen {
+		at := placeOf(x, l.key, l.aliased)
+		s.eachStored(l, x, func(o *object) bool {
+			left = purged(l.rule.mark, o, &at).Hard <= o.born
+			return !left
+		})
+	}
+	if left {
+		return fwdVaryMiss
+	}
+	return fwdURIMiss
+}
+
+// Where an answer lies, in metrics.byTier.
+const (
+	tierMemory = iota
+	tierDisk
+	tierFront
+)
+
 type metrics struct {
 	results    [numResults]observe.Counter
 	stored     observe.Counter
@@ -53,9 +77,12 @@ type metrics struct {
 	parts      observe.Counter
 	groups     observe.Counter
 	disguised  observe.Counter
+	echoed     observe.Counter
 	untagged   observe.Counter
 	purges     observe.Counter
 	unkept     observe.Counter
+	unstored   observe.Counter
+	byTier     [3]observe.Counter
 }
 
 func newMetrics(r *observe.Registry, s *Stage) *metrics {
@@ -75,15 +102,16 @@ func newMetrics(r *observe.Registry, s *Stage) *metrics {
 	m.groups = events.With("group_invalidated")
 	m.untagged = events.With("tags_refused")
 	m.unkept = events.With("purge_not_kept")
+	m.unstored = events.With("not_admitted")
 	m.purges = r.Counters("relais_cache_purges_total", "Purges, by command, API and PURGE.", 1).With()
 	r.GaugeFunc("relais_cache_purge_keys", "Purged things that are told apart.", func() float64 { return float64(s.purges.Keys()) })
 	m.disguised = events.With("type_mismatch")
+	m.echoed = events.With("echo")
+	s.learner.bounded = events.With("not_compared")
 	m.background = events.With("background_refused")
-	r.GaugeFunc("relais_cache_bytes", "Bytes stored, keys and overhead included.", func() float64 { return float64(s.store.Stats().Bytes) })
-	r.GaugeFunc("relais_cache_limit_bytes", "Bytes that may be stored.", func() float64 { return float64(s.store.Stats().Limit) })
-	r.GaugeFunc("relais_cache_keys", "Keys under which something is stored.", func() float64 { return float64(s.store.Stats().Entries) })
-	r.GaugeFunc("relais_cache_evicted", "Keys given up for room since the start.", func() float64 { return float64(s.store.Stats().Evicted) })
-	r.GaugeFunc("relais_cache_refused", "Answers larger than the store takes since the start.", func() float64 { return float64(s.store.Stats().Refused) })
+	byTier := r.Counters("relais_cache_tier_hits_total", "Answers from the store, by where they lay: in memory, on the disk, or as a copy in front of both.", 3, "tier")
+	m.byTier = [3]observe.Counter{tierMemory: byTier.With("memory"), tierDisk: byTier.With("disk"), tierFront: byTier.With("front")}
+	tierMetrics(r, s)
 	r.GaugeFunc("relais_cache_fills", "Fetches that run.", func() float64 {
 		s.mu.Lock()
 		defer s.mu.Unlock()
@@ -92,10 +120,25 @@ func newMetrics(r *observe.Registry, s *Stage) *metrics {
 	return m
 }
 
+// tier counts an answer by where it lies.
+func (m *metrics) tier(o *object) {
+	switch {
+	case o.hold == nil:
+		m.byTier[tierFront].Inc()
+	case o.hold.ref.InMemory():
+		m.byTier[tierMemory].Inc()
+	default:
+		m.byTier[tierDisk].Inc()
+	}
+}
+
 // done notes what the cache did.
 func (s *Stage) done(x *stage.Exchange, r result, detail string) {
 	x.CacheStatus = resultNames[r]
 	x.MarkDetail("cache", resultNames[r], detail)
+	if x.Visitor.Background {
+		return // it is nobody's request
+	}
 	s.m.results[r].Inc()
 	if p := s.partOf(x); p != nil {
 		p.site.results[r].Add(1)

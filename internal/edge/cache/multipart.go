@@ -33,9 +33,8 @@ func (m *multipart) setType(to *message.Fields) {
 	to.End()
 }
 
-// body is the body with parts of o.
-func (m *multipart) body(o *object) *piecewise {
-	b := &piecewise{}
+// pieces are those of a body with parts of o.
+func (m *multipart) pieces(o *object) (list []chunk) {
 	contentType := o.fields.Get(message.ContentType)
 	for _, s := range m.spans {
 		head := make([]byte, 0, 128+len(contentType))
@@ -51,9 +50,8 @@ func (m *multipart) body(o *object) *piecewise {
 		head = strconv.AppendInt(head, s.Last, 10)
 		head = append(head, '/')
 		head = strconv.AppendInt(head, m.size, 10)
-		b.rest = append(b.rest, append(head, "\r\n\r\n"...))
-		b.rest = o.pieces(b.rest, s)
+		list = append(list, chunk{data: append(head, "\r\n\r\n"...)})
+		list = o.pieces(list, s)
 	}
-	b.rest = append(b.rest, []byte("\r\n--"+m.boundary+"--\r\n"))
-	return b
+	return append(list, chunk{data: []byte("\r\n--" + m.boundary + "--\r\n")})
 }

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"bytes"
 	"sync/atomic"
 	"time"
 
@@ -33,8 +34,9 @@ func (fl *flight) complete(resp *message.Response, came time.Time) bool {
 	}
 	b := &spliced{inner: resp.Body, left: span.Len()}
 	if resp.Body == nil {
-		b.inner, b.left = &piecewise{[][]byte{resp.Bytes}}, span.Len()
+		b.inner, b.left = &piecewise{rest: []chunk{{data: resp.Bytes}}}, span.Len()
 	}
+	b.before.hold, b.before.bufs, b.after.hold, b.after.bufs = o.hold, &fl.s.blocks, o.hold, &fl.s.blocks
 	if missing.First > 0 {
 		b.before.rest = o.pieces(nil, semantics.Span{First: 0, Last: missing.First - 1})
 	}
@@ -47,39 +49,33 @@ func (fl *flight) complete(resp *message.Response, came time.Time) bool {
 	return true
 }
 
-// withPart is what is stored once o, which has one part, is; nil when it adds nothing. Last is the number
-// of the last purge of the site: what may have been purged since it was stored is no part of anything.
-func withPart(v *variants, o *object, limit int64, last uint64) *object {
-	if v == nil {
+// withPart is what is stored once o, which has one part, is in the place of old, which may be nil; nil when it adds
+// nothing. Last is the number of the last purge of the site: what may have been purged since it was stored is no
+// part of anything.
+func withPart(old, o *object, limit int64, last uint64) *object {
+	if old == nil || old.headOnly || old.seen.Load() < min(last, o.born) || old.softened > 0 || old.status != 200 || old.length() != o.size ||
+		!semantics.SameRepresentation(&old.fields, &o.fields, time.Unix(0, o.Came)) {
 		return o
 	}
-	for old := v.newest; old != nil; old = old.older {
-		if old.headOnly || !old.sameRequests(o) {
-			continue
-		}
-		if old.seen.Load() < min(last, o.born) || old.softened > 0 || old.status != 200 || old.length() != o.size || !semantics.SameRepresentation(&old.fields, &o.fields, time.Unix(0, o.Came)) {
-			return o
-		}
-		if !old.partial() {
-			return nil
-		}
-		if old.stored()+o.stored() > limit {
-			return o
-		}
-		parts, whole, ok := union(old, o)
-		if !ok {
-			return o
-		}
-		n := o.copy()
-		var own message.Fields
-		mergeFields(&n.fields, &own, &old.fields, &o.fields)
-		n.parts, n.body = parts, whole
-		if len(n.names) == 0 {
-			n.tags, n.names = old.tags, old.names
-		}
-		return n
+	if !old.partial() {
+		return nil
 	}
-	return o
+	if old.stored()+o.stored() > limit {
+		return o
+	}
+	parts, whole, ok := union(old, o)
+	if !ok {
+		return o
+	}
+	n := o.copy()
+	var own message.Fields
+	n.fields = message.Fields{}
+	mergeFields(&n.fields, &own, &old.fields, &o.fields)
+	n.parts, n.body = parts, whole
+	if len(n.names) == 0 {
+		n.names = bytes.Clone(old.names)
+	}
+	return n
 }
 
 // maxRanging is how many ranges of what is not stored go through at once, for one key. Those who come

@@ -37,14 +37,19 @@ func (s *Stage) pass(ctx context.Context, x *stage.Exchange, next stage.Handler,
 	}
 	epoch, born := s.epochs.at(l.hash), s.purges.Last()
 	sent := s.now(x)
+	w := l.watching()
+	if w.rest(); x.Shared && !x.In.Has(message.Range) {
+		w.arm(l.rule, s.learner.seed, x.In)
+	}
 	resp, err := next.Serve(ctx, x)
+	w.armed = false
 	if err != nil {
 		s.done(x, r, "")
 		return resp, err
 	}
 	e := &semantics.Exchange{
 		Authorization: x.In.Has(message.Authorization), Status: resp.Status,
-		Fields: &resp.Fields, Sent: sent, Came: s.now(x),
+		Fields: &resp.Fields, Sent: sent, Came: s.now(x), Most: x.Brief,
 	}
 	not := s.record(x, l, resp, e, epoch, born)
 	l.rule.hideTags(&resp.Fields)
@@ -62,10 +67,13 @@ func (s *Stage) record(x *stage.Exchange, l *local, resp *message.Response, e *s
 		e.Part = e.Part && (resp.ContentLength < 0 || resp.ContentLength == span.Len())
 	}
 	c := semantics.ParseResponse(&resp.Fields, l.rule.Targets)
-	life, not := semantics.Judge(e, &c, &l.rule.Policy)
+	life, not := semantics.Judge(e, &c, l.rule.policyFor(x))
 	if not == semantics.Stored && l.rule.guarded && disguised(x.Path, resp) {
 		s.m.disguised.Inc()
 		not = notType
+	}
+	if not == semantics.Stored && s.echoes(x, l.rule) {
+		not = notEcho
 	}
 	if not == semantics.Stored && resp.ContentLength > l.rule.maxObject {
 		not = "too-large"
@@ -84,13 +92,16 @@ func (s *Stage) record(x *stage.Exchange, l *local, resp *message.Response, e *s
 		kept.Del(message.ContentRange)
 		status = 200
 	}
-	o := &object{Life: life, status: status, born: born}
+	o := &object{Life: life, status: status, born: born, org: l.rule.org}
 	o.fields.CopyFrom(&kept)
 	s.describe(o, l.rule, x, nil)
+	if l.rule.watched {
+		s.watch(x, l, o, born)
+	}
 	t := &l.tee
 	*t = tee{
 		s: s, key: l.key, hash: l.hash, epoch: epoch, max: l.rule.maxObject, total: resp.ContentLength,
-		obj: o, x: x, mark: l.rule.mark, site: l.rule.site,
+		obj: o, x: x, mark: l.rule.mark, site: l.rule.site, rule: l.rule,
 		home: s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased),
 	}
 	if e.Part {
@@ -124,6 +135,7 @@ type tee struct {
 	x          *stage.Exchange
 	mark       *purge.Mark
 	site       *siteState
+	rule       *rule
 }
 
 // Next implements message.Body.
@@ -162,17 +174,20 @@ func (t *tee) record(chunk []byte) {
 }
 
 func (t *tee) commit() {
-	if o := t.obj; o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && t.s.epochs.current(t.hash, t.epoch) && !spent(t.mark, t.x, &t.home, o) {
-		content := append(make([]byte, 0, len(t.buf)), t.buf...)
+	o := t.obj
+	current := func() bool { return t.s.epochs.current(t.hash, t.epoch) && !spent(t.mark, t.x, &t.home, o) }
+	if o != nil && (t.total < 0 || t.total == int64(len(t.buf))) && current() && !t.s.echoes(t.x, t.rule) {
+		content := t.buf
 		if o.partial() && int64(len(content)) < o.size {
 			o.parts[0].data = content
 			if t.home.rule != nil {
 				t.s.learn(t.x, t.home.rule)
 			}
-			t.s.keepPart(t.mark, &t.home, o, t.max)
+			t.s.keepPart(t.mark, &t.home, o, t.max, current)
 		} else {
 			o.parts, o.body = nil, content
-			t.s.settle(t.x, t.hash, t.key, &t.home, o)
+			t.rule.learned.note(t.x, o, t.s.local(t.x).watch, t.s.now(t.x))
+			t.s.settle(t.x, t.hash, t.key, &t.home, o, current)
 		}
 		t.s.m.stored.Inc()
 		t.site.stored.Add(1)
@@ -217,23 +232,23 @@ func (s *Stage) head(ctx context.Context, x *stage.Exchange, next stage.Handler,
 func (s *Stage) keepHead(x *stage.Exchange, l *local, resp *message.Response, e *semantics.Exchange, epoch uint32) bool {
 	e.Fields = &resp.Fields
 	c := semantics.ParseResponse(&resp.Fields, l.rule.Targets)
-	life, not := semantics.Judge(e, &c, &l.rule.Policy)
+	life, not := semantics.Judge(e, &c, l.rule.policyFor(x))
 	if not != semantics.Stored || !s.epochs.current(l.hash, epoch) {
 		return false
 	}
 	var kept, own message.Fields
 	fieldsOf(&kept, &own, &resp.Fields, &c, e.Came)
-	n := &object{Life: life, status: resp.Status, born: l.born, headOnly: true, size: resp.ContentLength}
+	n := &object{Life: life, status: resp.Status, born: l.born, headOnly: true, size: resp.ContentLength, org: l.rule.org}
 	n.fields.CopyFrom(&kept)
 	s.describe(n, l.rule, x, nil)
 	to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)
-	s.settle(x, l.hash, l.key, &to, n)
+	s.settle(x, l.hash, l.key, &to, n, func() bool { return s.epochs.current(l.hash, epoch) && !spent(l.rule.mark, x, &to, n) })
 	return true
 }
 
 func (s *Stage) freshenByHead(x *stage.Exchange, l *local, o *object, resp *message.Response, e *semantics.Exchange, epoch uint32) {
 	if !semantics.HeadFreshens(&resp.Fields, &o.fields, resp.ContentLength, o.length()) {
-		s.forget(l.hash, l.key, o)
+		s.forget(l.key, o)
 		return
 	}
 	var merged, kept, own message.Fields
@@ -247,18 +262,18 @@ func (s *Stage) freshenByHead(x *stage.Exchange, l *local, o *object, resp *mess
 	}
 	c := semantics.ParseResponse(&merged, l.rule.Targets)
 	e.Fields = &merged
-	life, not := semantics.Judge(e, &c, &l.rule.Policy)
+	life, not := semantics.Judge(e, &c, l.rule.policyFor(x))
 	if not != semantics.Stored {
-		s.forget(l.hash, l.key, o)
+		s.forget(l.key, o)
 		return
 	}
 	fieldsOf(&kept, &own, &merged, &c, e.Came)
-	n := &object{Life: life, status: o.status, born: o.born, softened: o.softened}
+	n := &object{Life: life, status: o.status, born: o.born, softened: o.softened, org: l.rule.org}
 	n.fields.CopyFrom(&kept)
 	s.describe(n, l.rule, x, o)
 	n.takeContent(o)
 	if s.epochs.current(l.hash, epoch) {
 		to := s.homeOf(x, l.rule, &kept, l.key, l.hash, !l.aliased)
-		s.settle(x, l.hash, l.key, &to, n)
+		s.settle(x, l.hash, l.key, &to, n, func() bool { return s.epochs.current(l.hash, epoch) })
 	}
 }

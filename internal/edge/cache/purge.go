@@ -59,16 +59,23 @@ func (s *Stage) Purge(ctx context.Context, site *snapshot.Site, entries ...purge
 	}
 	r.Purged, r.Holds = list, s.cfg.Clock()
 	s.m.purges.Add(float64(len(list)))
+	if s.cfg.Witness != nil {
+		s.cfg.Witness.Purged(list)
+	}
 	err := s.cfg.Purges.Sync(ctx, r.Number)
 	r.Kept = err == nil
 	return r, err
 }
 
-// Seal refuses purges from now on: another process has taken over, and its answers are what counts.
+// Seal refuses purges from now on: another process has taken over, and its answers are what counts. It gets the
+// disk as well.
 func (s *Stage) Seal() {
 	s.purging.Lock()
 	defer s.purging.Unlock()
-	s.sealed = true
+	if !s.sealed {
+		s.sealed = true
+		close(s.yield)
+	}
 }
 
 var errSealed = errors.New("another process has taken over; ask again on a new connection")
@@ -136,8 +143,15 @@ func (s *Stage) replay() {
 	s.purges.Begin(0, st.Last)
 }
 
-// Run writes to the log what no purge waited for, until ctx ends, and then the rest.
+// Run keeps the store, and writes to the log what no purge waited for, until ctx ends, and then the rest.
 func (s *Stage) Run(ctx context.Context) error {
+	kept := make(chan error, 1)
+	go func() { kept <- s.runTiers(ctx) }()
+	err := s.runPurges(ctx)
+	return errors.Join(<-kept, err)
+}
+
+func (s *Stage) runPurges(ctx context.Context) error {
 	t := time.NewTicker(time.Second)
 	defer t.Stop()
 	failing := false
@@ -163,6 +177,7 @@ func placeOf(x *stage.Exchange, key []byte, aliased bool) purge.Place {
 	p := purge.Place{Host: x.Host, Path: x.Path, AnyQuery: aliased}
 	if !aliased {
 		_, p.Query, _ = bytes.Cut(key, []byte{'?'})
+		p.Query, _, _ = bytes.Cut(p.Query, []byte{' '}) // a variant is purged with its URL
 	}
 	return p
 }
@@ -190,33 +205,13 @@ func purged(m *purge.Mark, o *object, at *purge.Place) (v purge.Verdict) {
 	return v
 }
 
-// soften puts in the place of o one that is stale since the soft purge of v.
-func (s *Stage) soften(l *local, o *object, v purge.Verdict) *object {
-	c := o.copy()
-	c.softened = v.Soft
-	c.Lifetime = softLife(o, v)
-	s.store.Update(l.hash, l.key, func(old *variants) (*variants, int64) {
-		for p := old.first(); p != nil; p = p.older {
-			if p == o {
-				n := old.with(c, maxVariants)
-				return n, n.cost
-			}
-		}
-		if old == nil {
-			return nil, 0
-		}
-		return old, old.cost
-	})
-	return c
-}
-
 // softLife is the lifetime that ends with the soft purge of v.
-func softLife(o *object, v purge.Verdict) time.Duration {
+func softLife(o *object, v purge.Verdict) softness {
 	age := time.Duration(0)
 	if v.SoftAt > 0 {
 		age = o.Age(time.Unix(int64(v.SoftAt), 0))
 	}
-	return min(o.Lifetime, age)
+	return softness{v.Soft, min(o.Lifetime, age)}
 }
 
 // outdated says whether a purge came since a flight began, for who has its key. O is its answer, or nil.

@@ -54,6 +54,11 @@ func TestPurgeByWhatItNames(t *testing.T) {
 		{"Cache-Tag", purge.Entry{Kind: purge.Tag, Value: "Product-1"}, "/p/1"},
 		{"Surrogate-Key", purge.Entry{Kind: purge.Tag, Value: "key2"}, "/p/2"},
 		{"Cache-Groups", purge.Entry{Kind: purge.Tag, Value: "group"}, "/p/3"},
+		{"group", purge.Entry{Kind: purge.Group, Value: "two words"}, "/p/3"},
+		{"group of one origin", purge.Entry{Kind: purge.Group, Host: "http://shop.example", Value: "two words"}, "/p/3"},
+		{"group of another origin", purge.Entry{Kind: purge.Group, Host: "https://shop.example", Value: "two words"}, ""},
+		{"group in another case", purge.Entry{Kind: purge.Group, Value: "Two words"}, ""},
+		{"group of another site", purge.Entry{Kind: purge.Group, Site: "acme/other", Value: "two words"}, ""},
 		{"host", purge.Entry{Kind: purge.Host, Host: host}, "*"},
 		{"another host", purge.Entry{Kind: purge.Host, Host: "other.example"}, ""},
 		{"site", purge.Entry{Kind: purge.Site}, "*"},
@@ -105,6 +110,30 @@ func TestPurgeByWhatItNames(t *testing.T) {
 }
 
 // All variants and all schemes of a URL go at once.
+// TestRFC9211_2_2_AfterAPurgeNothingIsThere: vary-miss is for answers to other requests, and not for those that a purge has ended.
+func TestRFC9211_2_2_AfterAPurgeNothingIsThere(t *testing.T) {
+	r := newRig(t, v1.CachePolicySpec{}, page("Vary: Foo"))
+	fwd := func(foo string) string {
+		w := r.s.Why(r.exchange("GET /a", "Foo: "+foo))
+		g := r.do("GET /a", "Foo: "+foo)
+		if want := "fwd=" + w.Forward; !strings.Contains(g.header("Cache-Status"), want) {
+			t.Errorf("why says %s, and Cache-Status %q", want, g.header("Cache-Status"))
+		}
+		return w.Forward
+	}
+	if got := fwd("1") + fwd("2"); got != "uri-missvary-miss" {
+		t.Errorf("before: %s", got)
+	}
+	r.purge(purge.Entry{Kind: purge.Path, Value: "/a"})
+	if got := fwd("1") + fwd("2"); got != "uri-missvary-miss" {
+		t.Errorf("after a purge: %s", got)
+	}
+	r.purge(purge.Entry{Kind: purge.Path, Value: "/a", Soft: true})
+	if got := fwd("3"); got != "vary-miss" {
+		t.Errorf("after a soft purge: %s", got)
+	}
+}
+
 func TestPurgeByURLReachesAllVariants(t *testing.T) {
 	r := newRig(t, v1.CachePolicySpec{}, page("Vary: Accept-Language"))
 	ask := func(lang string, secure bool) string {
@@ -297,7 +326,7 @@ func TestAPassInFlightWhenItsPurgeArrivesIsNotStored(t *testing.T) {
 	}
 	r.purge(purge.Entry{Kind: purge.Tag, Value: "a"})
 	read(t.Context(), x, resp, err)
-	if n := r.s.Stats().Entries; n != 0 {
+	if n := r.s.Stats().Memory.Index.Objects; n != 0 {
 		t.Errorf("%d keys are stored", n)
 	}
 }
@@ -309,7 +338,7 @@ func TestPurgesHoldAfterARestartForWhatADiskKept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return New(Config{Slot: 3, Purges: l}), func() { _ = l.Close() }
+		return newStage(t, Config{Slot: 3, Purges: l}), func() { _ = l.Close() }
 	}
 	s, end := open()
 	born := s.purges.Last()
@@ -494,11 +523,10 @@ func TestNobodyGetsWhatWasAskedForBeforeAPurge(t *testing.T) {
 // taggedRig has so many objects under one tag.
 func taggedRig(b *testing.B, objects int) *rig {
 	r := newRigWith(b, Config{MaxBytes: 4 << 30, Clock: time.Now}, v1.CachePolicySpec{}, page())
-	tags := []uint64{r.site.Parts[3].(*part).mark.TagHash([]byte("tag"))}
 	key := []byte(nil)
 	for i := range objects {
 		key = fmt.Appendf(key[:0], "acme/shop http://shop.example/%d", i)
-		r.s.keep(r.s.store.HashOf(key), key, &object{status: 200, tags: tags})
+		r.s.keep(r.s.tiers.HashOf(key), key, &object{status: 200, names: []byte("tag\n"), org: r.s.tiers.Org("acme")}, func() bool { return true })
 	}
 	return r
 }
@@ -541,7 +569,7 @@ func BenchmarkPurgesKept(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer l.Close()
-			s := New(Config{Slot: 3, Purges: l})
+			s := newStage(b, Config{Slot: 3, Purges: l})
 			b.SetParallelism(clients)
 			b.RunParallel(func(pb *testing.PB) {
 				for i := 0; pb.Next(); i++ {

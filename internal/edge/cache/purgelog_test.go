@@ -31,7 +31,7 @@ func TestPurgesThatAreNotKeptAreSaidOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out bytes.Buffer
 		log := &brokenLog{Log: purge.NewMemory(16)}
-		s := New(Config{Purges: log, Logger: slog.New(slog.NewTextHandler(&out, nil))})
+		s := newStage(t, Config{Purges: log, Logger: slog.New(slog.NewTextHandler(&out, nil))})
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- s.Run(ctx) }()

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
 )
 
 // body is the body of a flight's answer as it grows.
@@ -14,10 +15,21 @@ type body struct {
 	base    int64 // of buf in the body; more than 0 only when it is not stored
 	total   int64 // -1 when not known
 	charged int64 // bytes counted in Stage.buffered
+	held    int64 // where the last piece of a stored body begins, once it has its length
 	stored  bool  // all of it is kept; else only what a reader has still to get
 	done    bool
 	err     error // why it ended early
 	readers []*reader
+}
+
+// visible is how much of the body its readers may have. The last piece of one whose length is known is theirs only once
+// it is stored: else who has it whole and asks again could ask before. The lock is held.
+func (b *body) visible() int64 {
+	have := b.base + int64(len(b.buf))
+	if b.stored && !b.done && have == b.total {
+		return b.held
+	}
+	return have
 }
 
 // reader is a client's view of a flight's body. It implements message.Body
@@ -39,7 +51,7 @@ func (r *reader) Next(ctx context.Context) ([]byte, error) {
 	for {
 		fl.mu.Lock()
 		b := &fl.body
-		have := b.base + int64(len(b.buf))
+		have := b.visible()
 		if r.err != nil {
 			fl.mu.Unlock()
 			return nil, r.err
@@ -85,7 +97,7 @@ func (r *reader) Ready() bool {
 	r.fl.mu.Lock()
 	defer r.fl.mu.Unlock()
 	b := &r.fl.body
-	return r.err != nil || b.done || r.off == r.end || b.base+int64(len(b.buf)) > r.off
+	return r.err != nil || b.done || r.off == r.end || b.visible() > r.off
 }
 
 // Close implements message.Body.
@@ -108,7 +120,13 @@ func (fl *flight) drop(r *reader) {
 }
 
 // open gives a client its part of the body. False says that the beginning is gone.
-func (fl *flight) open(resp *message.Response, m message.Method, f *form) bool {
+func (fl *flight) open(x *stage.Exchange, l *local, f *form) bool {
+	resp, m := &x.Response, x.In.Method
+	if fl.validated {
+		l.keepHold(x, fl.obj)
+		fl.s.setContent(x, l, f, fl.obj)
+		return true
+	}
 	fl.mu.Lock()
 	defer fl.mu.Unlock()
 	b := &fl.body

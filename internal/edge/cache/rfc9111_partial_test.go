@@ -322,7 +322,7 @@ func FuzzUnionHoldsWhatEitherHas(f *testing.F) {
 				if all {
 					var got string
 					for _, p := range o.pieces(nil, s) {
-						got += string(p)
+						got += string(p.data)
 					}
 					if got != digits[a:b+1] {
 						t.Fatalf("%d-%d is %q", a, b, got)

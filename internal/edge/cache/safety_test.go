@@ -202,13 +202,46 @@ func TestAPageIsNotStoredAsAFile(t *testing.T) {
 			{req: "GET " + path, reply: page("text/html; charset=utf-8")}, {req: "GET " + path, reply: page("text/html"), want: want},
 		}})
 	}
-	cases = append(cases, rfcCase{name: "policy: a style sheet is what its path says", steps: []step{
+	for _, contentType := range []string{"application/problem+json", "application/vnd.api+json; v=1", "text/xml", "APPLICATION/XML"} {
+		cases = append(cases, rfcCase{name: "policy: nor is data, of " + contentType, steps: []step{
+			{req: "GET /x.svg", reply: page(contentType)}, {req: "GET /x.svg", reply: page(contentType), want: "pass"},
+		}})
+	}
+	cases = append(cases, rfcCase{name: "policy: a picture in XML is one", steps: []step{
+		{req: "GET /x.svg", reply: page("image/svg+xml")}, {req: "GET /x.svg", want: "hit"},
+	}}, rfcCase{name: "policy: a style sheet is what its path says", steps: []step{
 		{req: "GET /x.css", reply: page("text/css")}, {req: "GET /x.css", want: "hit"},
 	}}, rfcCase{name: "policy: an error page is no disguise", steps: []step{
 		{req: "GET /x.css", status: 404, reply: reply{status: 404, headers: page("text/html").headers, body: "x"}}, {req: "GET /x.css", status: 404, want: "hit"},
 	}}, rfcCase{name: "policy: the guard can be turned off", spec: v1.CachePolicySpec{Guard: "off"}, steps: []step{
 		{req: "GET /x.css", reply: page("text/html")}, {req: "GET /x.css", want: "hit"},
 	}})
+	run(t, cases)
+}
+
+// TestPathsThatServersReadDifferentlyGetNoLifetimeOfOurs: a route for files, with a lifetime of the policy, is chosen by
+// one reading of a path, and the origin may answer by another.
+func TestPathsThatServersReadDifferentlyGetNoLifetimeOfOurs(t *testing.T) {
+	week := v1.CachePolicySpec{DefaultTTL: v1.Duration(7 * 24 * time.Hour)}
+	var cases []rfcCase
+	for path, want := range map[string]string{
+		"/static/..%2faccount": "miss", "/static/..%5Caccount": "miss", `/static/..\account`: "miss", "/static/%2e%2e/account": "miss",
+		"/static/../account": "miss", "/static/.": "miss", "/account%3Fx.css": "miss", "/account%23x.css": "miss", "/account%0ax.css": "miss",
+		"/account;x.css": "miss", "/account%3bx.css": "miss", "/static/%252e%252e%252faccount": "miss", "/x%": "miss",
+		"/static/a.css": "hit", "/static/a%20b.css": "hit", "/a;jsessionid=1": "hit", "/.well-known/x": "hit", "/a..b/c": "hit", "/%C3%A4": "hit",
+	} {
+		plain := ok("Content-Type: text/plain")
+		if want == "miss" {
+			want = "pass" // remembered as what cannot be stored
+		}
+		cases = append(cases, rfcCase{name: "policy: no default lifetime for " + path, spec: week, steps: []step{{req: "GET " + path, reply: plain}, {req: "GET " + path, reply: plain, want: want}}},
+			rfcCase{name: "policy: the origin's own lifetime holds for " + path, spec: week, steps: []step{
+				{req: "GET " + path, reply: ok("Cache-Control: max-age=60")}, {req: "GET " + path, want: "hit"},
+			}},
+			rfcCase{name: "policy: the guard can be turned off for " + path, spec: v1.CachePolicySpec{DefaultTTL: week.DefaultTTL, Guard: "off"}, steps: []step{
+				{req: "GET " + path, reply: plain}, {req: "GET " + path, want: "hit"},
+			}})
+	}
 	run(t, cases)
 }
 

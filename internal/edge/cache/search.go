@@ -3,19 +3,22 @@ package cache
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
 	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-// searchRule is what the last answer under a path said of its query (No-Vary-Search). It is stored
+// searchRule is what the last answer under a path said of its query (No-Vary-Search). It is noted
 // under the path, and its text is in the keys that it makes, so that answers with another rule are
-// never found by it.
+// never found by it. A rule that is learned anew has another text: what was stored under the one that is forgotten
+// could not be invalidated meanwhile.
 type searchRule struct {
 	semantics.Search
-	text string
+	said, text string
 }
 
 // maxPairs bounds the parameters of a query that a rule is applied to.
@@ -30,28 +33,28 @@ func appendPath(dst []byte, x *stage.Exchange, path []byte) []byte {
 // searchOf is the rule of a path, or nil.
 func (s *Stage) searchOf(scratch []byte, x *stage.Exchange, path []byte) (*searchRule, []byte) {
 	scratch = appendPath(scratch[:0], x, path)
-	if v := s.store.Get(s.store.HashOf(scratch), scratch); v != nil {
-		return v.search, scratch
+	if n := s.notes.Get(s.tiers.HashOf(scratch), scratch); n != nil {
+		return n.search, scratch
 	}
 	return nil, scratch
 }
 
 // alias makes l's key the one under which answers with the rule of x's path are, if there is one.
 func (s *Stage) alias(l *local, x *stage.Exchange) bool {
-	if !s.searches.Load() {
+	if !s.searches.Load() || s.passUntil(l.hash, l.key) != 0 {
 		return false
 	}
 	var r *searchRule
 	if r, l.scratch = s.searchOf(l.scratch, x, x.In.Path()); r == nil {
 		return false
 	}
-	key, ok := r.append(l.scratch[:0], l.rule.keyer, x, x.In.Path(), x.In.Query())
+	key, ok := r.append(l.scratch[:0], l.rule.keyer, x, x.In.Path(), x.Query())
 	l.scratch = key
 	if !ok {
 		return false
 	}
 	l.key, l.scratch = l.scratch, l.key
-	l.hash = s.store.HashOf(l.key)
+	l.hash = s.tiers.HashOf(l.key)
 	l.aliased = true
 	return true
 }
@@ -92,7 +95,7 @@ func (r *searchRule) append(dst []byte, k *keyer, x *stage.Exchange, path, query
 		dst = append(dst, '&')
 		dst = append(dst, dst[p.from:p.to]...)
 	}
-	return dst[:at+copy(dst[at:], dst[end:])], true
+	return appendVariant(dst[:at+copy(dst[at:], dst[end:])], x), true
 }
 
 type span struct{ from, to int }
@@ -133,7 +136,7 @@ func formByte(s string) (byte, int) {
 	case s[0] == '+':
 		return ' ', 1
 	case s[0] == '%' && len(s) == 3:
-		if v, ok := unhex(s[1], s[2]); ok {
+		if v, ok := syntax.UnhexPair(s[1], s[2]); ok {
 			return v, 3
 		}
 	}
@@ -152,9 +155,14 @@ type home struct {
 func (s *Stage) homeOf(x *stage.Exchange, r *rule, kept *message.Fields, key []byte, h store.Hash, exact bool) home {
 	if kept.Has(message.NoVarySearch) {
 		if sr := (&searchRule{Search: semantics.ParseSearch(kept)}); !sr.Exact() {
-			sr.text = fmt.Sprintf("%t %t %q", sr.AnyOrder, sr.All, sr.Names)
-			if k, ok := sr.append(nil, r.keyer, x, x.In.Path(), x.In.Query()); ok {
-				return home{k, s.store.HashOf(k), sr}
+			sr.said = fmt.Sprintf("%t %t %q", sr.AnyOrder, sr.All, sr.Names)
+			if old, _ := s.searchOf(nil, x, x.In.Path()); old != nil && old.said == sr.said {
+				sr = old
+			} else {
+				sr.text = fmt.Sprintf("%s %x", sr.said, rand.Uint64())
+			}
+			if k, ok := sr.append(nil, r.keyer, x, x.In.Path(), x.Query()); ok {
+				return home{k, s.tiers.HashOf(k), sr}
 			}
 		}
 	}
@@ -162,5 +170,5 @@ func (s *Stage) homeOf(x *stage.Exchange, r *rule, kept *message.Fields, key []b
 		return home{key: key, hash: h}
 	}
 	k := r.append(nil, x)
-	return home{key: k, hash: s.store.HashOf(k)}
+	return home{key: k, hash: s.tiers.HashOf(k)}
 }

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"hash/maphash"
 	"log/slog"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,10 +29,8 @@ const (
 )
 
 const (
-	// maxVariants bounds the objects under one key.
+	// maxVariants bounds the flights under one key, and the variants that people are told of.
 	maxVariants = 32
-	// maxHead is what is kept free beside the largest object, for its fields and key.
-	maxHead = 32 << 10
 	// passFor is how long requests for a key do not wait for each other, after an answer under
 	// it could not be stored.
 	passFor = 60 * time.Second
@@ -42,8 +42,14 @@ const (
 type Config struct {
 	// Slot is the stage's place in sites and exchanges.
 	Slot stage.Slot
-	// MaxBytes bounds the memory of what is stored, keys and overhead included.
+	// MaxBytes is the memory for what is stored, keys and heads included; at least MinBytes. An index and
+	// sketches of requests come to it, some two hundredths, copies of what is asked for most, a 128th, and
+	// notes, at most a sixteenth.
 	MaxBytes int64
+	// Disk is where answers outlive the process; its zero value is none.
+	Disk Disk
+	// Quotas are the bounds of organizations, by their names; that of AnyOrg is each one's that is not named.
+	Quotas map[string]Quota
 	// MaxFills bounds the fetches for several clients at once; beyond it each client fetches for itself.
 	MaxFills int
 	// MaxBackground bounds validations of answers that were served stale meanwhile.
@@ -56,6 +62,8 @@ type Config struct {
 	Purges purge.Log
 	// PurgeKeys is how many purged things are told apart; purge.DefaultKeys by default.
 	PurgeKeys int
+	// Witness hears of purges and of the last answers before them; by default nobody does.
+	Witness Witness
 	// Logger hears of purges that cannot be kept; by default nobody does.
 	Logger *slog.Logger
 	// Metrics counts what the stage does; by default nobody sees the counts.
@@ -65,7 +73,9 @@ type Config struct {
 // Stage stores answers and serves them again. It implements stage.Stage and stage.Compiler.
 type Stage struct {
 	cfg   Config
-	store *store.Store[variants] // called as it is, so that a hit pays for no table of methods
+	tiers *store.Tiers
+	notes *store.Store[note]
+	front front
 	m     *metrics
 	forks sync.Pool
 	// buffered counts bytes of bodies that are on their way.
@@ -75,10 +85,22 @@ type Stage struct {
 	purging  sync.Mutex // so that purges hold in the order of their numbers
 	sealed   bool       // under purging
 	sites    sites
+	learner  learner
 	top      *top
 	// searches says that an answer had a No-Vary-Search.
 	searches atomic.Bool
 	ranges   ranging
+	stores   counts
+	points   [64]sync.Mutex
+	seen     *seenTable
+	blocks   sync.Pool // of *[readBlock]byte
+	// sentFiles is how many bytes of bodies were left to the kernel to send from their files.
+	sentFiles atomic.Int64
+	maxBody   int64
+	yield     chan struct{} // closed when another process is to have the disk
+	// attachFailures counts how often the disk could not be had.
+	attachFailures atomic.Int64
+	attachSaid     string // of who runs
 
 	mu         sync.Mutex
 	flights    map[store.Hash]*flight
@@ -88,8 +110,9 @@ type Stage struct {
 	idle       chan struct{} // closed when the stage is and nothing runs
 }
 
-// New returns a stage. It starts nothing; work begins with requests, and Close ends it.
-func New(cfg Config) *Stage {
+// New returns a stage. It starts nothing; work begins with requests, and Close ends it. An error says that there
+// is not the memory, or too little of it. What is wrong with the disk is no error: the stage goes on without.
+func New(cfg Config) (*Stage, error) {
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, DefaultMaxBytes)
 	cfg.MaxFills = cmp.Or(cfg.MaxFills, DefaultMaxFills)
 	cfg.MaxBackground = cmp.Or(cfg.MaxBackground, DefaultMaxBackground)
@@ -108,24 +131,32 @@ func New(cfg Config) *Stage {
 	}
 	s := &Stage{
 		cfg:     cfg,
-		store:   store.New[variants](cfg.MaxBytes),
+		notes:   store.New[note](min(max(cfg.MaxBytes/16, 1<<16), 16<<20)),
+		front:   newFront(cfg.MaxBytes),
+		seen:    new(seenTable),
+		yield:   make(chan struct{}),
 		flights: map[store.Hash]*flight{},
 		running: map[*flight]struct{}{},
 		idle:    make(chan struct{}),
 		purges:  purge.NewEpochs(cmp.Or(cfg.PurgeKeys, purge.DefaultKeys)),
 		top:     newTop(),
+		learner: learner{seed: maphash.MakeSeed()},
 	}
+	if err := s.openTiers(); err != nil {
+		return nil, err
+	}
+	s.blocks.New = func() any { return new([readBlock]byte) }
 	s.replay()
 	s.forks.New = func() any { return new(stage.Exchange) }
 	s.m = newMetrics(cfg.Metrics, s)
-	return s
+	return s, nil
 }
 
 // Name implements stage.Stage.
 func (s *Stage) Name() string { return "cache" }
 
 // Stats tells what is stored.
-func (s *Stage) Stats() store.Stats { return s.store.Stats() }
+func (s *Stage) Stats() store.TiersStats { return s.tiers.Stats() }
 
 // part is what the stage makes of a site.
 type part struct {
@@ -146,7 +177,15 @@ type rule struct {
 	mark      *purge.Mark
 	site      *siteState
 	name      string
+	org       *store.Org
 	purge     *purgeGuard // nil where nobody may use PURGE
+	detours   []detour
+	normal    normal
+	cookies   []string // of the key
+	learned   *learned // nil where nothing is
+	// careful is Policy for paths that servers may read in different ways.
+	careful semantics.Policy
+	watched bool // when answers leave is noted
 }
 
 // targetsOf is the target list of a policy (RFC 9213 section 2.2).
@@ -177,7 +216,11 @@ func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 				return nil, errors.New("route " + site.Routes[i].Name + ": CachePolicy " + name + " is not in the site's bundle")
 			}
 			r = s.newRule(spec)
-			r.mark, r.site, r.name = p.mark, p.site, name
+			org, _ := site.Key.Split()
+			r.mark, r.site, r.name, r.org = p.mark, p.site, name, s.bound(s.tiers.Org(org))
+			if r.learned = s.learner.of(string(site.Key), name, s.cfg.Clock(), p.site); r.learned != nil {
+				r.learned.key.Store(&spec.Key)
+			}
 			rules[name] = r
 			p.addKeyer(r.keyer)
 		}
@@ -190,7 +233,7 @@ func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
 }
 
 func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
-	return &rule{
+	r := &rule{
 		Policy: semantics.Policy{
 			DefaultTTL: spec.DefaultTTL.Std(), MaxTTL: spec.MaxTTL.Std(),
 			WhileRevalidate: spec.StaleWhileRevalidate.Std(), IfError: spec.StaleIfError.Std(),
@@ -201,9 +244,16 @@ func (s *Stage) newRule(spec *v1.CachePolicySpec) *rule {
 		tellsKey:  spec.StatusKey,
 		showTags:  spec.Tags == "show",
 		purge:     newPurgeGuard(spec.Purge),
+		detours:   newDetours(spec.Bypass),
+		normal:    newNormal(&spec.Key),
+		cookies:   spec.Key.Cookies,
+		watched:   spec.Feed != nil && s.cfg.Witness != nil,
 		keyer:     newKeyer(&spec.Key),
-		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), max(s.store.MaxCost()-maxHead, 0)),
+		maxObject: min(int64(cmp.Or(spec.MaxObject, 64<<20)), s.maxBody),
 	}
+	r.careful = r.Policy
+	r.careful.ExplicitOnly = r.guarded
+	return r
 }
 
 func (p *part) addKeyer(k *keyer) {
@@ -226,12 +276,24 @@ type local struct {
 	// hint is how answers under the key vary, as far as is known.
 	hint []byte
 	tee  tee
+	// watch looks at what comes from the origin.
+	watch *watch
 	// aliased says that key is that of a No-Vary-Search rule, not the request's own.
 	aliased bool
 	ranging rangeEnd
 	scratch []byte
-	// born is the number of the last purge when the request was looked up.
-	born uint64
+	// born is the number of the last purge when the request was looked up, and stores how much was stored
+	// under its hash.
+	born   uint64
+	stores uint32
+	// found is what the look-up found, second what a later one did, and more records of flights; armed says
+	// that they are let go at the exchange's end.
+	found, second *found
+	more          []*hold
+	armed         bool
+	body          piecewise
+	leaving       departure
+	tagged        []uint64 // of leaving
 }
 
 func (s *Stage) local(x *stage.Exchange) *local {
@@ -275,8 +337,12 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	if r == nil {
 		return next.Serve(ctx, x)
 	}
+	r.normal.apply(&x.In.Fields, x.Visitor.Background)
 	if why := notForUs(x.In); why != "" {
 		return s.bypass(ctx, x, next, r, why)
+	}
+	if d := r.detourOf(x); d != nil {
+		return s.goAround(ctx, x, next, r, d)
 	}
 	l := s.local(x)
 	l.rule = r
@@ -289,7 +355,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		}
 	}
 	l.key = r.append(l.key[:0], x)
-	l.hash = s.store.HashOf(l.key)
+	l.hash = s.tiers.HashOf(l.key)
 	return s.lookup(ctx, x, next, l)
 }
 
@@ -301,43 +367,32 @@ func (s *Stage) now(x *stage.Exchange) time.Time {
 	return x.Now()
 }
 
-// notForUs says why a request is not looked up, or nothing.
-func notForUs(in *message.Request) string {
-	switch {
-	case in.Method != message.GET && in.Method != message.HEAD:
-		return "method"
-	case in.Body != nil || in.ContentLength > 0:
-		return "body"
-	case in.Has(message.Upgrade):
-		return "upgrade"
-	case semantics.ForOrigin(&in.Fields):
-		return "precondition"
-	}
-	return ""
-}
-
 // lookup answers from the store where it may, and asks the origin where it must.
 func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handler, l *local) (*message.Response, error) {
-	l.born = s.purges.Last()
-	v := s.store.Get(l.hash, l.key)
+	l.born, l.stores = s.purges.Last(), s.stores.at(l.hash)
 	l.aliased = false
-	if v == nil && s.alias(l, x) {
-		v = s.store.Get(l.hash, l.key)
+	if resp := s.quick(x, l); resp != nil {
+		return resp, nil
 	}
-	var o *object
+	f := l.reuse(&l.found)
+	o, verdict, seen := s.find(l, x, f, false)
+	if !seen && s.alias(l, x) {
+		l.stores = s.stores.at(l.hash)
+		o, verdict, seen = s.find(l, x, f, false)
+	}
 	l.hint = l.rule.selector
-	if v != nil && v.newest != nil {
-		var verdict purge.Verdict
-		o, verdict = s.find(l, v, x)
-		l.hint = v.newest.selector
-		if o != nil && verdict.Soft > 0 {
-			o = s.soften(l, o, verdict)
-		} else if o == nil && verdict.Hard > 0 {
-			l.rule.site.dead.Add(1)
-		}
+	if seen && f.hint != nil {
+		l.hint = f.hint
 	}
-	why := missed(v)
-	if o != nil {
+	if o != nil && verdict.Soft > 0 {
+		o = s.soften(l, o, softLife(o, verdict))
+	} else if o == nil && verdict.Hard > 0 {
+		l.rule.site.dead.Add(1)
+	}
+	var why forward
+	if o == nil {
+		why = s.missed(l, x, seen)
+	} else {
 		use := o.Use(&l.control, l.now)
 		// Of a partial answer what is asked for may be missing, and nothing validates a part.
 		lacks := o.partial() && (use == semantics.Background || !o.serves(x.In, l.now))
@@ -347,11 +402,12 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 		case lacks:
 			why = fwdStale
 		case use == semantics.Fresh:
+			s.offer(x, l, f, o)
 			return s.hit(x, l, o, resultHit, ""), nil
 		case use == semantics.Stale:
 			return s.hit(x, l, o, resultStale, "max-stale"), nil
-		case use == semantics.Background:
-			if !o.resting(l.now) {
+		case use == semantics.Background && !x.Visitor.Background: // who waits for nobody is the one to validate
+			if rests, _ := s.resting(l.key, o, l.now); !rests {
 				s.refresh(ctx, x, next, l, o)
 			}
 			return s.hit(x, l, o, resultStale, "stale-while-revalidate"), nil
@@ -359,8 +415,8 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 			why = fwdRequest
 		default:
 			why = fwdStale
-			if o.resting(l.now) && o.spare(l.now) {
-				if o.full.Load() {
+			if rests, full := s.resting(l.key, o, l.now); rests && o.spare(l.now) {
+				if full {
 					x.Full = fullStale
 					return s.hit(x, l, o, resultStale, "no-room"), nil
 				}
@@ -368,10 +424,19 @@ func (s *Stage) lookup(ctx context.Context, x *stage.Exchange, next stage.Handle
 			}
 		}
 	}
-	x.Shared = v == nil || l.now.UnixNano() >= v.passUntil
+	if o != nil && x.Measures.Stale && o.standsInForRoom(l.now) {
+		if rests, _ := s.resting(l.key, o, l.now); !rests {
+			s.refresh(ctx, x, next, l, o)
+		}
+		return s.hit(x, l, o, resultStale, "flood"), nil
+	}
+	x.Shared = !x.Measures.Suspect && l.now.UnixNano() >= s.passUntil(l.hash, l.key)
 	if l.control.Has(semantics.OnlyIfCached) {
 		x.Mark("cache", "only-if-cached")
 		return nil, errNotCached
+	}
+	if x.Measures.Suspect { // nobody shares its fate, and it fills nothing
+		return s.pass(ctx, x, next, l, resultPass, why)
 	}
 	if x.In.Method == message.HEAD {
 		return s.head(ctx, x, next, l, o, why)
@@ -405,11 +470,18 @@ var errNotCached = &stage.Error{
 	Err: errors.New("the request asked for a stored answer only, and there is none that may be used"),
 }
 
-func missed(v *variants) forward {
-	if v == nil || v.newest == nil {
-		return fwdURIMiss
+// Quiet waits until no fetch runs. It is for a replay, in which origins answer at once: it looks again and
+// again, and would never end while an origin is slow.
+func (s *Stage) Quiet() {
+	for {
+		s.mu.Lock()
+		n := len(s.running)
+		s.mu.Unlock()
+		if n == 0 {
+			return
+		}
+		runtime.Gosched()
 	}
-	return fwdVaryMiss
 }
 
 // Close waits for fetches that outlive their clients. When ctx ends it cancels what is left,

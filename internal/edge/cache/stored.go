@@ -5,6 +5,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/edge/cache/purge"
 	"github.com/relais-edge/relais/internal/edge/cache/semantics"
+	"github.com/relais-edge/relais/internal/edge/cache/store"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 )
@@ -99,8 +100,9 @@ func (s *Stage) ruleFor(x *stage.Exchange) *rule {
 func (s *Stage) probe(x *stage.Exchange, r *rule) *local {
 	l := &local{rule: r, now: s.cfg.Clock(), born: s.purges.Last()}
 	l.control = semantics.ParseRequest(x.In)
+	r.normal.apply(&x.In.Fields, x.Visitor.Background)
 	l.key = r.append(nil, x)
-	l.hash = s.store.HashOf(l.key)
+	l.hash = s.tiers.HashOf(l.key)
 	return l
 }
 
@@ -116,32 +118,74 @@ func (s *Stage) under(l *local, x *stage.Exchange) *Under {
 		u.Fetching++
 	}
 	s.mu.Unlock()
-	v := s.store.Get(l.hash, l.key)
-	if v == nil {
-		if u.Fetching == 0 {
-			return nil
-		}
-		return u
-	}
-	if at := time.Unix(0, v.passUntil); v.passUntil > 0 && l.now.Before(at) {
+	if until := s.passUntil(l.hash, l.key); until > l.now.UnixNano() {
+		at := time.Unix(0, until)
 		u.Pass = &at
 	}
-	for o := v.newest; o != nil; o = o.older {
+	s.eachStored(l, x, func(o *object) bool {
 		u.Variants = append(u.Variants, s.stored(l, x, o))
+		return true
+	})
+	if len(u.Variants) == 0 && u.Fetching == 0 && u.Pass == nil {
+		return nil
 	}
 	return u
+}
+
+// eachStored calls f, until that says false, with what is stored under l's key, as far as it is known by name: the
+// answer that is for all, the variants that were stored of late, and the one that is for x. An object is good during
+// the call.
+func (s *Stage) eachStored(l *local, x *stage.Exchange, f func(o *object) bool) {
+	told := map[store.Hash]bool{}
+	more := true
+	tell := func(h store.Hash, route string) {
+		v := new(found)
+		v.held.n.Store(1)
+		defer v.held.release()
+		if !more || told[h] || !v.peek(s, h, l.key) || v.held.ref.Kind() == kindSignpost {
+			return
+		}
+		told[h] = true
+		in, err := v.object.decode(v.held.ref.Head())
+		if v.object.route = string(in); err == nil && (route == "" || route == v.object.route) && v.lay(s, nil) {
+			v.object.enrol(l.rule.mark, x)
+			more = f(&v.object)
+		}
+	}
+	if n := s.notes.Get(l.hash, l.key); n != nil {
+		for i := range n.variants {
+			tell(n.variants[i].hash, n.variants[i].route)
+		}
+	}
+	tell(l.hash, "")
+	var r store.Ref
+	defer r.Release()
+	if !s.tiers.Peek(l.hash, l.key, &r) || r.Kind() != kindSignpost {
+		return
+	}
+	p := signpost{b: r.Head()}
+	for ok := p.open(); ok; {
+		var selector []byte
+		if _, selector, ok = p.next(); ok {
+			l.selected = semantics.AppendSelected(l.selected[:0], selector, &x.In.Fields)
+			tell(s.tiers.Derive(l.hash, variantID(nil, p.generation, x.Route.Name, selector, l.selected)), "")
+		}
+	}
 }
 
 func (s *Stage) stored(l *local, x *stage.Exchange, o *object) Stored {
 	out := Stored{
 		State: "stale", For: semantics.Describe(o.selector, o.selected), Route: o.route, Status: o.status, HeadOnly: o.headOnly,
 		Came: time.Unix(0, o.Came), Age: o.Age(l.now).Seconds(), Lifetime: o.Lifetime.Seconds(), While: o.While.Seconds(), IfError: o.Err.Seconds(),
-		Validate: o.NoCache, NoStale: o.NoStale, Size: o.length(), Kept: int64(len(o.body)), Born: o.born,
+		Validate: o.NoCache, NoStale: o.NoStale, Size: o.length(), Kept: o.length(), Born: o.born,
 		Groups: string(o.fields.Get(message.CacheGroups)), Type: string(o.fields.Get(message.ContentType)),
 		Coding: string(o.fields.Get(message.ContentEncoding)), ETag: string(o.fields.Get(message.ETag)),
 	}
-	if o.partial() {
+	switch {
+	case o.partial():
 		out.Kept = o.stored()
+	case o.headOnly:
+		out.Kept = 0
 	}
 	for name := range purge.Names(o.names) {
 		out.Tags = append(out.Tags, string(name))

@@ -21,12 +21,16 @@ func (s *Stage) unsafe(ctx context.Context, x *stage.Exchange, next stage.Handle
 	born := s.purges.Last()
 	sent := s.now(x)
 	r := p.ruleOf(x)
+	if r != nil {
+		r.normal.apply(&x.In.Fields, false)
+	}
 	var target store.Hash
 	var epoch uint32
-	if r != nil && x.In.Method == message.POST {
+	storable := r != nil && x.In.Method == message.POST && r.detourOf(x) == nil
+	if storable {
 		l := s.local(x)
 		l.key = r.append(l.key[:0], x)
-		target = s.store.HashOf(l.key)
+		target = s.tiers.HashOf(l.key)
 		epoch = s.epochs.at(target)
 	}
 	resp, err := next.Serve(ctx, x)
@@ -45,7 +49,7 @@ func (s *Stage) unsafe(ctx context.Context, x *stage.Exchange, next stage.Handle
 			}
 		}
 		s.invalidateGroups(x, resp)
-		if r != nil && x.In.Method == message.POST && resp.Has(message.ContentLocation) {
+		if storable && resp.Has(message.ContentLocation) {
 			l.rule = r
 			e := &semantics.Exchange{
 				Authorization: x.In.Has(message.Authorization), Status: resp.Status,
@@ -72,7 +76,8 @@ func (s *Stage) recordPost(x *stage.Exchange, l *local, resp *message.Response, 
 		return false
 	}
 	l.key = l.rule.append(l.key[:0], x)
-	l.hash, l.aliased = s.store.HashOf(l.key), false
+	l.hash, l.aliased = s.tiers.HashOf(l.key), false
+	l.watching().rest()
 	x.Shared = true // nobody waits for another's POST, and its answer was not asked for as one for all
 	return s.record(x, l, resp, e, epoch, born) == semantics.Stored
 }
@@ -128,7 +133,7 @@ func (s *Stage) invalidate(l *local, x *stage.Exchange, p *part, path, query []b
 }
 
 func (s *Stage) invalidateKey(key []byte, watched store.Hash) (moved uint32) {
-	h := s.store.HashOf(key)
+	h := s.tiers.HashOf(key)
 	s.epochs.move(h)
 	if s.epochs.slot(h) == s.epochs.slot(watched) {
 		moved = 1

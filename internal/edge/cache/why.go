@@ -53,6 +53,10 @@ func (s *Stage) Why(x *stage.Exchange) *Why {
 		w.say(rule, "%s", words)
 		return w
 	}
+	if d := r.detourOf(x); d != nil {
+		w.say("bypass of the CachePolicy", "A rule of the policy matches it: %s. It goes to the origin, and its answer is not stored.", d.words)
+		return w
+	}
 	l := s.probe(x, r)
 	if l.control.Has(semantics.NoStore) {
 		w.Forward = "request"
@@ -80,18 +84,18 @@ func bypassed(x *stage.Exchange) (words, rule string) {
 
 // explainLookup goes the way of lookup.
 func (s *Stage) explainLookup(w *Why, l *local, x *stage.Exchange) {
-	v := s.store.Get(l.hash, l.key)
-	if v == nil && s.alias(l, x) {
+	defer l.End(message.Outcome{})
+	o, _, seen := s.find(l, x, l.reuse(&l.found), true)
+	if !seen && s.alias(l, x) {
 		w.say("No-Vary-Search", "An earlier answer of this path said which parameters do not count; the key is made by that rule.")
-		v = s.store.Get(l.hash, l.key)
+		o, _, seen = s.find(l, x, l.reuse(&l.found), true)
 	}
 	_, w.Key = splitKey(l.key)
-	var o *object
-	if v.first() == nil {
+	if !seen {
 		w.Result, w.Forward = "miss", "uri-miss"
 		w.say("RFC 9211 section 2.2", "Nothing is stored under the key: it was not asked for since the start, could not be stored, or had to leave for room.")
-	} else {
-		o = s.explainVariant(w, l, v, x)
+	} else if o == nil {
+		s.explainVariant(w, l, x)
 	}
 	if o != nil {
 		s.explainUse(w, l, o, x)
@@ -106,56 +110,57 @@ func (s *Stage) explainLookup(w *Why, l *local, x *stage.Exchange) {
 	case o == nil && x.In.Has(message.Authorization):
 		w.Result = "pass"
 		w.say("RFC 9111 section 3.5", "The request has Authorization: it goes to the origin for itself, and its answer is stored only if it says public, s-maxage or must-revalidate.")
-	case v != nil && l.now.UnixNano() < v.passUntil:
+	case l.now.UnixNano() < s.passUntil(l.hash, l.key):
 		w.Result = "pass"
-		w.say("request collapsing", "An answer under this key could not be stored; until %s its requests go to the origin at once and wait for nobody.", clock(time.Unix(0, v.passUntil)))
+		w.say("request collapsing", "An answer under this key could not be stored; until %s its requests go to the origin at once and wait for nobody.", clock(time.Unix(0, s.passUntil(l.hash, l.key))))
 	}
 }
 
 func clock(t time.Time) string { return t.UTC().Format("15:04:05 MST") }
 
-// explainVariant finds the object for x, or says why none of those stored is.
-func (s *Stage) explainVariant(w *Why, l *local, v *variants, x *stage.Exchange) *object {
-	var dead, other, route *object
+// explainVariant says why none of the answers under l's key is for x.
+func (s *Stage) explainVariant(w *Why, l *local, x *stage.Exchange) {
+	var dead, other *Stored
+	var want []string
+	route, n := "", 0
 	at := placeOf(x, l.key, l.aliased)
-	for o := v.newest; o != nil; o = o.older {
+	s.eachStored(l, x, func(o *object) bool {
+		n++
 		switch {
 		case o.route != x.Route.Name:
-			route = o
+			route = o.route
 		case o.headOnly && x.In.Method != message.HEAD:
 		case !o.isFor(l, x):
 			if other == nil {
-				other = o
+				st := s.stored(l, x, o)
+				other = &st
+				want = semantics.Describe(o.selector, semantics.AppendSelected(nil, o.selector, &x.In.Fields))
 			}
-		case purged(l.rule.mark, o, &at).Hard > o.born:
-			if dead == nil {
-				dead = o
-			}
-		default:
-			return o
+		case dead == nil && purged(l.rule.mark, o, &at).Hard > o.born:
+			st := s.stored(l, x, o)
+			dead = &st
 		}
-	}
-	w.Result, w.Forward = "miss", "vary-miss"
+		return true
+	})
+	w.Result, w.Forward = "miss", forwardNames[s.missed(l, x, true)]
 	switch {
 	case dead != nil:
-		st := s.stored(l, x, dead)
-		w.Stored = &st
-		w.say("purge", "An answer is stored, and was %s.", purgeWords(st.Purge))
+		w.Stored = dead
+		w.say("purge", "An answer is stored, and was %s.", purgeWords(dead.Purge))
 	case other != nil:
-		st := s.stored(l, x, other)
-		w.Stored = &st
-		want := semantics.Describe(other.selector, semantics.AppendSelected(nil, other.selector, &x.In.Fields))
-		for i, have := range st.For {
+		w.Stored = other
+		for i, have := range other.For {
 			if i < len(want) && want[i] != have {
-				w.say("RFC 9111 section 4.1", "%d variants are stored, and none is for this request: by Vary or the policy's key the newest is for %q, and the request has %q.", v.n, have, want[i])
+				w.say("RFC 9111 section 4.1", "%d variants are stored of late, and none is for this request: by Vary or the policy's key the newest is for %q, and the request has %q.", n, have, want[i])
 			}
 		}
-	case route != nil:
-		w.say("key", "What is stored under the key was asked for by the route %s, which may lead to another origin.", route.route)
+	case route != "":
+		w.say("key", "What is stored under the key was asked for by the route %s, which may lead to another origin.", route)
+	case n == 0:
+		w.say("RFC 9111 section 4.1", "Answers under the key vary by Vary or the policy's key, and none is stored for this request.")
 	default:
 		w.say("RFC 9111 section 4.3.5", "Only an answer to HEAD is stored.")
 	}
-	return nil
 }
 
 // purgeWords tells of a purge.
@@ -179,7 +184,7 @@ func (s *Stage) explainUse(w *Why, l *local, o *object, x *stage.Exchange) {
 	life := o.Life
 	at := placeOf(x, l.key, l.aliased)
 	if v := purged(l.rule.mark, o, &at); v.Soft > 0 {
-		life.Lifetime = softLife(o, v)
+		life.Lifetime = softLife(o, v).life
 	}
 	age, left := life.Age(l.now), life.Lifetime-life.Age(l.now)
 	if st.State == "purged softly" {
@@ -224,7 +229,7 @@ func (s *Stage) explainStale(w *Why, l *local, o *object, life semantics.Life) {
 			w.say("RFC 9111 section 4.2.4", "It may not be used stale (must-revalidate, proxy-revalidate, s-maxage or no-cache).")
 		}
 	}
-	if o.resting(l.now) && (life.UsableOnError(l.now) || life.UsableDisconnected(l.now)) {
+	if rests, _ := s.resting(l.key, o, l.now); rests && (life.UsableOnError(l.now) || life.UsableDisconnected(l.now)) {
 		w.Result, w.Forward = "stale", ""
 		w.say("RFC 5861 section 4", "The origin failed only just now, and the answer may stand in (stale-if-error).")
 		return

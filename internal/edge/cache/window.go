@@ -42,8 +42,11 @@ func (fl *flight) add(ctx context.Context, chunk []byte) error {
 		if b.buf == nil && b.total > 0 && b.total <= window {
 			b.buf = make([]byte, 0, b.total)
 		}
+		b.held = int64(len(b.buf))
 		b.buf = append(b.buf, chunk...)
-		fl.changed()
+		if int64(len(b.buf)) != b.total { // else finish says so
+			fl.changed()
+		}
 		return nil
 	}
 	b.buf = append(b.buf, chunk...)

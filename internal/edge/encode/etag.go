@@ -17,7 +17,7 @@ const (
 // appendMarked appends tag as that of the same answer in another coding. What is no entity
 // tag is appended as it is.
 func appendMarked(dst, tag []byte, c coding) []byte {
-	opaque, weak, ok := entityTag(tag)
+	opaque, weak, ok := syntax.EntityTag(tag)
 	if !ok {
 		return append(dst, tag...)
 	}
@@ -50,32 +50,6 @@ func unmark(opaque []byte) (own []byte, c coding, weak bool) {
 	return opaque, identity, false
 }
 
-// entityTag reads one entity tag (RFC 9110 section 8.8.3).
-func entityTag(v []byte) (opaque []byte, weak, ok bool) {
-	v = syntax.Trim(v)
-	if len(v) > 1 && v[0] == 'W' && v[1] == '/' {
-		weak, v = true, v[2:]
-	}
-	if len(v) < 2 || v[0] != '"' || v[len(v)-1] != '"' || bytes.IndexByte(v[1:len(v)-1], '"') >= 0 {
-		return nil, false, false
-	}
-	return v[1 : len(v)-1], weak, true
-}
-
-// nextTag cuts the first member off a list of entity tags. A comma inside quotes is no end.
-func nextTag(list []byte) (member, rest []byte) {
-	quoted := false
-	for i, b := range list {
-		switch {
-		case b == '"':
-			quoted = !quoted
-		case b == ',' && !quoted:
-			return list[:i], list[i+1:]
-		}
-	}
-	return list, nil
-}
-
 // restore puts the origin's own tags into a precondition of the request that is sent.
 func (l *local) restore(f *message.Fields, id message.ID) {
 	v := f.Get(id)
@@ -86,7 +60,7 @@ func (l *local) restore(f *message.Fields, id message.ID) {
 	marked := false
 	for list := v; len(list) > 0; {
 		var member []byte
-		member, list = nextTag(list)
+		member, list = syntax.NextTag(list)
 		member = syntax.Trim(member)
 		if len(member) == 0 {
 			continue
@@ -94,7 +68,7 @@ func (l *local) restore(f *message.Fields, id message.ID) {
 		if len(l.buf) > 0 {
 			l.buf = append(l.buf, ", "...)
 		}
-		opaque, _, ok := entityTag(member)
+		opaque, _, ok := syntax.EntityTag(member)
 		own, c, weak := unmark(opaque)
 		if !ok || c == identity {
 			l.buf = append(l.buf, member...)
@@ -115,7 +89,7 @@ func (l *local) restore(f *message.Fields, id message.ID) {
 
 // remark gives a 304 the tag with which the client asked, where that was one of ours.
 func (l *local) remark(f, asked *message.Fields) {
-	tag, _, ok := entityTag(f.Get(message.ETag))
+	tag, _, ok := syntax.EntityTag(f.Get(message.ETag))
 	if !ok {
 		return
 	}
@@ -123,8 +97,8 @@ func (l *local) remark(f, asked *message.Fields) {
 		_, _, list := asked.At(i)
 		for len(list) > 0 {
 			var member []byte
-			member, list = nextTag(list)
-			opaque, _, ok := entityTag(member)
+			member, list = syntax.NextTag(list)
+			opaque, _, ok := syntax.EntityTag(member)
 			if !ok {
 				continue
 			}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 )
 
 func FuzzAcceptEncoding(f *testing.F) {
@@ -42,11 +43,11 @@ func FuzzEntityTags(f *testing.F) {
 		sent.AddString(message.IfNoneMatch, s)
 		l.restore(&sent, message.IfNoneMatch)
 		for c := zstdCoding; c < codings; c++ {
-			opaque, weak, ok := entityTag([]byte(s))
+			opaque, weak, ok := syntax.EntityTag([]byte(s))
 			if !ok {
 				return
 			}
-			marked, _, ok := entityTag(appendMarked(nil, []byte(s), c))
+			marked, _, ok := syntax.EntityTag(appendMarked(nil, []byte(s), c))
 			if !ok {
 				t.Fatalf("the mark of %q is no tag", s)
 			}

@@ -34,8 +34,8 @@ func weigh(f *message.Fields) (w weights, ok bool) {
 			var member []byte
 			member, v = syntax.NextItem(v)
 			name, params, _ := bytes.Cut(member, semicolon)
-			q := weight(params)
-			if q < 0 {
+			q, valid := syntax.Weight(params)
+			if !valid {
 				continue // not a weight: as if the coding were not named
 			}
 			switch name = syntax.Trim(name); {
@@ -63,39 +63,6 @@ func weigh(f *message.Fields) (w weights, ok bool) {
 }
 
 var semicolon = []byte{';'}
-
-// weight reads the parameters of a coding: 1000 when there is no q, -1 when it is none (RFC
-// 9110 section 12.4.2).
-func weight(params []byte) int {
-	for len(params) > 0 {
-		var p []byte
-		p, params, _ = bytes.Cut(params, semicolon)
-		p = syntax.Trim(p)
-		if len(p) < 2 || p[0]|0x20 != 'q' || p[1] != '=' {
-			continue
-		}
-		return thousandths(p[2:])
-	}
-	return 1000
-}
-
-func thousandths(p []byte) int {
-	if len(p) == 0 || len(p) > 5 || p[0] != '0' && p[0] != '1' || len(p) > 1 && p[1] != '.' {
-		return -1
-	}
-	n, unit := int(p[0]-'0')*1000, 100
-	for i := 2; i < len(p); i++ {
-		if p[i] < '0' || p[i] > '9' {
-			return -1
-		}
-		n += int(p[i]-'0') * unit
-		unit /= 10
-	}
-	if n > 1000 {
-		return -1
-	}
-	return n
-}
 
 // choose picks the coding for a client. Of equally weighted ones the first of prefer is taken.
 // Shared answers are chosen by prefer alone, since other clients get them too.

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/http/syntax"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
@@ -38,7 +39,7 @@ func (r Ranges) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 func (r Ranges) settle(x *stage.Exchange) {
 	f := &x.In.Fields
 	has := f.Has(message.IfRange)
-	_, weak, ok := entityTag(f.Get(message.IfRange))
+	_, weak, ok := syntax.EntityTag(f.Get(message.IfRange))
 	if has && ok && weak {
 		unrange(x)
 		return

@@ -118,7 +118,7 @@ const (
 
 // secure sets up TLS.
 func (a *Active) secure(l *bundle.Listener, certs map[bundle.Key]*certificate) error {
-	a.selector = &selector{m: a.m, listener: string(l.Key)}
+	a.selector = &selector{m: a.m, listener: string(l.Key), refuse: a.Spec.TLS.UnknownNames == "refuse" && a.m.cfg.Sites != nil}
 	for _, key := range l.Certificates {
 		c := certs[key]
 		if c == nil {

@@ -71,6 +71,13 @@ func (b *bounds) http3() http3.ServerConfig {
 	}
 }
 
+// blame tells of a client that did what no browser does.
+func (a *Active) blame(c *message.Conn) {
+	if a.m.cfg.Abuse != nil && c != nil {
+		a.m.cfg.Abuse(c.Client)
+	}
+}
+
 // engines makes the servers of all versions of HTTP.
 func (a *Active) engines() {
 	b, h := boundsOf(a.Spec), a.m.cfg.Handler
@@ -81,8 +88,12 @@ func (a *Active) engines() {
 	if a.Spec.Engine == v1.EngineStd {
 		return
 	}
-	one, two := b.http1(), b.http2()
-	one.Preface = a.h2c
-	two.OnAbuse = func(_ *message.Conn, kind http2.Abuse) { a.series.abuse[kind.String()].Inc() }
-	a.own, a.own2, a.own3 = http1.NewServer(one, h), http2.NewServer(two, h), http3.NewServer(b.http3(), h)
+	one, two, three := b.http1(), b.http2(), b.http3()
+	one.Preface, one.OnSlow, two.OnSlow = a.h2c, a.blame, a.blame
+	two.OnAbuse = func(c *message.Conn, kind http2.Abuse) {
+		a.series.abuse[kind.String()].Inc()
+		a.blame(c)
+	}
+	three.OnAbuse, three.OnSlow = a.blame, a.blame
+	a.own, a.own2, a.own3 = http1.NewServer(one, h), http2.NewServer(two, h), http3.NewServer(three, h)
 }

@@ -136,7 +136,12 @@ func TestRFC9440TheVerifiedCertificateIsKept(t *testing.T) {
 	}
 	state.VerifiedChains = [][]*x509.Certificate{{c, i.cert}}
 	want := message.TLS{Version: tls.VersionTLS13, ServerName: "shop.example", ClientCert: ":" + base64.StdEncoding.EncodeToString(c.Raw) + ":"}
-	if got := message.NewTLS(state); *got != want {
+	got := message.NewTLS(state)
+	if id := got.Identity; id == nil || id.Issuer != "CN=good" || len(id.Fingerprint) != 64 {
+		t.Errorf("identity %+v", id)
+	}
+	want.Identity = got.Identity
+	if *got != want {
 		t.Errorf("got %+v", *got)
 	}
 }

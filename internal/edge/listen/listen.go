@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"maps"
 	"net"
+	"net/netip"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -57,7 +59,10 @@ type Config struct {
 	// Inherited are sockets that another process opened for this one; nil means none.
 	Inherited *handover.Inherited
 	// Files is how many descriptors connections may use; 0 means no limit.
-	Files   int
+	Files int
+	// Abuse is told of a client whose connection was ended for abuse of HTTP or because it was too slow, or whose
+	// handshake failed by its own doing. It must not block; nil means nobody is told.
+	Abuse   func(client netip.Addr)
 	Logger  *slog.Logger      // nil means none
 	Metrics *observe.Registry // nil means a registry of its own
 }
@@ -87,6 +92,7 @@ type Manager struct {
 	loaded  loaded
 	staples *stapler
 	shakers *shakers
+	turns   *turns
 
 	mu        sync.Mutex
 	running   bool
@@ -112,7 +118,7 @@ func New(cfg Config) *Manager {
 		endpoints: map[place]*endpoint{}, leaving: map[*endpoint]struct{}{},
 		states: map[string]*state{}, certs: map[bundle.Key]*certificate{},
 	}
-	m.staples, m.shakers = newStapler(cfg), newShakers()
+	m.staples, m.shakers, m.turns = newStapler(cfg), newShakers(), newTurns(processors(), m.metrics.waited)
 	m.index.Store(&map[string]*Active{})
 	return m
 }
@@ -149,6 +155,7 @@ func (m *Manager) Run(ctx context.Context) error {
 	m.wg.Go(func() { m.staples.run(ctx) })
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	var crowd tide
 	for {
 		m.start(ctx)
 		select {
@@ -160,6 +167,9 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-m.wake:
 		case now := <-tick.C:
 			m.tidy(now)
+			if crowd.turned(m.open.Load(), now) {
+				m.wg.Go(debug.FreeOSMemory)
+			}
 		}
 	}
 }

@@ -36,6 +36,7 @@ type metrics struct {
 	expiry  *observe.Family[observe.Gauge]
 	shed    *observe.Family[observe.Counter]
 
+	waited            observe.Counter
 	quicFailed, http3 *observe.Family[observe.Counter]
 	abuse             *observe.Family[observe.Counter]
 }
@@ -69,6 +70,7 @@ func newMetrics(r *observe.Registry) metrics {
 			maxSeries*len(refusals()), "listener", "reason"),
 		failed: r.Counters("relais_listener_handshake_failures_total", "TLS handshakes over TCP that failed, by reason.",
 			maxSeries*len(failures()), "listener", "reason"),
+		waited: r.Counters("relais_listener_handshakes_waited_total", "Times that a TLS handshake over TCP waited for its turn at a processor.", 1).With(),
 		quicFailed: r.Counters("relais_listener_quic_handshake_failures_total", "QUIC handshakes that failed, by reason.",
 			maxSeries*len(quicFailures()), "listener", "reason"),
 		http3: r.Counters("relais_listener_http3_events_total", "What went wrong in HTTP/3, and early data; connections or requests, by event.",

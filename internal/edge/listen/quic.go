@@ -14,7 +14,7 @@ func (e *endpoint) Settings() *http3.Settings { return e.current.Load().settings
 
 // Admit implements http3.Acceptor: a connection has its place among the listener's before its
 // handshake costs anything. Its address is not counted yet, for it may be forged.
-func (e *endpoint) Admit(_ netip.AddrPort, verified bool) (func(http3.Failure), bool) {
+func (e *endpoint) Admit(peer netip.AddrPort, verified bool) (func(http3.Failure), bool) {
 	a := e.enter()
 	if !a.enterQUIC(verified) {
 		a.series.refused[refuseConnections].Inc()
@@ -24,6 +24,9 @@ func (e *endpoint) Admit(_ netip.AddrPort, verified bool) (func(http3.Failure), 
 	return func(failed http3.Failure) {
 		if failed != "" {
 			a.series.quic.failed[string(failed)].Inc()
+			if verified && failed != http3.FailClosed {
+				a.blame(&message.Conn{Client: peer.Addr().Unmap()})
+			}
 		}
 		a.state.give()
 		a.exit()

@@ -37,6 +37,7 @@ type Sites interface {
 type selector struct {
 	m        *Manager
 	listener string
+	refuse   bool           // names that no site has
 	certs    []*certificate // in the order of the document
 	acme     []*certificate // those of an ACME authority
 	ca       Authority      // not nil when certificates are made for the name asked for
@@ -137,7 +138,11 @@ func (s *selector) get(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c == nil {
 		return nil, errNoCertificate
 	}
-	return s.m.staples.with(hello.Context(), c), nil
+	if c.Leaf == nil || len(c.Leaf.OCSPServer) == 0 {
+		return c, nil
+	}
+	pause(hello.Conn, func() { c = s.m.staples.with(hello.Context(), c) })
+	return c, nil
 }
 
 // choose looks at the site's certificates, then at the listener's by exact name and by wildcard,
@@ -222,8 +227,9 @@ func (s *selector) ofACME(name string, hello *tls.ClientHelloInfo) (found *tls.C
 		if c.spec.Spec.ACME.OnDemand == nil {
 			continue
 		}
-		if cert := s.m.cfg.ACME.Demand(ctx, c.spec.Key, name, sure); cert != nil {
-			return cert, false
+		pause(hello.Conn, func() { found = s.m.cfg.ACME.Demand(ctx, c.spec.Key, name, sure) })
+		if found != nil {
+			return found, false
 		}
 	}
 	return nil, sure

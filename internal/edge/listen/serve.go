@@ -171,10 +171,14 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 		a.refuse(nc, refuseHandshakes)
 		return
 	}
-	tc, err := a.m.handshake(ctx, conn, a.tls, a.Spec.Timeouts.Handshake.Std())
+	tc, print, err := a.m.handshake(ctx, conn, facts.Client, a.tls, a.Spec.Timeouts.Handshake.Std())
 	a.m.handshakes.Add(-1)
 	if err != nil {
-		a.series.failed[handshakeFailure(err)].Inc()
+		why := handshakeFailure(err)
+		a.series.failed[why].Inc()
+		if why == failTimeout || why == failTLS || why == failProtocol {
+			a.blame(facts)
+		}
 		if errors.Is(err, errHandshakePanic) {
 			a.m.cfg.Logger.Error("a handshake panicked", "listener", a.Key, "err", err)
 		}
@@ -183,6 +187,7 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 	state := tc.ConnectionState()
 	protocol := state.NegotiatedProtocol
 	facts.TLS = message.NewTLS(&state)
+	facts.TLS.JA4 = print
 	switch {
 	case protocol == acmeProtocol: // the authority has seen what it came for
 		_ = tc.Close()
@@ -196,14 +201,18 @@ func (a *Active) serveTLS(ctx context.Context, nc *net.TCPConn, conn net.Conn, f
 	}
 }
 
-func (m *Manager) handshake(ctx context.Context, nc net.Conn, c *tls.Config, limit time.Duration) (*tls.Conn, error) {
+// handshake does a handshake, and says what the client's first words told of its program.
+func (m *Manager) handshake(ctx context.Context, nc net.Conn, client netip.Addr, c *tls.Config, limit time.Duration) (*tls.Conn, string, error) {
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, limit)
 		defer cancel()
 	}
-	tc := tls.Server(nc, c)
-	return tc, m.shakers.do(ctx, tc)
+	t := m.turns.begin(nc, client, ctx.Done())
+	defer t.end()
+	tc := tls.Server(t, c)
+	err := m.shakers.do(ctx, tc)
+	return tc, t.print, err
 }
 
 func (a *Active) serveHTTP1(ctx context.Context, nc net.Conn, facts *message.Conn) {

@@ -38,10 +38,22 @@ func tlsConfig(spec *v1.ListenerTLS, protos []string, s *selector) *tls.Config {
 		c.ClientCAs = x509.NewCertPool()
 		c.ClientCAs.AppendCertsFromPEM([]byte(a.CA))
 	}
-	if s.m.cfg.ACME != nil {
-		c.GetConfigForClient = s.challenge
-	}
+	c.GetConfigForClient = s.hello
 	return c
+}
+
+// errUnknownName ends a handshake before there is any work for it.
+var errUnknownName = errors.New("no site of the listener has the name that the client asks for")
+
+// known says whether a site of the listener has the name that a client asks for, if it does.
+func (s *selector) known(hello *tls.ClientHelloInfo) error {
+	if hello.ServerName == "" {
+		return nil
+	}
+	if sure, any := s.m.cfg.Sites.Serves(message.ServerName(hello.ServerName), s.listener); !sure && !any {
+		return errUnknownName
+	}
+	return nil
 }
 
 // challenge answers an ACME authority that checks a name by TLS-ALPN-01; everybody else gets the
@@ -64,11 +76,12 @@ const (
 	failPlain    = "plain_http" // HTTP in clear on a TLS port
 	failProtocol = "protocol"   // no common ALPN protocol
 	failClient   = "client_certificate"
+	failName     = "unknown_name"
 	failTLS      = "tls" // everything else
 )
 
 func failures() []string {
-	return []string{failTimeout, failClosed, failPlain, failProtocol, failClient, failTLS}
+	return []string{failTimeout, failClosed, failPlain, failProtocol, failClient, failName, failTLS}
 }
 
 // answerPlain tells a client that speaks HTTP in clear what is wrong.
@@ -82,6 +95,8 @@ func handshakeFailure(err error) string {
 	var alert tls.AlertError
 	var bad *tls.CertificateVerificationError
 	switch {
+	case errors.Is(err, errUnknownName):
+		return failName
 	case errors.As(err, &bad), strings.Contains(err.Error(), "didn't provide a certificate"): // crypto/tls has no sentinel for it
 		return failClient
 	case errors.As(err, &plain) && plain.Conn != nil:

@@ -16,7 +16,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -152,7 +151,7 @@ func (r *rule) takes(x *stage.Exchange) bool {
 	if !r.unsafe && !x.Out.Method.Safe() || x.Out.Has(message.Upgrade) {
 		return false
 	}
-	return r.share >= 1 || rand.Float64() < r.share
+	return r.share >= 1 || float64(x.Chance()>>11)/(1<<53) < r.share
 }
 
 // begin notes the request as it is sent.

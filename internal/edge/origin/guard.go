@@ -32,6 +32,16 @@ func newGuard(public bool, allow []string) (guard, error) {
 	return g, nil
 }
 
+// Guard makes the rule of a pool's connection.public and connection.allow for net.Dialer's ControlContext, for
+// whoever else opens connections to addresses that a tenant names.
+func Guard(public bool, allow []string) (func(ctx context.Context, network, address string, c syscall.RawConn) error, error) {
+	g, err := newGuard(public, allow)
+	if err != nil {
+		return nil, err
+	}
+	return g.control, nil
+}
+
 // notPublic4 are the IPv4 networks that are not global (IANA IPv4 Special-Purpose Address
 // Registry, RFC 6890), multicast, and the one public address that a cloud uses for its host.
 var notPublic4 = [...]netip.Prefix{

@@ -112,7 +112,7 @@ func wanted(ctx context.Context, resp *message.Response, spec *v1.HealthSpec) er
 	case bytes.Contains(b, []byte(spec.Body)):
 		return nil
 	case err != nil:
-		return err
+		return exchangeFault(ctx, asError(err))
 	}
 	return fmt.Errorf("%q is not in the first %d bytes of the answer", spec.Body, len(b))
 }
@@ -183,7 +183,7 @@ func serving(ctx context.Context, resp *message.Response) error {
 	}
 	b, err := readAtMost(ctx, resp, probeUnary)
 	if err != nil {
-		return err
+		return exchangeFault(ctx, asError(err))
 	}
 	code := resp.Lookup("grpc-status")
 	if resp.Trailer != nil && code == nil {

@@ -1,9 +1,14 @@
 package origin
 
 import (
+	"context"
+	"errors"
 	"testing"
 
+	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/http/http1"
 	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/stage"
 )
 
 func TestStatusesThatACheckWants(t *testing.T) {
@@ -53,6 +58,33 @@ func TestHealthCheckResponses(t *testing.T) {
 		if err := serving(t.Context(), resp); (err == nil) != c.ok {
 			t.Errorf("%s: %v", c.name, err)
 		}
+	}
+}
+
+// stalled is a body whose end does not come in time.
+type stalled struct{}
+
+func (stalled) Next(context.Context) ([]byte, error) {
+	return nil, &http1.Error{Phase: http1.PhaseBody, Timeout: true, Err: errors.New("too late")}
+}
+func (stalled) Close(error) {}
+
+// Who checks tells an answer that comes too late from a wrong one, also where only its body is late.
+func TestACheckWhoseBodyIsLateTimesOut(t *testing.T) {
+	answer := func() *message.Response { return &message.Response{Status: 200, Body: stalled{}} }
+	for name, err := range map[string]error{
+		"path": wanted(t.Context(), answer(), &v1.HealthSpec{Path: "/", Body: "ready"}),
+		"grpc": serving(t.Context(), answer()),
+	} {
+		if e := (*stage.Error)(nil); !errors.As(err, &e) || e.Status != 504 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	<-ctx.Done()
+	if err := wanted(ctx, answer(), &v1.HealthSpec{Path: "/", Body: "ready"}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("by the context: %v", err)
 	}
 }
 

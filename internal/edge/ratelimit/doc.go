@@ -1,5 +1,6 @@
-// Package ratelimit limits how many requests come in a time, counted apart by client, header,
-// cookie or for the whole site: the RateLimit document.
+// Package ratelimit limits how many requests come in a time, counted apart by client, network,
+// header, cookie, token, path, JSON field, several of these together, or for the whole site: the
+// RateLimit document.
 //
 // # The algorithm
 //
@@ -42,9 +43,23 @@
 // Is spared, unless the document says spareBaskets: false. Its requests are counted all the
 // same, so that they are seen, and so that they are limited as others are once the basket is
 // gone. A basket is the visitor stage's signed cookie: whoever copies one is spared as its owner
-// is, until it expires.
+// is, until it expires. So a visitor that is spared has a ceiling, ten times the limit
+// (basketCeiling), counted by the visitor. Who was unblocked by a person is spared too.
+//
+// # Answers that count
+//
+// With statuses a request is refused once the limit is reached, but counts only when its answer
+// has one of them: failed logins. Requests that are under way at once may go beyond the limit by
+// as many as they are.
+//
+// # Limits that edges share
+//
+// With shared, and a Bus, edges tell each other ten times a second what they let through, under
+// keys that are hashed with a secret they share. Each counts what the others took as if it had
+// come here, one burst beyond the limit at most. So all edges together let through the limit and
+// what comes in a tenth of a second. Without a Bus, and when it fails, each counts what it sees.
 //
 // # What it does not do
 //
-// Count across edges: each edge counts what it sees. Count bytes or answers. Survive a restart.
+// Count bytes. Survive a restart.
 package ratelimit

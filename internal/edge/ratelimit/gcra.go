@@ -49,6 +49,24 @@ func times(n uint32, per time.Duration, requests uint32) stamp {
 	return stamp{int64(q), uint32(rem)}
 }
 
+// mul is n steps, n at most the burst.
+func (r *rate) mul(n uint32) stamp {
+	if n == 0 {
+		return stamp{}
+	}
+	hi, lo := bits.Mul64(uint64(n), uint64(r.step.ns))
+	fh, fl := bits.Mul64(uint64(n), uint64(r.step.frac))
+	if hi != 0 || fh >= uint64(r.requests) {
+		return stamp{ns: far}
+	}
+	q, rem := bits.Div64(fh, fl, uint64(r.requests))
+	sum, carry := bits.Add64(lo, q, 0)
+	if carry != 0 || sum > far {
+		return stamp{ns: far}
+	}
+	return stamp{int64(sum), uint32(rem)}
+}
+
 // plus adds two stamps of this rate.
 func (r *rate) plus(a, b stamp) stamp {
 	s := stamp{a.ns + b.ns, 0}

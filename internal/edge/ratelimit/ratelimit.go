@@ -25,6 +25,12 @@ const DefaultEntries = 1 << 19
 type Config struct {
 	// Entries is how many keys are counted at once, at least; 0 means DefaultEntries.
 	Entries int
+	// Clock tells the time at which the stage begins; time.Now by default.
+	Clock func() time.Time
+	// Bus carries what shared limits took between edges, and Secret is what their keys are hashed with, the same for
+	// all edges. Without a Bus shared limits count what this edge sees.
+	Bus    Bus
+	Secret [2]uint64
 }
 
 // Stage is the rate limit stage.
@@ -32,7 +38,11 @@ type Stage struct {
 	slot    stage.Slot
 	counter *observe.Family[observe.Counter]
 	table   *table
-	seed    maphash.Seed
+	local   hasher
+	shared  hasher
+	bus     Bus
+	ledger  ledger
+	lost    observe.Counter
 	epoch   time.Time
 }
 
@@ -42,17 +52,28 @@ func New(slot stage.Slot, cfg Config, r *observe.Registry) *Stage {
 	if cfg.Entries <= 0 {
 		cfg.Entries = DefaultEntries
 	}
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
 	ev := r.Counters("relais_ratelimit_evictions_total",
 		"Keys that gave their place to another: idle ones, and busy ones whose count was lost.", 2, "state")
-	return &Stage{
+	s := &Stage{
 		slot: slot,
 		counter: r.Counters("relais_ratelimit_requests_total",
 			"Requests under a rate limit, by what became of them.", maxSeries, "site", "outcome"),
 		table: newTable(cfg.Entries, ev.With("idle"), ev.With("busy")),
-		seed:  maphash.MakeSeed(),
+		bus:   cfg.Bus,
+		lost:  r.Counters("relais_ratelimit_untold_total", "Keys of shared limits whose requests could not be told to other edges.", 1).With(),
 		// Times are told from a moment before the start, so that the first one is not 0.
-		epoch: time.Now().Add(-time.Hour),
+		epoch: cfg.Clock().Add(-time.Hour),
 	}
+	s.local = hasher{seed: maphash.MakeSeed()}
+	s.shared = s.local
+	if cfg.Bus != nil {
+		secret := cfg.Secret
+		s.shared = hasher{secret: &secret}
+	}
+	return s
 }
 
 // Name implements stage.Stage.
@@ -72,12 +93,19 @@ type limit struct {
 	gate   stage.Gate
 	scope  stage.Scope
 	rate   rate
-	key    key
+	per    time.Duration
+	keys   []key
+	json   bool // one of keys is a field of a body
+	hasher *hasher
+	shared bool
 	hash   uint64
 	spare  bool
-	name   string
-	detail string // of a refusal
-	policy string // its item of RateLimit-Policy
+	// ceiling of a visitor that is spared; its requests are 0 when there is none.
+	ceiling  rate
+	statuses *statuses // of the answers that count; nil when requests do
+	name     string
+	detail   string // of a refusal
+	policy   string // its item of RateLimit-Policy
 }
 
 // part is what the stage made of a site: the limits of each route.
@@ -139,18 +167,35 @@ func (s *Stage) compile(site, name string, spec *v1.RateLimitSpec) (*limit, erro
 		return nil, fmt.Errorf("RateLimit %s: burst is %d; write a number from 0 to %d", name, spec.Burst, most)
 	case per < time.Millisecond || per > 24*time.Hour:
 		return nil, fmt.Errorf("RateLimit %s: per is %s; write a time from 1ms to 24h", name, per)
-	case (spec.Key.On == "header" || spec.Key.On == "cookie") && spec.Key.Name == "":
-		return nil, fmt.Errorf("RateLimit %s: key.name is missing; name the %s that is counted", name, spec.Key.On)
+	}
+	for _, k := range append([]v1.RateLimitKey{spec.Key}, spec.Keys...) {
+		if (k.On == "header" || k.On == "cookie" || k.On == "json") && k.Name == "" {
+			return nil, fmt.Errorf("RateLimit %s: key.name is missing; name the %s that is counted", name, k.On)
+		}
 	}
 	l := &limit{
 		gate:  stage.NewGate(spec.Protection),
 		scope: stage.NewScope(spec.Path, spec.Methods),
 		rate:  newRate(spec.Requests, per, spec.Burst),
-		key:   newKey(spec.Key),
+		per:   per,
+		keys:  newKeys(spec.Key, spec.Keys),
 		spare: spec.SpareBaskets == nil || *spec.SpareBaskets,
 		name:  `"` + name + `"`,
 	}
-	l.hash = limitHash(s.seed, site, name, &l.rate)
+	l.hasher = &s.local
+	if l.shared = spec.Shared && s.bus != nil; l.shared {
+		l.hasher = &s.shared
+	}
+	for i := range l.keys {
+		l.json = l.json || l.keys[i].on == onJSON
+	}
+	if factor := v1.Value(spec.BasketCeiling); spec.BasketCeiling != nil && factor > 0 {
+		l.ceiling = newRate(min(spec.Requests*factor, most), per, min(int(l.rate.burst)*factor, most))
+	}
+	if len(spec.Statuses) > 0 {
+		l.statuses = newStatuses(spec.Statuses)
+	}
+	l.hash = limitHash(l.hasher, site, name, &l.rate)
 	l.detail = fmt.Sprintf("%s: more than %d in %s, burst %d", name, spec.Requests, per, l.rate.burst)
 	l.policy = l.name + ";q=" + strconv.Itoa(spec.Requests)
 	if per%time.Second == 0 { // the window is in whole seconds
@@ -164,6 +209,18 @@ type local struct {
 	err    stage.Error
 	fields message.Fields
 	told   []told
+	body   peeked
+	values [maxKeys][]byte
+	counts []counted
+}
+
+// maxKeys bounds the parts of a key.
+const maxKeys = 4
+
+// counted is a limit that counts the request if its answer has one of some statuses.
+type counted struct {
+	limit *limit
+	key   uint64
 }
 
 // told is what a visitor is told of a limit.
@@ -187,14 +244,17 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		mem = &local{}
 		x.Local[s.slot] = mem
 	}
-	mem.told = mem.told[:0]
+	mem.told, mem.counts, mem.body.src = mem.told[:0], mem.counts[:0], nil
 	now := int64(x.Start.Sub(s.epoch))
 	for _, l := range limits {
-		if err := s.ask(x, pt, l, mem, now); err != nil {
+		if err := s.ask(ctx, x, pt, l, mem, now); err != nil {
 			return nil, err
 		}
 	}
 	r, err := next.Serve(ctx, x)
+	if len(mem.counts) > 0 {
+		s.count(mem, r, err, now)
+	}
 	if r != nil && len(mem.told) > 0 {
 		tell(&r.Fields, mem.told)
 	}
@@ -202,13 +262,19 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 }
 
 // ask counts x under a limit; an error refuses it.
-func (s *Stage) ask(x *stage.Exchange, pt *part, l *limit, mem *local, now int64) error {
+func (s *Stage) ask(ctx context.Context, x *stage.Exchange, pt *part, l *limit, mem *local, now int64) error {
 	mode := l.gate.Mode(x)
 	if mode == v1.ModeOff || !l.scope.Holds(x) {
 		return nil
 	}
-	v := s.table.take(l.key.hash(s.seed, l.hash, x), &l.rate, now)
-	spare := l.spare && x.Visitor.Class == stage.Protected
+	v, err := s.take(ctx, x, l, mem, now)
+	if err != nil {
+		return err
+	}
+	spare := x.Measures.Pardoned
+	if !spare && l.spare && x.Visitor.Class == stage.Protected {
+		spare = l.ceiling.requests == 0 || s.table.take(mix(l.hash, onBasket, x.Visitor.Key), &l.ceiling, now).ok
+	}
 	outcome := pass
 	switch {
 	case v.ok:
@@ -239,6 +305,77 @@ func (s *Stage) ask(x *stage.Exchange, pt *part, l *limit, mem *local, now int64
 	}
 	return &mem.err
 }
+
+// take counts x under a limit, or looks whether it would be taken where the answer decides if it counts.
+func (s *Stage) take(ctx context.Context, x *stage.Exchange, l *limit, mem *local, now int64) (verdict, error) {
+	var values [][]byte
+	if l.json {
+		text, err := mem.peek(ctx, x)
+		if err != nil {
+			return verdict{}, err
+		}
+		values = mem.values[:len(l.keys)]
+		for i := range l.keys {
+			if values[i] = nil; l.keys[i].on == onJSON && text != nil {
+				values[i] = jsonField(text, l.keys[i].name)
+			}
+		}
+	}
+	key := hashKeys(l.keys, l.hasher, l.hash, x, values)
+	if l.statuses != nil {
+		mem.counts = append(mem.counts, counted{l, key})
+		return s.table.look(key, &l.rate, now), nil
+	}
+	v := s.table.take(key, &l.rate, now)
+	if v.ok && l.shared {
+		s.ledger.note(key, &l.rate, l.per)
+	}
+	return v, nil
+}
+
+// count counts a request under the limits that wanted to see its answer.
+func (s *Stage) count(mem *local, r *message.Response, err error, now int64) {
+	status := 0
+	if err != nil {
+		status = stage.AsError(err).Status
+	} else {
+		status = r.Status
+	}
+	for _, c := range mem.counts {
+		if !c.limit.statuses.has(status) {
+			continue
+		}
+		if v := s.table.take(c.key, &c.limit.rate, now); v.ok && c.limit.shared {
+			s.ledger.note(c.key, &c.limit.rate, c.limit.per)
+		}
+	}
+}
+
+// statuses is a set of status codes.
+type statuses [10]uint64
+
+// newStatuses compiles codes such as 401, and classes such as 4xx.
+func newStatuses(list []string) *statuses {
+	set := &statuses{}
+	for _, t := range list {
+		if len(t) == 3 && t[1:] == "xx" {
+			for n := range 100 {
+				set.add(int(t[0]-'0')*100 + n)
+			}
+		} else if n, err := strconv.Atoi(t); err == nil {
+			set.add(n)
+		}
+	}
+	return set
+}
+
+func (s *statuses) add(n int) {
+	if n >= 0 && n < 640 {
+		s[n/64] |= 1 << (n % 64)
+	}
+}
+
+func (s *statuses) has(n int) bool { return n >= 0 && n < 640 && s[n/64]&(1<<(n%64)) != 0 }
 
 // tell adds the fields of draft-ietf-httpapi-ratelimit-headers-10 sections 3 and 4.
 func tell(f *message.Fields, list []told) {

@@ -76,3 +76,57 @@ func (t *table) take(hash uint64, r *rate, now int64) verdict {
 	}
 	return v
 }
+
+// look says what rate would say of a request of the key at now, without counting it.
+func (t *table) look(hash uint64, r *rate, now int64) verdict {
+	sh := &t.shards[hash%shards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s := &sh.sets[hash/shards&(t.perSet-1)]
+	tat := stamp{ns: now}
+	for i := range s {
+		if s[i].hash == hash {
+			tat = s[i].tat
+		}
+	}
+	_, v := r.take(tat, now)
+	return v
+}
+
+// move counts n requests that others took, as far as the limit goes and one burst beyond it.
+func (t *table) move(hash uint64, r *rate, n uint32, now int64) {
+	most := min(uint64(n), 2*uint64(r.burst))
+	sh := &t.shards[hash%shards]
+	sh.mu.Lock()
+	defer sh.mu.Unlock()
+	s := &sh.sets[hash/shards&(t.perSet-1)]
+	place := 0
+	for i := range s {
+		if s[i].hash == hash {
+			place = i
+			break
+		}
+		if s[place].tat.after(s[i].tat) {
+			place = i
+		}
+	}
+	e := &s[place]
+	if e.hash != hash {
+		*e = entry{hash: hash}
+	}
+	at := stamp{ns: now}
+	if at.after(e.tat) {
+		e.tat = at
+	}
+	bound := r.plus(r.plus(r.plus(at, r.slack), r.slack), r.step)
+	step := r.mul(uint32(min(most, uint64(r.burst))))
+	for left := most; left > 0; left -= min(left, uint64(r.burst)) {
+		if left < uint64(r.burst) {
+			step = r.mul(uint32(left))
+		}
+		e.tat = r.plus(e.tat, step)
+	}
+	if e.tat.after(bound) {
+		e.tat = bound
+	}
+}

@@ -84,7 +84,7 @@ func (s *slot) keepConnection(c *Connection) {
 	s.site, s.route, s.class, s.cache = "", "", stage.Anonymous, ""
 	s.pool, s.tier, s.origin, s.tries = c.Pool, c.Tier, c.Origin, c.Tries
 	s.spill, s.full = c.Spill, ""
-	s.marks = s.marks[:0]
+	s.marks, s.revision = s.marks[:0], ""
 }
 
 // Service is what an Explanation says of a connection that is no request.

@@ -20,12 +20,18 @@ const maxSeries = 2000
 type Recorder struct {
 	slot stage.Slot
 	log  *Log // nil for no access log
-	ring *Ring
-	m    families
+	// where is nil when nobody knows where visitors are.
+	where Where
+	ring  *Ring
+	// keeper keeps requests for replays; nil for none.
+	keeper *Keeper
+	m      families
 	// refused counts what was no request at all.
 	refused *observe.Family[observe.Counter]
 	errors  *observe.Family[observe.Counter]
 	full    *observe.Family[observe.Counter]
+
+	revision atomic.Pointer[string] // of the documents in service
 
 	// Totals of all sites, for a live line.
 	Requests, Hits, Spilled, Blocked, Errors atomic.Uint64
@@ -40,7 +46,7 @@ type families struct {
 
 // New returns a recorder. Log may be nil.
 func New(slot stage.Slot, log *Log, ring *Ring, m *observe.Registry) *Recorder {
-	return &Recorder{
+	r := &Recorder{
 		slot: slot, log: log, ring: ring,
 		m: families{
 			requests: m.Counters("relais_requests_total", "Requests answered, by site and class of status.", maxSeries*6, "site", "status"),
@@ -53,7 +59,28 @@ func New(slot stage.Slot, log *Log, ring *Ring, m *observe.Registry) *Recorder {
 		errors:  m.Counters("relais_errors_total", "Requests that ended in an error page, by code and side.", 256, "code", "side"),
 		full:    m.Counters("relais_full_total", "Requests for which no tier had room, by what they got: waited (and served), stale, room or page.", maxSeries*4, "site", "answer"),
 	}
+	r.SetRevision("")
+	return r
 }
+
+// Keep has requests kept for replays too. Call it before the first request.
+func (r *Recorder) Keep(k *Keeper) {
+	k.revision = &r.revision
+	r.keeper = k
+}
+
+// SetRevision names the documents that are in service from now on.
+func (r *Recorder) SetRevision(name string) { r.revision.Store(&name) }
+
+// Watch notes what of a request is gone at its end: its body. Call it before any stage reads that.
+func (r *Recorder) Watch(x *stage.Exchange) {
+	if r.keeper != nil {
+		r.keeper.watch(x)
+	}
+}
+
+// Locate has the access log say where visitors are. Call it before the first request.
+func (r *Recorder) Locate(w Where) { r.where = w }
 
 // part holds a site's counters.
 type part struct {
@@ -106,17 +133,19 @@ func (r *Recorder) Record(x *stage.Exchange, o message.Outcome) {
 	}
 	r.count(x, p, o, took)
 	if r.ring != nil {
-		r.ring.add(x, o, took)
+		r.ring.add(x, o, took, *r.revision.Load())
+	}
+	if r.keeper != nil {
+		r.keeper.keep(x, o, took)
 	}
 	if r.log == nil {
 		return
 	}
-	l, ok := x.Local[r.slot].(*line)
-	if !ok {
-		l = &line{buf: make([]byte, 0, 1024)}
-		x.Local[r.slot] = l
+	l := &memoryOf(x, r.slot).line
+	if l.buf == nil {
+		l.buf = make([]byte, 0, 1024)
 	}
-	r.log.Write(l.request(x, p, o, took))
+	r.log.Write(l.request(x, p, o, took, r.where))
 }
 
 func (r *Recorder) count(x *stage.Exchange, p *part, o message.Outcome, took time.Duration) {
@@ -158,6 +187,9 @@ func (r *Recorder) count(x *stage.Exchange, p *part, o message.Outcome, took tim
 // Refused records bytes that were no acceptable request.
 func (r *Recorder) Refused(conn *message.Conn, id stage.RequestID, status int, code, detail string) {
 	r.refused.With(code).Inc()
+	if r.ring != nil {
+		r.ring.addRefused(conn, id, status, code, detail)
+	}
 	if r.log == nil {
 		return
 	}
@@ -175,7 +207,7 @@ func (r *Recorder) Refused(conn *message.Conn, id stage.RequestID, status int, c
 }
 
 // request writes the line of a request. Fields without a value are left out.
-func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.Duration) []byte {
+func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.Duration, where Where) []byte {
 	in := x.In
 	l.time(`{"time":`, x.Start)
 	l.raw(`,"id":"`)
@@ -183,10 +215,20 @@ func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.
 	l.raw(`","client":"`)
 	l.buf = x.Client.AppendTo(l.buf)
 	l.raw(protoKeys[in.Proto])
+	if where != nil {
+		country, asn := where(x.Client)
+		l.str(`,"country":`, country)
+		if asn > 0 {
+			l.num(`,"asn":`, int64(asn))
+		}
+	}
 	l.bytes(`,"method":`, in.MethodName())
 	l.bytes(`,"host":`, in.Authority())
 	l.bytes(`,"path":`, in.Path())
 	l.bytes(`,"query":`, in.Query())
+	if len(x.Variant) > 0 {
+		l.bytes(`,"variant":`, x.Variant)
+	}
 	l.num(`,"status":`, int64(o.Status))
 	l.num(`,"bytes":`, o.Body)
 	l.millis(`,"ms":`, took)
@@ -195,6 +237,13 @@ func (l *line) request(x *stage.Exchange, p *part, o message.Outcome, took time.
 	}
 	if x.Visitor.Class != stage.Anonymous {
 		l.str(`,"visitor":`, x.Visitor.Class.String())
+	}
+	if x.Visitor.Score > 0 {
+		l.num(`,"score":`, int64(x.Visitor.Score))
+	}
+	l.str(`,"bot":`, x.Visitor.Bot)
+	if in.Conn != nil && in.Conn.TLS != nil {
+		l.str(`,"ja4":`, in.Conn.TLS.JA4)
 	}
 	l.str(`,"cache":`, x.CacheStatus)
 	if x.Tries > 0 {

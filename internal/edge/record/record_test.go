@@ -331,7 +331,7 @@ func TestAServicesConnectionHasALineAndCanBeExplained(t *testing.T) {
 	// The place in the ring is a request's again.
 	x := exchange(t, r)
 	for range 64 {
-		ring.add(x, message.Outcome{Status: 500}, 0)
+		ring.add(x, message.Outcome{Status: 500}, 0, "")
 	}
 	for _, e := range ring.Last(64) {
 		if e.Service != nil || e.Method != "GET" {

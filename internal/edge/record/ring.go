@@ -1,6 +1,8 @@
 package record
 
 import (
+	"errors"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -20,7 +22,14 @@ import (
 type Ring struct {
 	notable, ordinary track
 	pace              pace
+	where             Where
 }
+
+// Where gives the country of an address, empty when it is not known, and its autonomous system, 0 when it is not.
+type Where func(a netip.Addr) (country string, asn uint32)
+
+// Locate has explanations say where visitors are. Call it before the ring is used.
+func (r *Ring) Locate(w Where) { r.where = w }
 
 type track struct {
 	slots []slot
@@ -61,6 +70,9 @@ type slot struct {
 	site   string
 	route  string
 	class  stage.Class
+	score  uint8
+	bot    string
+	ja4    string
 	cache  string
 	pool   string
 	tier   string
@@ -68,7 +80,9 @@ type slot struct {
 	spill  string
 	full   string
 	tries  int
-	marks  []stage.Mark
+	// revision is that of the documents in service at the end.
+	revision string
+	marks    []stage.Mark
 	// connection is what a service's connection has in place of a request; nil for requests.
 	connection *Service
 }
@@ -86,9 +100,9 @@ func NewRing(n int) *Ring {
 	return &Ring{notable: track{slots: make([]slot, n)}, ordinary: track{slots: make([]slot, max(1, n/8))}}
 }
 
-func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
+func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration, revision string) {
 	t := &r.ordinary
-	if x.Failure != nil || x.Spilled || x.Tries > 1 || x.Full == "waited" || x.Noted || o.Status >= 400 || o.Err != nil {
+	if notable(x, o) {
 		t = &r.notable
 	} else if !r.pace.take(x.Now().Unix(), max(minPace, int64(len(t.slots)))) {
 		return
@@ -96,6 +110,7 @@ func (r *Ring) add(x *stage.Exchange, o message.Outcome, took time.Duration) {
 	s := &t.slots[(t.next.Add(1)-1)%uint64(len(t.slots))]
 	s.mu.Lock()
 	s.keep(x, o, took)
+	s.revision = revision
 	s.mu.Unlock()
 }
 
@@ -117,5 +132,28 @@ func (s *slot) keep(x *stage.Exchange, o message.Outcome, took time.Duration) {
 	}
 	s.class, s.cache, s.pool, s.tier, s.origin, s.tries = x.Visitor.Class, x.CacheStatus, x.Pool, x.Tier, x.Origin, x.Tries
 	s.spill, s.full = x.Spill, x.Full
+	s.score, s.bot, s.ja4 = x.Visitor.Score, x.Visitor.Bot, ""
+	if c := x.In.Conn; c != nil && c.TLS != nil {
+		s.ja4 = c.TLS.JA4
+	}
 	s.marks = append(s.marks[:0], x.Trail.Marks()...)
+}
+
+// addRefused keeps bytes that were no acceptable request, whose page shows an id too. They have a slot of
+// those that pass quickly, as a flood of nonsense is to wash away nothing that a visitor asks about.
+func (r *Ring) addRefused(conn *message.Conn, id stage.RequestID, status int, code, detail string) {
+	t := &r.ordinary
+	s := &t.slots[(t.next.Add(1)-1)%uint64(len(t.slots))]
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.used, s.id, s.start, s.took, s.connection = true, id, time.Now(), 0, nil
+	s.client, s.is4, s.proto = netip.IPv6Unspecified().As16(), false, message.HTTP11
+	if conn != nil && conn.Client.IsValid() {
+		s.client, s.is4 = conn.Client.As16(), conn.Client.Is4()
+	}
+	s.text, s.cut, s.end = s.text[:0], [3]int{}, message.Outcome{Status: status}
+	s.err = &stage.Error{Code: code, Side: stage.SideClient, Status: status, Err: errors.New(detail)}
+	s.site, s.route, s.class, s.cache, s.revision = "", "", stage.Anonymous, "", ""
+	s.pool, s.tier, s.origin, s.tries, s.spill, s.full = "", "", "", 0, "", ""
+	s.marks = append(s.marks[:0], stage.Mark{Stage: "protocol", Code: "refused", Detail: detail})
 }

@@ -3,7 +3,6 @@ package route
 import (
 	"bytes"
 	"context"
-	"math/rand/v2"
 	"strconv"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -80,7 +79,7 @@ func (c *compiled) choose(x *stage.Exchange) *forwardPool {
 	}
 	n := x.Visitor.Key
 	if x.Visitor.Class != stage.Protected {
-		n = rand.Uint64()
+		n = x.Chance()
 	}
 	n %= c.weights
 	for i := range c.forward {
@@ -97,6 +96,11 @@ func (c *compiled) choose(x *stage.Exchange) *forwardPool {
 func (f *Forward) build(x *stage.Exchange, c *compiled, p *forwardPool) error {
 	out := &x.Out
 	out.CopyFrom(x.In)
+	if x.Narrowed() {
+		if out.ClearQuery(); len(x.Query()) > 0 {
+			out.SetQuery(x.Query())
+		}
+	}
 	if p.path.regex != nil {
 		path, err := p.path.regex.rewritePath(f.local(x), x.Path)
 		if err != nil {

@@ -16,7 +16,7 @@ import (
 // `make allocs` runs them without it.
 
 func TestServeAllocatesNothing(t *testing.T) {
-	g := newRig(t, Config{}, policySpec())
+	g := newRig(t, policySpec())
 	g.do("POST", "/cart")
 	ctx := context.Background()
 	for _, c := range []struct {

@@ -7,32 +7,37 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/edge/budget"
+	"github.com/relais-edge/relais/internal/edge/seal"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-// minSecret is the fewest bytes of a secret.
-const minSecret = 16
-
 // part is what the stage made of a site: the policy of each route, nil where there is none.
 type part struct {
 	routes  []*policy
 	names   []string // of all its cookies, also of policies that are off
+	headers []string // of all its tokens for programs
 	hash    uint64   // of the site
 	metrics [len(outcomes)]observe.Counter
 }
 
 // policy is a compiled VisitorPolicy. It does not change.
 type policy struct {
-	gate     stage.Gate
-	cookie   string
-	codec    *codec
-	basket   []stage.Scope
-	ordered  []stage.Scope
-	lifetime int64 // in seconds
-	grace    int64 // in seconds
-	tiers    []tier
+	gate      stage.Gate
+	cookie    string
+	header    string // for programs without cookies
+	funnel    string // in which the origin says how far the visitor is
+	codec     *codec
+	steps     [stage.StepOrder + 1][]stage.Scope
+	lifetime  int64 // in seconds
+	grace     int64 // in seconds
+	tiers     []tier
+	mint      [2]budget.Rate // of a source, by a path and by the origin's word
+	mintNet   [2]budget.Rate // of its network
+	credit    int
+	callbacks []callback
 }
 
 // tier is a tier of one of the site's pools; a cookie holds its hash.
@@ -41,26 +46,16 @@ type tier struct {
 	name string
 }
 
-// The steps towards an order that a request can be.
-const (
-	stepNone    = int(stage.StepBrowse)
-	stepBasket  = int(stage.StepBasket)
-	stepOrdered = int(stage.StepOrder)
-)
-
-// step says which step x is; where both lists match it is the later one.
-func (p *policy) step(x *stage.Exchange) int {
-	for i := range p.ordered {
-		if p.ordered[i].Holds(x) {
-			return stepOrdered
+// step says which step x is; where several lists match it is the latest.
+func (p *policy) step(x *stage.Exchange) stage.Step {
+	for step := stage.StepOrder; step > stage.StepBrowse; step-- {
+		for i := range p.steps[step] {
+			if p.steps[step][i].Holds(x) {
+				return step
+			}
 		}
 	}
-	for i := range p.basket {
-		if p.basket[i].Holds(x) {
-			return stepBasket
-		}
-	}
-	return stepNone
+	return stage.StepBrowse
 }
 
 func (p *policy) tierName(hash uint32) string {
@@ -106,12 +101,15 @@ func (s *Stage) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error)
 				return nil, fmt.Errorf("visitor: site %s, route %s names VisitorPolicy %s, which the bundle does not hold", site.Key, site.Routes[i].Name, name)
 			}
 			var err error
-			if p, err = s.compile(site, name, spec); err != nil {
+			if p, err = s.compile(site, spec); err != nil {
 				return nil, fmt.Errorf("visitor: site %s: VisitorPolicy %s: %w", site.Key, name, err)
 			}
 			named[name] = p
 			if !slices.Contains(now.names, p.cookie) {
 				now.names = append(now.names, p.cookie)
+			}
+			if p.header != "" && !slices.Contains(now.headers, p.header) {
+				now.headers = append(now.headers, p.header)
 			}
 		}
 		now.routes[i] = p
@@ -131,15 +129,15 @@ func (s *Stage) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error)
 	return now, nil
 }
 
-func (s *Stage) compile(site *snapshot.Site, name string, spec *v1.VisitorPolicySpec) (*policy, error) {
+func (s *Stage) compile(site *snapshot.Site, spec *v1.VisitorPolicySpec) (*policy, error) {
 	p := &policy{
-		gate:     stage.NewGate(spec.Protection),
-		cookie:   spec.Cookie,
-		basket:   scopes(spec.Basket),
-		ordered:  scopes(spec.Ordered),
-		lifetime: int64(spec.Lifetime.Std().Seconds()),
-		grace:    int64(v1.Value(spec.Grace).Std().Seconds()),
-		tiers:    tiers(site.Spec),
+		gate: stage.NewGate(spec.Protection), cookie: spec.Cookie, header: spec.Header, funnel: spec.OriginHeader,
+		lifetime: int64(spec.Lifetime.Std().Seconds()), grace: int64(v1.Value(spec.Grace).Std().Seconds()),
+		tiers: tiers(site.Spec), credit: v1.Value(spec.Minting.OrderCredit),
+	}
+	p.steps[stage.StepBasket], p.steps[stage.StepCheckout], p.steps[stage.StepOrder] = scopes(spec.Basket), scopes(spec.Checkout), scopes(spec.Ordered)
+	for i, n := range [...]int{spec.Minting.PerMinute, spec.Minting.ConfirmedPerMinute} {
+		p.mint[i], p.mintNet[i] = budget.PerMinute(n), budget.PerMinute(n*networkShare)
 	}
 	if p.cookie == "" {
 		return nil, errors.New("cookie has no name")
@@ -147,21 +145,40 @@ func (s *Stage) compile(site *snapshot.Site, name string, spec *v1.VisitorPolicy
 	if p.lifetime < 1 {
 		return nil, fmt.Errorf("lifetime is %s; write at least 1m", spec.Lifetime)
 	}
-	secret := []byte(spec.Secret)
-	if len(secret) == 0 {
+	secrets, err := s.secretsOf(spec)
+	if err != nil {
+		return nil, err
+	}
+	p.codec = newCodec(string(site.Key), p.cookie, secrets...)
+	for i := range spec.Callbacks {
+		c, err := newCallback(&spec.Callbacks[i])
+		if err != nil {
+			return nil, fmt.Errorf("callbacks[%d]: %w", i, err)
+		}
+		p.callbacks = append(p.callbacks, c)
+	}
+	return p, nil
+}
+
+// networkShare is how many times as many baskets as a source its network gets.
+const networkShare = 4
+
+// secretsOf are the secrets of a policy, of which the first signs.
+func (s *Stage) secretsOf(spec *v1.VisitorPolicySpec) ([][]byte, error) {
+	if spec.Secret == "" {
 		if s.secrets == nil {
 			return nil, errors.New("secret is missing, and this edge has no directory to keep one in; give at least 16 bytes")
 		}
-		var err error
-		if secret, err = s.secrets.Secret("visitor"); err != nil {
-			return nil, err
+		return s.secrets.Secrets("visitor")
+	}
+	var list [][]byte
+	for _, t := range append([]string{spec.Secret}, spec.PreviousSecrets...) {
+		if len(t) < seal.MinSecret {
+			return nil, fmt.Errorf("secret has %d bytes; give at least %d", len(t), seal.MinSecret)
 		}
+		list = append(list, []byte(t))
 	}
-	if len(secret) < minSecret {
-		return nil, fmt.Errorf("secret has %d bytes; give at least %d", len(secret), minSecret)
-	}
-	p.codec = newCodec(secret, string(site.Key), p.cookie)
-	return p, nil
+	return list, nil
 }
 
 func scopes(list []v1.StageMatch) []stage.Scope {

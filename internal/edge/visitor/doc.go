@@ -28,8 +28,8 @@
 //
 // # Limits
 //
-// A source (an IPv4 address, an IPv6 /48) gets at most MintPerMinute new protected cookies a
-// minute for each site. Beyond that the visitor gets a cookie that says known; it tries again
+// A source (an IPv4 address, an IPv6 /64) and its network get as many new protected cookies a
+// minute for each site as the policy's minting says. Beyond that the visitor gets a cookie that says known; it tries again
 // with its next basket. Sources are counted in a table of a fixed size.
 //
 // # A visitor with a basket

@@ -4,22 +4,29 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/edge/budget"
+	"github.com/relais-edge/relais/internal/edge/cookie"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
 )
 
-// DefaultMintPerMinute is how many new protected cookies a source gets where a Config says
-// nothing.
-const DefaultMintPerMinute = 600
+// Secrets keeps secrets that the edge makes for itself; seal.Dir does.
+type Secrets interface {
+	// Secrets returns the secrets of that name, at least 16 bytes each, of which the first signs.
+	Secrets(name string) ([][]byte, error)
+}
 
-// Config is what does not depend on a site.
+// Config is what does not depend on a site. Its zero value is that of an edge.
 type Config struct {
-	// MintPerMinute bounds the new protected cookies of a source for each site; 0 means
-	// DefaultMintPerMinute, a negative number no bound.
-	MintPerMinute int
+	// Clock tells the time at which the stage begins; time.Now by default.
+	Clock func() time.Time
+	// Presume says who a visitor was that brings a token of ours, in a stage that serves recorded requests:
+	// they do not hold the token. Nil otherwise.
+	Presume func(x *stage.Exchange) stage.Visitor
 }
 
 // Stage is the visitor stage.
@@ -27,24 +34,35 @@ type Stage struct {
 	slot    stage.Slot
 	secrets Secrets
 	counter *observe.Family[observe.Counter]
-	mint    *mint
+	mint    *budget.Table
+	uses    *uses
+	clock   *clock
+	bodies  bodies
+	presume func(*stage.Exchange) stage.Visitor
 }
 
-// maxSeries bounds the series of the stage's counter: one for each outcome of a site.
-const maxSeries = 100_000
+const (
+	// maxSeries bounds the series of the stage's counter: one for each outcome of a site.
+	maxSeries = 100_000
+	// mintSets is the size of the table of sources: 416 KiB.
+	mintSets = 1 << 12
+	// maxCredit is how many baskets a source may have in store from its orders.
+	maxCredit = 5000
+)
 
 // New returns the stage. Secrets may be nil; then every document must give its secret. Its
 // metric is relais_visitor_total by site and outcome.
 func New(slot stage.Slot, cfg Config, secrets Secrets, r *observe.Registry) *Stage {
-	if cfg.MintPerMinute == 0 {
-		cfg.MintPerMinute = DefaultMintPerMinute
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
 	}
 	return &Stage{
 		slot:    slot,
 		secrets: secrets,
 		counter: r.Counters("relais_visitor_total",
-			"Visitor cookies that were read and written, by what became of them.", maxSeries, "site", "outcome"),
-		mint: newMint(cfg.MintPerMinute),
+			"Visitor tokens that were read and written, by what became of them.", maxSeries, "site", "outcome"),
+		mint: budget.NewAt(mintSets, cfg.Clock()), uses: newUses(), clock: newClock(),
+		bodies: bodies{limit: bodyMemory}, presume: cfg.Presume,
 	}
 }
 
@@ -57,7 +75,11 @@ const (
 	readKnown
 	invalid
 	expired
+	shared
+	callbackSeen
+	callbackBad
 	protect
+	confirm
 	capped
 	renew
 	move
@@ -65,11 +87,18 @@ const (
 	withheld
 )
 
-var outcomes = [...]string{"protected", "known", "invalid", "expired", "protect", "capped", "renew", "move", "end", "withheld"}
+var outcomes = [...]string{
+	"protected", "known", "invalid", "expired", "shared", "callback", "callback-bad",
+	"protect", "confirm", "capped", "renew", "move", "end", "withheld",
+}
 
-// maxTries bounds how many cookies of our name in one request are verified: a page of a
-// neighbouring host can set more of them.
-const maxTries = 4
+// What a token that comes from elsewhere than where it was given adds to the score: a telephone changes its
+// network every minute, and a browser its name with each update.
+const (
+	scoreMoved  = 5
+	scoreClient = 20
+	scoreShared = 60
+)
 
 // local is the memory of the stage in an exchange.
 type local struct{ buf []byte }
@@ -85,7 +114,7 @@ func (s *Stage) memory(x *stage.Exchange) *local {
 
 // Serve implements stage.Stage.
 func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
-	x.Visitor = stage.Visitor{Key: sourceKey(x.Client)}
+	x.Visitor = stage.Visitor{Key: sourceKey(x)}
 	pt, _ := x.Site.Parts[s.slot].(*part)
 	if pt == nil {
 		return next.Serve(ctx, x)
@@ -100,103 +129,261 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	}
 	step := p.step(x)
 	if mode == v1.ModeShadow {
-		r, err := next.Serve(ctx, x)
-		if step != stepNone && success(r) {
-			x.Mark("visitor", [...]string{stepBasket: "would-protect", stepOrdered: "would-end"}[step])
+		return p.shadow(ctx, x, next, step)
+	}
+	for i := range p.callbacks {
+		if c := &p.callbacks[i]; c.scope.Holds(x) {
+			if done, err := s.callback(ctx, x, pt, c); err != nil {
+				return nil, err
+			} else if done {
+				return next.Serve(ctx, x)
+			}
 		}
-		return r, err
 	}
-	t, found := p.read(x, &pt.metrics)
-	if found {
-		x.Visitor = stage.Visitor{Class: t.class, Key: t.id, Tier: p.tierName(t.tier)}
-		x.Mark("visitor", t.class.String())
+	var in token
+	asked := false
+	if s.presume != nil {
+		in, asked = s.recorded(x, p)
+	} else if in, asked = p.read(x, s.clock.expiry(x.Start), &pt.metrics); in.id != 0 {
+		s.know(x, pt, p, &in)
 	}
-	x.Visitor.Step = stage.Step(step)
+	x.Visitor.Step = step
 	r, err := next.Serve(ctx, x)
-	if r != nil && (found || step != stepNone) {
-		s.answer(x, pt, p, &t, r, step)
+	if r != nil {
+		s.answer(x, answer{pt: pt, p: p, t: in, r: r, step: step, asked: asked})
 	}
 	return r, err
 }
 
-// read finds a cookie that verifies.
-func (p *policy) read(x *stage.Exchange, metrics *[len(outcomes)]observe.Counter) (t token, found bool) {
-	f := &x.In.Fields
-	tries := 0
-	for i := f.Next(message.Cookie, 0); i >= 0; i = f.Next(message.Cookie, i+1) {
-		_, _, line := f.At(i)
-		for tries < maxTries {
-			var v []byte
-			if v, line = nextCookie(line, p.cookie); v == nil {
-				break
+// recorded makes the visitor of x, which is replayed, whom its record says, if it brings a token of ours. What the
+// record does not say of the token is what changes least: it is new, and its basket is of the pool that is asked.
+func (s *Stage) recorded(x *stage.Exchange, p *policy) (t token, asked bool) {
+	asked = p.header != "" && x.In.Lookup(p.header) != nil
+	if c := cookie.Read(&x.In.Fields, p.cookie); !asked && c.Next() == nil {
+		return token{}, false
+	}
+	v := s.presume(x)
+	if v.Class == stage.Anonymous {
+		return token{}, asked
+	}
+	now := uint32(x.Start.Unix())
+	t = token{class: v.Class, id: max(v.Key, 1), tier: hashName(v.Tier), issued: now, expires: now + uint32(p.lifetime)}
+	if t.class == stage.Protected {
+		t.reached = stage.StepBasket
+	}
+	x.Visitor = stage.Visitor{Class: t.class, Key: t.id, Tier: p.tierName(t.tier), Reached: t.reached}
+	x.Mark("visitor", t.class.String())
+	return t, asked
+}
+
+// shadow says what would have been.
+func (p *policy) shadow(ctx context.Context, x *stage.Exchange, next stage.Handler, step stage.Step) (*message.Response, error) {
+	r, err := next.Serve(ctx, x)
+	if step != stage.StepBrowse && success(r) {
+		code := "would-protect"
+		if step == stage.StepOrder {
+			code = "would-end"
+		}
+		x.Mark("visitor", code)
+	}
+	return r, err
+}
+
+// know makes the visitor of x whom its token says, as far as the token is used as one person uses it. Who comes
+// from another network or with another program keeps the basket's protection; it is only scored.
+func (s *Stage) know(x *stage.Exchange, pt *part, p *policy, t *token) {
+	x.Visitor = stage.Visitor{Class: t.class, Key: t.id, Tier: p.tierName(t.tier), Reached: t.reached, Confirmed: t.confirmed}
+	network := networkOf(x, t.id)
+	if network != t.network {
+		x.Visitor.Score += scoreMoved
+		x.MarkDetail("visitor", "moved", "the token was given to another network: score 5")
+	}
+	if clientOf(x, t.id) != t.client {
+		x.Visitor.Score += scoreClient
+		x.MarkDetail("visitor", "other-client", "the token was given to another User-Agent: score 20")
+	}
+	if t.class == stage.Protected {
+		if many, fast := s.uses.look(t.id, network, x.Start); many || fast {
+			x.Visitor.Class = stage.Known
+			x.Visitor.Score += scoreShared
+			pt.metrics[shared].Inc()
+			if many {
+				x.MarkDetail("visitor", "shared", "the token is used from some 30 networks within ten minutes: score 60, no protection")
+			} else {
+				x.MarkDetail("visitor", "shared", "the token is used for more than 50 requests a second: score 60, no protection")
 			}
-			tries++
-			t, err := p.codec.parse(v, x.Start.Unix())
-			switch {
-			case err == nil && t.class == stage.Protected:
-				metrics[readProtected].Inc()
-				return t, true
-			case err == nil:
-				metrics[readKnown].Inc()
-				return t, true
-			case errors.Is(err, errExpired):
-				metrics[expired].Inc()
-			default:
-				metrics[invalid].Inc()
-			}
+			return
 		}
 	}
-	return token{}, false
+	x.Mark("visitor", t.class.String())
+}
+
+// read finds a token that verifies; none has the id 0. Asked says that the visitor wants a field and no cookie.
+func (p *policy) read(x *stage.Exchange, now int64, metrics *[len(outcomes)]observe.Counter) (t token, asked bool) {
+	f := &x.In.Fields
+	if v := f.Lookup(p.header); p.header != "" && v != nil {
+		if len(v) == textLen && p.verify(&t, v, now, metrics) {
+			return t, true
+		}
+		asked = true
+	}
+	c := cookie.Read(f, p.cookie)
+	for v := c.Next(); v != nil; v = c.Next() {
+		if p.verify(&t, v, now, metrics) {
+			return t, asked
+		}
+	}
+	return token{}, asked
+}
+
+// verify reads one token and counts it.
+func (p *policy) verify(t *token, text []byte, now int64, metrics *[len(outcomes)]observe.Counter) bool {
+	var err error
+	*t, err = p.codec.parse(text, now)
+	switch {
+	case err == nil && t.class == stage.Protected:
+		metrics[readProtected].Inc()
+	case err == nil:
+		metrics[readKnown].Inc()
+	case errors.Is(err, errExpired):
+		metrics[expired].Inc()
+	default:
+		metrics[invalid].Inc()
+	}
+	return err == nil
 }
 
 func success(r *message.Response) bool { return r != nil && r.Status >= 200 && r.Status < 400 }
 
-// answer decides what an answer changes in the visitor's cookie, and writes it.
-func (s *Stage) answer(x *stage.Exchange, pt *part, p *policy, t *token, r *message.Response, step int) {
+// answer is what decides over a visitor's next token.
+type answer struct {
+	pt        *part
+	p         *policy
+	t         token
+	r         *message.Response
+	step      stage.Step
+	confirmed bool // the origin said so
+	emptied   bool // the origin said that there is no basket any more
+	asked     bool // the visitor wants a field and no cookie
+}
+
+// heed takes in what the origin says in its own field, and takes the field off. An answer that no origin
+// made just now for this visitor says nothing of it.
+func (a *answer) heed(x *stage.Exchange) {
+	if a.p.funnel == "" {
+		return
+	}
+	v := a.r.Lookup(a.p.funnel)
+	if v == nil {
+		return
+	}
+	if x.Tries > 0 && success(a.r) {
+		switch string(v) {
+		case "basket":
+			a.step, a.confirmed = stage.StepBasket, true
+		case "checkout":
+			a.step, a.confirmed = stage.StepCheckout, true
+		case "ordered":
+			a.step, a.confirmed = stage.StepOrder, true
+		case "none":
+			a.step, a.emptied = stage.StepBrowse, true
+		default:
+			x.MarkDetail("visitor", "unknown-word", "the origin's field says neither basket, checkout, ordered nor none")
+		}
+	}
+	a.r.DelLine(a.p.funnel)
+}
+
+// answer decides what an answer changes in the visitor's token, and writes it.
+func (s *Stage) answer(x *stage.Exchange, a answer) {
+	a.heed(x)
+	if a.t.id == 0 && a.step == stage.StepBrowse {
+		return
+	}
+	if s.presume != nil {
+		a.t.pool = hashName(x.Pool)
+	}
 	now := x.Start.Unix()
-	was := *t
-	outcome := p.change(x, t, r, step, now)
+	was := a.t
+	outcome := a.change(x, now)
 	if outcome < 0 {
 		return
 	}
-	if x.Tries == 0 || x.In.Method.Safe() && shareable(&r.Fields) {
+	pt := a.pt
+	if x.Tries == 0 || x.In.Method.Safe() && shareable(&a.r.Fields) {
 		pt.metrics[withheld].Inc()
 		return
 	}
-	if outcome == protect && !s.mint.take(pt.hash, x.Client, x.Start) {
+	if (outcome == protect || outcome == confirm) && was.class != stage.Protected && !s.mayMint(x, &a) {
 		outcome = capped
-		if was.class != stage.Anonymous { // the cookie it has is as good
+		if was.class != stage.Anonymous { // the token it has is as good
 			pt.metrics[capped].Inc()
 			x.Mark("visitor", outcomes[capped])
 			return
 		}
-		t.class = stage.Known
+		a.t.class = stage.Known
 	}
+	if outcome == end && a.p.credit > 0 {
+		s.credit(x, &a)
+	}
+	a.t.bind(x)
 	pt.metrics[outcome].Inc()
 	x.Mark("visitor", outcomes[outcome])
-	s.write(x, p, t, r, max(0, int64(t.expires)-now))
+	s.write(x, &a, max(0, int64(a.t.expires)-now))
 }
 
-// change makes t what it is after the answer. It returns the outcome, or -1 when t stays.
-func (p *policy) change(x *stage.Exchange, t *token, r *message.Response, step int, now int64) int {
-	ok := success(r)
+// mayMint asks the budgets of the source and its network for a basket.
+func (s *Stage) mayMint(x *stage.Exchange, a *answer) bool {
+	kind := uint64(0)
+	if a.confirmed {
+		kind = 1
+	}
+	scope := a.pt.hash ^ kind
+	return s.mint.Take(s.mint.Address(scope, x.Client), a.p.mint[kind], x.Start) &&
+		s.mint.Take(s.mint.Network(scope, x.Client), a.p.mintNet[kind], x.Start)
+}
+
+// credit gives the source of an order more baskets: a farm of baskets has no orders.
+func (s *Stage) credit(x *stage.Exchange, a *answer) {
+	for kind := range uint64(2) {
+		scope := a.pt.hash ^ kind
+		s.mint.Credit(s.mint.Address(scope, x.Client), a.p.credit, maxCredit, x.Start)
+		s.mint.Credit(s.mint.Network(scope, x.Client), a.p.credit, maxCredit, x.Start)
+	}
+}
+
+// change makes a.t what it is after the answer. It returns the outcome, or -1 when it stays.
+func (a *answer) change(x *stage.Exchange, now int64) int {
+	t, p := &a.t, a.p
+	ok := success(a.r)
 	tier, pool := hashName(x.Tier), hashName(x.Pool)
 	protected := t.class == stage.Protected
+	fills := ok && (a.step == stage.StepBasket || a.step == stage.StepCheckout)
 	switch {
-	case step == stepOrdered && ok && protected && !t.final:
-		t.final, t.issued, t.expires = true, uint32(now), uint32(now+p.grace)
+	case a.emptied && protected:
+		*t = token{class: stage.Known, issued: uint32(now), expires: uint32(now + p.lifetime), id: t.id}
 		return end
-	case step == stepBasket && ok && (!protected || t.final):
+	case a.step == stage.StepOrder && ok && protected && !t.final:
+		t.final, t.reached, t.issued, t.expires = true, stage.StepOrder, uint32(now), uint32(now+p.grace)
+		return end
+	case fills && (!protected || t.final):
 		if t.id == 0 {
 			t.id = rand.Uint64() | 1 // names a visitor; the signature is what protects it
 		}
-		*t = token{class: stage.Protected, issued: uint32(now), expires: uint32(now + p.lifetime), id: t.id, pool: pool, tier: tier}
+		*t = token{
+			class: stage.Protected, reached: a.step, confirmed: a.confirmed,
+			issued: uint32(now), expires: uint32(now + p.lifetime), id: t.id, pool: pool, tier: tier,
+		}
 		return protect
 	case !protected:
 		return -1
 	}
 	outcome := -1
-	if tier != 0 && (tier != t.tier || pool != t.pool) && (pool == t.pool || step == stepBasket && ok) {
+	if fills && (a.step > t.reached || a.confirmed && !t.confirmed) {
+		t.reached, t.confirmed = max(t.reached, a.step), t.confirmed || a.confirmed
+		outcome = confirm
+	}
+	if tier != 0 && (tier != t.tier || pool != t.pool) && (pool == t.pool || fills) {
 		t.tier, t.pool = tier, pool
 		outcome = move
 	}
@@ -244,40 +431,30 @@ func hasDirective(line []byte, name string) bool {
 	return false
 }
 
-// write adds the Set-Cookie line (RFC 6265 section 4.1).
-func (s *Stage) write(x *stage.Exchange, p *policy, t *token, r *message.Response, maxAge int64) {
-	m := s.memory(x)
-	m.buf = p.codec.append(m.buf[:0], t)
-	f := &r.Fields
-	f.Begin(message.SetCookie)
-	f.Append(p.cookie)
-	f.Append("=")
-	f.AppendBytes(m.buf)
-	f.Append("; Path=/; Max-Age=")
-	f.AppendInt(maxAge)
-	f.Append("; HttpOnly; SameSite=Lax")
-	if x.In.Secure {
-		f.Append("; Secure")
+// write adds the Set-Cookie line (RFC 6265 section 4.1), or the field for programs.
+func (s *Stage) write(x *stage.Exchange, a *answer, maxAge int64) {
+	m, p := s.memory(x), a.p
+	m.buf = p.codec.append(m.buf[:0], &a.t)
+	f := &a.r.Fields
+	if a.asked {
+		f.SetLine(p.header, m.buf)
+		return
 	}
-	f.End()
+	cookie.Set(f, p.cookie, m.buf, maxAge, x.In.Secure)
 }
 
-// Strip removes the cookies of x's site that this stage writes from the fields f of a request.
-// What sends a request to an origin calls it on x.Out, which was copied from x.In. It makes one
-// Cookie line of several where it removes something, as RFC 9113 section 8.2.3 allows.
+// Strip removes the tokens of x's site that this stage writes from the fields f of a request.
+// What sends a request to an origin calls it on x.Out, which was copied from x.In.
 func (s *Stage) Strip(x *stage.Exchange, f *message.Fields) {
 	pt, _ := x.Site.Parts[s.slot].(*part)
-	if pt == nil || !f.Has(message.Cookie) {
+	if pt == nil {
 		return
 	}
-	m := s.memory(x)
-	var found bool
-	if m.buf, found = strip(m.buf[:0], f, pt.names); !found {
-		return
+	for _, h := range pt.headers {
+		f.DelLine(h)
 	}
-	if len(m.buf) == 0 {
-		f.Del(message.Cookie)
-		return
+	if f.Has(message.Cookie) {
+		m := s.memory(x)
+		m.buf = cookie.Strip(m.buf, f, pt.names)
 	}
-	f.Set(message.Cookie, m.buf)
 }

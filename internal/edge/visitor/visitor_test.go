@@ -50,8 +50,10 @@ func (o *origin) Serve(_ context.Context, x *stage.Exchange) (*message.Response,
 func policySpec() *v1.VisitorPolicySpec {
 	return &v1.VisitorPolicySpec{
 		Cookie: "rv", Secret: secret,
-		Basket:   []v1.StageMatch{{Path: "/cart"}, {Path: "/add", Methods: []string{"GET"}}},
-		Ordered:  []v1.StageMatch{{Path: "/cart/checkout"}},
+		Basket:  []v1.StageMatch{{Path: "/cart"}, {Path: "/add", Methods: []string{"GET"}}},
+		Ordered: []v1.StageMatch{{Path: "/cart/checkout"}},
+		Header:  "Relais-Visitor", OriginHeader: "Relais-Funnel",
+		Minting:  v1.Minting{PerMinute: 600, ConfirmedPerMinute: 6000, OrderCredit: new(20)},
 		Lifetime: v1.Duration(2 * time.Hour), Grace: new(v1.Duration(5 * time.Minute)),
 	}
 }
@@ -83,10 +85,10 @@ type rig struct {
 	set    string // the last Set-Cookie
 }
 
-func newRig(t testing.TB, cfg Config, spec *v1.VisitorPolicySpec) *rig {
+func newRig(t testing.TB, spec *v1.VisitorPolicySpec) *rig {
 	t.Helper()
 	g := &rig{t: t, reg: observe.New(), o: origin{pool: "shop", tier: "home"}}
-	g.st = New(4, cfg, nil, g.reg)
+	g.st = New(4, Config{}, nil, g.reg)
 	g.site = newSite("o/shop", spec)
 	p, err := g.st.Compile(g.site, nil)
 	if err != nil {
@@ -141,7 +143,7 @@ func metric(t testing.TB, reg *observe.Registry, outcome string) string {
 
 func TestFunnel(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newRig(t, Config{}, policySpec())
+		g := newRig(t, policySpec())
 		g.do("GET", "/")
 		if g.set != "" || g.o.seen.Class != stage.Anonymous || g.o.seen.Key == 0 || len(g.x.Trail.Marks()) != 0 {
 			t.Fatalf("a visitor without cookie: %q %+v", g.set, g.o.seen)
@@ -162,7 +164,7 @@ func TestFunnel(t *testing.T) {
 		id := g.token().id
 		g.o.status = 200
 		g.do("GET", "/")
-		if g.set != "" || g.o.seen != (stage.Visitor{Class: stage.Protected, Key: id, Tier: "home"}) {
+		if g.set != "" || g.o.seen != (stage.Visitor{Class: stage.Protected, Key: id, Tier: "home", Reached: stage.StepBasket}) {
 			t.Fatalf("after the basket: %q, seen %+v", g.set, g.o.seen)
 		}
 		time.Sleep(59 * time.Minute)
@@ -192,7 +194,7 @@ func TestFunnel(t *testing.T) {
 }
 
 func TestNewBasketInTheGraceProtectsAgain(t *testing.T) {
-	g := newRig(t, Config{}, policySpec())
+	g := newRig(t, policySpec())
 	g.do("POST", "/cart").do("POST", "/cart/checkout")
 	id := g.token().id
 	g.do("POST", "/cart")
@@ -202,7 +204,7 @@ func TestNewBasketInTheGraceProtectsAgain(t *testing.T) {
 }
 
 func TestTierFollowsTheBasketPoolOnly(t *testing.T) {
-	g := newRig(t, Config{}, policySpec())
+	g := newRig(t, policySpec())
 	g.do("POST", "/cart")
 	g.o.pool, g.o.tier = "images", "far"
 	if g.do("GET", "/"); g.set != "" {
@@ -240,7 +242,7 @@ func TestNoCookieOnWhatIsShared(t *testing.T) {
 		{"GET private field list", "GET", "Cache-Control: private=\"x\", public", false, false},
 	} {
 		synctest.Test(t, func(t *testing.T) {
-			g := newRig(t, Config{}, policySpec())
+			g := newRig(t, policySpec())
 			g.do("POST", "/cart")
 			time.Sleep(90 * time.Minute)
 			g.o.fields, g.o.cached = c.fields, c.cached
@@ -249,12 +251,12 @@ func TestNoCookieOnWhatIsShared(t *testing.T) {
 			}
 		})
 	}
-	g := newRig(t, Config{}, policySpec())
+	g := newRig(t, policySpec())
 	g.o.fields = "Cache-Control: public, max-age=60"
 	if g.do("POST", "/cart"); g.set == "" {
 		t.Error("an answer to POST got no cookie")
 	}
-	g = newRig(t, Config{}, policySpec())
+	g = newRig(t, policySpec())
 	g.o.fields = "Cache-Control: public, max-age=60"
 	if g.do("GET", "/add"); g.set != "" || metric(t, g.reg, "withheld") != "1" {
 		t.Errorf("a shared answer to GET got %q", g.set)
@@ -262,12 +264,12 @@ func TestNoCookieOnWhatIsShared(t *testing.T) {
 }
 
 func TestForeignAndForgedCookiesAreIgnored(t *testing.T) {
-	g := newRig(t, Config{}, policySpec())
+	g := newRig(t, policySpec())
 	g.do("POST", "/cart")
 	good := g.cookie
-	other := newCodec([]byte(secret), "o/other", "rv")
-	otherName := newCodec([]byte(secret), "o/shop", "rw")
-	otherSecret := newCodec([]byte("fedcba9876543210"), "o/shop", "rv")
+	other := newCodec("o/other", "rv", []byte(secret))
+	otherName := newCodec("o/shop", "rw", []byte(secret))
+	otherSecret := newCodec("o/shop", "rv", []byte("fedcba9876543210"))
 	tk := g.token()
 	var list []string
 	for i := range good { // every character counts
@@ -309,7 +311,9 @@ func TestForeignAndForgedCookiesAreIgnored(t *testing.T) {
 
 func TestMintIsCapped(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		g := newRig(t, Config{MintPerMinute: 3}, policySpec())
+		spec := policySpec()
+		spec.Minting.PerMinute = 3
+		g := newRig(t, spec)
 		for i := range 5 {
 			g.cookie = ""
 			g.do("POST", "/cart")
@@ -332,23 +336,12 @@ func TestMintIsCapped(t *testing.T) {
 			t.Error("not protected when there was room again")
 		}
 	})
-	m := newMint(1)
-	now := time.Now()
-	if !m.take(1, netip.MustParseAddr("2001:db8:1::1"), now) || m.take(1, netip.MustParseAddr("2001:db8:1:ffff::1"), now) {
-		t.Error("an IPv6 /48 is not one source")
-	}
-	if !m.take(1, netip.MustParseAddr("2001:db8:2::1"), now) || !m.take(2, netip.MustParseAddr("2001:db8:1::1"), now) {
-		t.Error("another source or site shares the bound")
-	}
-	if m = newMint(-1); !m.take(1, netip.Addr{}, now) || !m.take(1, netip.Addr{}, now) {
-		t.Error("no bound bounds")
-	}
 }
 
 func TestModes(t *testing.T) {
 	spec := policySpec()
 	spec.Mode = v1.ModeShadow
-	g := newRig(t, Config{}, spec)
+	g := newRig(t, spec)
 	if g.do("POST", "/cart"); g.set != "" || g.x.Trail.Marks()[0].Code != "would-protect" {
 		t.Errorf("shadow: %q %v", g.set, g.x.Trail.Marks())
 	}
@@ -358,7 +351,7 @@ func TestModes(t *testing.T) {
 	for _, p := range []v1.Protection{{Mode: v1.ModeOff}, {Expires: &v1.Time{Time: time.Now().Add(-1)}}} {
 		spec := policySpec()
 		spec.Protection = p
-		g = newRig(t, Config{}, spec)
+		g = newRig(t, spec)
 		if g.do("POST", "/cart"); g.set != "" || len(g.x.Trail.Marks()) != 0 {
 			t.Errorf("%+v: %q %v", p, g.set, g.x.Trail.Marks())
 		}
@@ -366,7 +359,7 @@ func TestModes(t *testing.T) {
 }
 
 func TestStripRemovesOnlyOurCookie(t *testing.T) {
-	g := newRig(t, Config{}, policySpec())
+	g := newRig(t, policySpec())
 	for _, c := range []struct{ in, want string }{
 		{"", ""},
 		{"a=1", "a=1"},
@@ -429,7 +422,7 @@ func TestCompileErrorsHelp(t *testing.T) {
 }
 
 func BenchmarkServe(b *testing.B) {
-	g := newRig(b, Config{}, policySpec())
+	g := newRig(b, policySpec())
 	g.do("POST", "/cart")
 	for _, c := range []struct{ name, cookie string }{{"anonymous", "a=1; b=2"}, {"protected", "a=1; rv=" + g.cookie}} {
 		b.Run(c.name, func(b *testing.B) {

@@ -2,8 +2,8 @@ package waf
 
 import (
 	"fmt"
+	"slices"
 
-	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/stage"
 
 	"github.com/corazawaf/coraza/v3/types"
@@ -14,33 +14,62 @@ type verdict struct {
 	deny bool
 	// detail says why, or what matched without reaching the threshold; empty when nothing did.
 	detail string
+	// hits are the rules that matched; nil when nothing did.
+	hits []hit
+	// direct is a rule that denied whatever the score; 0 when none did.
+	direct int
+	// demoted says that only rules that log here for now would have denied.
+	demoted bool
 }
 
-// evaluate runs the request phases. Body is what was read of the body; cut says that there is
-// more of it. A panic of the engine is returned as an error; its transaction is not used again.
-func (e *engine) evaluate(p *policy, x *stage.Exchange, body []byte, cut bool) (v verdict, err error) {
+// evaluate runs the request phases on what r holds; cut says that there is more of the body. What is denied is evaluated
+// once more without the hits that an exclusion takes out for the shape of their values.
+func (e *engine) evaluate(p *policy, x *stage.Exchange, r *sheet, cut bool) (verdict, error) {
+	v, err := e.once(p, x, r, cut)
+	if err != nil || !v.deny || v.direct != 0 || len(p.shaped) == 0 {
+		return v, err
+	}
+	out := e.fitting(p, x, v.hits)
+	if len(out) == 0 {
+		return v, nil
+	}
+	without := *p
+	without.exclusions = append(slices.Clip(p.exclusions), out...)
+	return e.once(&without, x, r, cut)
+}
+
+// once runs the request phases. A panic of the engine is returned as an error; its transaction is not used again.
+func (e *engine) once(p *policy, x *stage.Exchange, r *sheet, cut bool) (v verdict, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			v, err = verdict{}, fmt.Errorf("the engine panicked: %v", r)
 		}
 	}()
 	tx := e.waf.NewTransactionWithID(x.ID.String()).(transaction)
-	v, err = e.phases(tx, p, x, body, cut)
+	v, err = e.phases(tx, p, x, r, cut)
 	_ = tx.Close() // fails when a temporary file is gone already
 	return v, err
 }
 
-func (e *engine) phases(tx transaction, p *policy, x *stage.Exchange, body []byte, cut bool) (v verdict, err error) {
-	p.apply(tx, x)
-	head(tx, x)
+func (e *engine) phases(tx transaction, p *policy, x *stage.Exchange, r *sheet, cut bool) (v verdict, err error) {
+	p.apply(tx, x, e.rules)
+	head(tx, x, r)
 	it := tx.ProcessRequestHeaders()
 	if it == nil {
-		if it, err = examineBody(tx, body, cut); err != nil {
+		if it, err = examineBody(tx, r.Body, cut); err != nil {
 			return verdict{}, err
 		}
 	}
 	v.deny = it != nil
-	v.detail = e.explain(tx, p, it)
+	if v.detail = e.explain(tx, it, e.score(tx, "blocking_inbound_anomaly_score", p.threshold[0]), 0); v.detail != "" {
+		v.hits = e.hits(tx, p.level())
+	}
+	if it != nil && e.rule(it.RuleID) != nil {
+		v.direct = it.RuleID
+	}
+	if x.Replayed() {
+		x.Verdict = e.found(tx, p, v.deny)
+	}
 	return v, nil
 }
 
@@ -61,46 +90,21 @@ func examineBody(tx transaction, body []byte, cut bool) (*types.Interruption, er
 	return tx.ProcessRequestBody()
 }
 
-// head gives the transaction the request line and the fields, as the origin would see them.
-func head(tx transaction, x *stage.Exchange) {
-	in := x.In
+// head gives the transaction the connection, the request line and the fields.
+func head(tx transaction, x *stage.Exchange, r *sheet) {
 	client, port := "0.0.0.0", 0
 	if x.Client.IsValid() {
 		client = x.Client.Unmap().WithZone("").String()
 	}
 	server, serverPort := "", 0
-	if c := in.Conn; c != nil {
+	if c := x.In.Conn; c != nil {
 		port, serverPort = int(c.Peer.Port()), int(c.Local.Port())
 		server = c.Local.Addr().String()
 	}
 	tx.ProcessConnection(client, port, server, serverPort)
-	method := in.MethodName()
-	uri := in.Path()
-	if in.Method == message.CONNECT {
-		uri = in.Authority()
-	}
-	target := string(uri)
-	if in.HasQuery() {
-		target += "?" + string(in.Query())
-	}
-	tx.ProcessURI(target, string(method), in.Proto.String())
-	for i := range in.Len() {
-		id, name, value := in.At(i)
-		if id == message.Expect && message.EqualFold(value, "100-continue") {
-			continue // the edge's own business
-		}
-		tx.AddRequestHeader(string(name), string(value))
-	}
-	if !in.Has(message.Host) && len(in.Authority()) > 0 {
-		tx.AddRequestHeader("Host", string(in.Authority()))
-	}
-	if in.Body != nil && in.Proto <= message.HTTP11 && !in.Has(message.ContentLength) && !in.Has(message.TransferEncoding) {
-		// The framing was read by the protocol; the rules ask for it.
-		if in.ContentLength >= 0 {
-			tx.AddRequestHeader("Content-Length", fmt.Sprint(in.ContentLength))
-		} else {
-			tx.AddRequestHeader("Transfer-Encoding", "chunked")
-		}
+	tx.ProcessURI(string(r.Target), string(r.Method), string(r.Proto))
+	for i := range r.Fields {
+		tx.AddRequestHeader(string(r.Fields[i].Name), string(r.Fields[i].Value))
 	}
 	tx.SetServerName(string(x.Host))
 }

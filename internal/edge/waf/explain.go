@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/relais-edge/relais/internal/stage"
+
 	"github.com/corazawaf/coraza/v3/types"
 )
 
@@ -20,14 +22,14 @@ const (
 //
 //	score 15 ≥ 5: 942100 SQL Injection Attack Detected via libinjection (ARGS:q); 2 more; sample "1' or"
 //
-// It is empty when no detection rule matched.
-func (e *engine) explain(tx transaction, p *policy, it *types.Interruption) string {
+// It is empty when no detection rule matched. Rules below from are not told.
+func (e *engine) explain(tx transaction, it *types.Interruption, score string, from int) string {
 	var b strings.Builder
 	var sample string
 	n := 0
 	for _, m := range tx.MatchedRules() {
 		id := m.Rule().ID()
-		if e.rule(id) == nil || m.Message() == "" {
+		if id < from || e.rule(id) == nil || m.Message() == "" {
 			continue
 		}
 		if n++; n > shownRules {
@@ -35,7 +37,7 @@ func (e *engine) explain(tx transaction, p *policy, it *types.Interruption) stri
 		}
 		if n == 1 {
 			sample = sampleOf(m)
-			b.WriteString(e.score(tx, p))
+			b.WriteString(score)
 		} else {
 			b.WriteString("; ")
 		}
@@ -58,17 +60,17 @@ func (e *engine) explain(tx transaction, p *policy, it *types.Interruption) stri
 	return b.String()
 }
 
-// score compares the score with the threshold.
-func (e *engine) score(tx transaction, p *policy) string {
+// score compares the score in a variable with the threshold.
+func (e *engine) score(tx transaction, variable, threshold string) string {
 	score := 0
-	if v := tx.Variables().TX().Get("blocking_inbound_anomaly_score"); len(v) > 0 {
+	if v := tx.Variables().TX().Get(variable); len(v) > 0 {
 		score, _ = strconv.Atoi(v[0])
 	}
 	sign := " < "
-	if t, _ := strconv.Atoi(p.threshold[0]); score >= t {
+	if t, _ := strconv.Atoi(threshold); score >= t {
 		sign = " ≥ "
 	}
-	return "score " + strconv.Itoa(score) + sign + p.threshold[0] + ": "
+	return "score " + strconv.Itoa(score) + sign + threshold + ": "
 }
 
 // first is the variable that a rule matched, by name and key.
@@ -97,7 +99,7 @@ var secrets = [...]string{"pass", "pwd", "secret", "token", "auth", "session", "
 func sampleOf(m types.MatchedRule) string {
 	name, key, value := first(m)
 	key = strings.ToLower(key)
-	if strings.HasPrefix(name, "REQUEST_COOKIES") || name == "REQUEST_BODY" || key == "cookie" ||
+	if strings.HasPrefix(name, "REQUEST_COOKIES") || name == "REQUEST_BODY" || name == "RESPONSE_BODY" || key == "cookie" ||
 		slices.ContainsFunc(secrets[:], func(s string) bool { return strings.Contains(key, s) }) {
 		return "(hidden)"
 	}
@@ -141,4 +143,19 @@ func cut(s string, n int) string {
 		return s
 	}
 	return strings.ToValidUTF8(s[:n-3], "") + "…"
+}
+
+// found is all that matched, for a replay.
+func (e *engine) found(tx transaction, p *policy, deny bool) *stage.Verdict {
+	v := &stage.Verdict{Deny: deny}
+	v.Threshold, _ = strconv.Atoi(p.threshold[0])
+	if s := tx.Variables().TX().Get("blocking_inbound_anomaly_score"); len(s) > 0 {
+		v.Score, _ = strconv.Atoi(s[0])
+	}
+	for _, m := range tx.MatchedRules() {
+		if id := m.Rule().ID(); e.rule(id) != nil && m.Message() != "" {
+			v.Rules = append(v.Rules, id)
+		}
+	}
+	return v
 }

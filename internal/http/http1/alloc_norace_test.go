@@ -2,7 +2,12 @@
 
 package http1
 
-import "testing"
+import (
+	"context"
+	"testing"
+
+	"github.com/relais-edge/relais/internal/http/message"
+)
 
 // These count allocations, and under the race detector sync.Pool drops values by chance:
 // `make allocs` runs them without it.
@@ -15,6 +20,31 @@ func TestHitAllocatesNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(200, once); n >= 1 {
 			t.Errorf("%d bytes: %v allocations a hit", size, n)
 		}
+	}
+}
+
+// lentHit answers with a body in a file and reuses its answer.
+type lentHit struct {
+	filed
+	resp message.Response
+}
+
+func (h *lentHit) Serve(context.Context, *message.Request) *message.Response {
+	h.off = 0
+	h.resp.Reset()
+	h.resp.Status, h.resp.ContentLength, h.resp.Body = 200, int64(len(h.want)), h
+	return &h.resp
+}
+
+func TestAHitInAFileAllocatesNothing(t *testing.T) {
+	needFiles(t)
+	h := &lentHit{filed: filed{shelf: newShelf(t, 64<<10)}}
+	h.lead = 3000
+	_, addr := listen(t, ServerConfig{}, h)
+	once := exchanger(t, addr, browserGet)
+	once()
+	if n := testing.AllocsPerRun(200, once); n >= 1 {
+		t.Errorf("%v allocations a hit", n)
 	}
 }
 

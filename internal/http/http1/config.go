@@ -54,6 +54,10 @@ type ServerConfig struct {
 	// WriteTimeout; 0 is no limit. WriteRate needs Linux: elsewhere a piece of 128 KiB must
 	// be taken within WriteTimeout.
 	BodyRate, WriteRate int64
+
+	// OnSlow is told of a connection whose client was too slow for a limit of time, idle ones not counted; it may be nil
+	// and must not block.
+	OnSlow func(conn *message.Conn)
 }
 
 // maxFields is as many lines as a head may be allowed.
@@ -93,4 +97,5 @@ type Stats struct {
 	Gone     uint64 // connections reset by the client while a request was being answered
 	Tunnels  uint64
 	Parked   uint64 // times that a connection gave its goroutine up until its next request
+	Files    uint64 // pieces of bodies that were in files, and that the kernel sent
 }

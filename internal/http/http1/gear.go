@@ -12,6 +12,9 @@ type gear struct {
 	sendStep func(fd uintptr) bool // sendOnce; what it sends and what came of it follow
 	sending  []byte
 	sendErr  error
+	vecStep  func(fd uintptr) bool // sendVector, of vecs
+	vector   vector
+	file     fileSender
 
 	// Guarded by wmu.
 	out  []byte  // heads and small answers that are not written yet
@@ -23,7 +26,8 @@ type gear struct {
 
 func newGear() *gear {
 	g := new(gear)
-	g.sendStep = g.sendOnce
+	g.sendStep, g.vecStep = g.sendOnce, g.sendVector
+	g.file.init()
 	return g
 }
 
@@ -41,6 +45,7 @@ func (c *serverConn) gearDown() {
 	c.gear = nil
 	g.src.nc, g.src.raw = nil, nil
 	g.tunneled, g.sendErr = 0, nil
+	g.file.clear()
 	clear(g.pend)
 	g.pend, g.vec = g.pend[:0], nil
 	c.s.gears.Put(g)

@@ -32,11 +32,17 @@ func text(status int, s string) *message.Response {
 // listen serves h on loopback for the test and returns the address.
 func listen(t testing.TB, cfg ServerConfig, h Handler) (*Server, string) {
 	t.Helper()
+	s := NewServer(cfg, h)
+	return s, s.listen(t)
+}
+
+// listen serves on loopback for the test and returns the address.
+func (s *Server) listen(t testing.TB) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(cfg, h)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	go func() { _ = s.Run(ctx); close(ended) }()
@@ -62,7 +68,7 @@ func listen(t testing.TB, cfg ServerConfig, h Handler) (*Server, string) {
 		}
 		t.Errorf("%d connections are left", s.Conns())
 	})
-	return s, l.Addr().String()
+	return l.Addr().String()
 }
 
 func dial(t testing.TB, addr string) net.Conn {

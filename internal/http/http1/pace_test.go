@@ -63,19 +63,27 @@ func TestAnAnswerMustBeTakenAtTheLeastRate(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		bytes int // each 100 ms
+		filed bool
 		cut   bool
 	}{
-		"nothing":   {0, true},
-		"a trickle": {200, true},
-		"enough":    {20_000, false},
+		"nothing":             {0, false, true},
+		"a trickle":           {200, false, true},
+		"enough":              {20_000, false, false},
+		"nothing, a file":     {0, true, true},
+		"a trickle of a file": {200, true, true},
+		"enough of a file":    {20_000, true, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, addr := listen(t, ServerConfig{WriteTimeout: time.Second, WriteRate: 60_000}, handlerFunc(func(context.Context, *message.Request) *message.Response {
+			var h Handler = handlerFunc(func(context.Context, *message.Request) *message.Response {
 				resp := &message.Response{Status: http.StatusOK}
 				resp.SetBytes(make([]byte, 32<<20))
 				return resp
-			}))
+			})
+			if tt.filed {
+				h = newShelf(t, 32<<20)
+			}
+			s, addr := listen(t, ServerConfig{WriteTimeout: time.Second, WriteRate: 60_000}, h)
 			nc := dial(t, addr).(*net.TCPConn)
 			_ = nc.SetReadBuffer(128 << 10) // so that what is read is what is acknowledged
 			_, _ = io.WriteString(nc, "GET / HTTP/1.1\r\nHost: h\r\n\r\n")

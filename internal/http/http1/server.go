@@ -23,8 +23,9 @@ type Server struct {
 	draining atomic.Bool // idle connections end too
 	ebb      ebb         // they end one after another
 	parking  parking
+	unsent   atomic.Bool // the kernel does not send files
 
-	requests, refused, panics, aborted, slow, gone, tunnels atomic.Uint64
+	requests, refused, panics, aborted, slow, gone, tunnels, files atomic.Uint64
 }
 
 // serverTick is how often limits of time are looked at.
@@ -122,7 +123,7 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Requests: s.requests.Load(), Refused: s.refused.Load(), Panics: s.panics.Load(),
 		Aborted: s.aborted.Load(), Slow: s.slow.Load(), Gone: s.gone.Load(), Tunnels: s.tunnels.Load(),
-		Parked: s.parking.total.Load(),
+		Parked: s.parking.total.Load(), Files: s.files.Load(),
 	}
 }
 
@@ -130,6 +131,13 @@ func (s *Server) Stats() Stats {
 func past() time.Time { return time.Unix(1, 0) }
 
 func (c *serverConn) place() *int { return &c.index }
+
+// late counts a client that was too slow.
+func (s *Server) late(conn *message.Conn) {
+	if s.slow.Add(1); s.cfg.OnSlow != nil {
+		s.cfg.OnSlow(conn)
+	}
+}
 
 // sweep ends what lasts too long and finds clients that are gone.
 func (c *serverConn) sweep(now int64) {
@@ -145,7 +153,7 @@ func (c *serverConn) sweep(now int64) {
 			}
 		case at < now:
 			if c.rg.Expire(p, at, c.kickRead) && p != phaseIdle && p != phaseFresh && p != phaseLinger {
-				c.s.slow.Add(1)
+				c.s.late(c.facts)
 			}
 		case p != phaseIdle && p != phaseFresh:
 		case c.ebbs(p, at, now): // or Drain has missed it, as others went meanwhile
@@ -156,7 +164,7 @@ func (c *serverConn) sweep(now int64) {
 	}
 	if p, at, over := c.wg.Look(); p != phaseNone && !over && c.lateWrite(p, at, now) {
 		if c.wg.Expire(p, at, c.kickWrite) {
-			c.s.slow.Add(1)
+			c.s.late(c.facts)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -335,4 +336,19 @@ func TestIdleConnectionsEbb(t *testing.T) {
 			t.Errorf("who was silent for a minute ends after %v, who was for two seconds after %v", first, last)
 		}
 	})
+}
+
+func TestWhoIsTooSlowIsToldOfAndWhoIsIdleIsNot(t *testing.T) {
+	for in, want := range map[string]int{"GET / HTTP/1.1\r\nHo": 1, "POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\na": 1, "GET / HTTP/1.1\r\nHost: h\r\n\r\n": 0, "": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			var told atomic.Int64
+			cfg := ServerConfig{HeaderTimeout: 5 * time.Second, IdleTimeout: 20 * time.Second, BodyTimeout: 7 * time.Second, OnSlow: func(*message.Conn) { told.Add(1) }}
+			s, nc := pipe(t, cfg, handlerFunc(echo))
+			_, _ = io.WriteString(nc, in)
+			_, _ = rest(nc)
+			if n := int(told.Load()); n != want || uint64(n) != s.Stats().Slow {
+				t.Errorf("%q: told %d times, want %d; counted %d", in, n, want, s.Stats().Slow)
+			}
+		})
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"strconv"
+	"syscall"
 
 	"github.com/relais-edge/relais/internal/http/message"
 )
@@ -241,8 +242,12 @@ func (c *serverConn) stream(ctx context.Context, x *exchange, resp *message.Resp
 			return err
 		}
 	}
+	files, _ := resp.Body.(message.FileBody)
+	if !x.SendsFiles() || frame == frameChunked {
+		files = nil
+	}
 	for end := false; !end; {
-		b, err := resp.Body.Next(ctx)
+		b, filed, err := c.next(ctx, resp.Body, files)
 		switch {
 		case err == io.EOF:
 			end = true
@@ -250,18 +255,38 @@ func (c *serverConn) stream(ctx context.Context, x *exchange, resp *message.Resp
 			return err
 		}
 		if frame == frameLength {
-			switch n := x.outcome.Body + int64(len(b)); {
+			n := x.outcome.Body + int64(len(b))
+			if filed {
+				n += int64(len(c.file.Lead)) + c.file.Len
+			}
+			switch {
 			case n > length:
 				return errTooLong
 			case end && n < length:
 				return errTooShort
 			}
 		}
-		if err := c.piece(x, resp, frame, b, end); err != nil {
+		if filed {
+			err = c.fromFile(x)
+		} else {
+			err = c.piece(x, resp, frame, b, end)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// next pulls a body: filed says that what comes next is in c.file. Files is nil where the kernel cannot send them.
+func (c *serverConn) next(ctx context.Context, body message.Body, files message.FileBody) (b []byte, filed bool, err error) {
+	if files != nil {
+		if filed, err = files.NextFile(ctx, &c.file.FileRange); filed || err != nil {
+			return nil, filed, err
+		}
+	}
+	b, err = body.Next(ctx)
+	return b, false, err
 }
 
 // piece sends b, in a chunk of its own if the body is chunked, and with the end what ends it.
@@ -365,6 +390,12 @@ func (c *serverConn) vector(a, b, d []byte) (err error) {
 	}
 	if t := c.plain; t != nil {
 		c.vecs = [3][]byte{a, b, d}
+		if rawVectors && c.src.raw != nil {
+			c.sendErr = nil
+			err = c.src.raw.Write(c.vecStep)
+			c.vecs = [3][]byte{}
+			return cmp.Or(err, c.sendErr)
+		}
 		c.vec = c.vecs[:]
 		_, err = c.vec.WriteTo(t)
 		c.vecs = [3][]byte{}
@@ -388,6 +419,28 @@ func (g *gear) sendOnce(fd uintptr) bool {
 		if err != nil {
 			g.sendErr = err
 			return true
+		}
+	}
+	return true
+}
+
+// sendVector is sendOnce for three pieces.
+func (g *gear) sendVector(fd uintptr) bool {
+	for len(g.vecs[0])+len(g.vecs[1])+len(g.vecs[2]) > 0 {
+		n, err := g.vector.send(fd, &g.vecs)
+		switch err {
+		case nil:
+		case syscall.EINTR:
+			continue
+		case syscall.EAGAIN:
+			return false
+		default:
+			g.sendErr = err
+			return true
+		}
+		for i := range g.vecs {
+			k := min(n, len(g.vecs[i]))
+			g.vecs[i], n = g.vecs[i][k:], n-k
 		}
 	}
 	return true

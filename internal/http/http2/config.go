@@ -62,6 +62,9 @@ type ServerConfig struct {
 	Abuse AbuseLimits
 	// OnAbuse is told of a connection that is closed for abuse; it may be nil and must not block.
 	OnAbuse func(conn *message.Conn, kind Abuse)
+	// OnSlow is told of a connection whose client was too slow for a limit of time, idle ones not counted; it may be nil
+	// and must not block.
+	OnSlow func(conn *message.Conn)
 }
 
 // Abuse is a kind of behaviour that no honest client shows for long.

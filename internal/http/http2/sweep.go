@@ -8,6 +8,13 @@ import (
 
 func (c *serverConn) place() *int { return &c.index }
 
+// late counts a client that was too slow.
+func (s *Server) late(conn *message.Conn) {
+	if s.slow.Add(1); s.cfg.OnSlow != nil {
+		s.cfg.OnSlow(conn)
+	}
+}
+
 // sweep ends what lasts too long.
 func (c *serverConn) sweep(now int64) {
 	w, cfg := &c.s.watch, &c.s.cfg
@@ -18,7 +25,7 @@ func (c *serverConn) sweep(now int64) {
 	}
 	if c.wrote != 0 && c.pace.Late(c.peek, cfg.pace(), c.wrote+serverTick.Milliseconds(), now) || c.closing && c.linger != 0 && w.Over(now, c.linger, 4*lingerTime) {
 		if !c.closing {
-			c.s.slow.Add(1)
+			c.s.late(c.facts)
 		}
 		reset(c.nc, c.tcp)
 		c.kill(errStalled)
@@ -32,15 +39,15 @@ func (c *serverConn) sweep(now int64) {
 	}
 	switch {
 	case w.Over(now, c.stalled, c.patience()):
-		c.s.slow.Add(1)
+		c.s.late(c.facts)
 		c.doom = c.condemn(AbuseStall)
 	case c.drain == drainAsked && w.Over(now, c.drainAt, drainWait):
 		c.kick()
 	case c.waits && (c.partly || !c.first) && w.Over(now, c.since, c.frameTime()):
-		c.s.slow.Add(1)
+		c.s.late(c.facts)
 		c.doom = faultSlow
 	case c.waits && !c.agreed && (w.Over(now, c.heard, cfg.HeaderTimeout) || w.Over(now, c.born, agreeTime)):
-		c.s.slow.Add(1)
+		c.s.late(c.facts)
 		c.doom = faultNotAgreed
 	case c.waits && c.active == 0 && w.Over(now, max(c.since, c.idleAt), cfg.IdleTimeout):
 		c.doom = faultIdle
@@ -74,10 +81,10 @@ func (c *serverConn) sweepStreams(now int64) {
 		s := c.streams[i]
 		switch {
 		case w.Over(now, s.body.since, s.body.patience()) && !s.tunnel:
-			c.s.slow.Add(1)
+			c.s.late(c.facts)
 			s.body.slow()
 		case w.Over(now, s.stalled, s.patience()) && !s.tunnel:
-			c.s.slow.Add(1)
+			c.s.late(c.facts)
 			c.resetStream(s, Cancel, errStalled)
 			c.kick()
 		case w.Over(now, s.touched, cfg.TunnelTimeout):

@@ -194,7 +194,7 @@ func (x *exchange) put(b []byte) error {
 			return err
 		}
 		if err != nil && (n == 0 || p.answerPatience(cfg.WriteTimeout, cfg.WriteRate) == 0) {
-			x.c.s.slow.Add(1)
+			x.c.late()
 			return err
 		}
 		x.c.kicked()

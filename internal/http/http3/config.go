@@ -49,6 +49,11 @@ type ServerConfig struct {
 	// an answer, on average over the time that is spent waiting for it beyond BodyTimeout or
 	// WriteTimeout; 0 is no limit.
 	BodyRate, WriteRate int64
+
+	// OnAbuse is told of a connection that is ended because its client broke the protocol or asked for too much of
+	// what costs us and brings it nothing, OnSlow of one whose client was too slow for a limit of time, idle ones not
+	// counted. Each may be nil and must not block.
+	OnAbuse, OnSlow func(conn *message.Conn)
 }
 
 func orDefault[T int | time.Duration](v *T, d T) {

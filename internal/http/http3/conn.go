@@ -184,6 +184,7 @@ func (c *serverConn) take(str *quic.Stream) *exchange {
 	x.r, x.w, x.eof, x.unknown, x.skipped, x.empty = 0, 0, false, 0, 0, 0
 	x.final, x.socket, x.refused, x.answered, x.informed, x.early = false, false, false, false, false, false
 	x.cut.Store(false)
+	x.halfway.Store(false)
 	x.sent, x.taken = pace{}, pace{}
 	if x.in == nil {
 		x.in = make([]byte, firstRead)
@@ -241,7 +242,17 @@ func (c *serverConn) kill(e *connError) {
 	} else {
 		c.s.faults.Add(1)
 	}
+	if c.s.cfg.OnAbuse != nil {
+		c.s.cfg.OnAbuse(c.facts.Load())
+	}
 	_ = c.qc.CloseWithError(e.code, e.text)
+}
+
+// late counts a client that was too slow.
+func (c *serverConn) late() {
+	if c.s.slow.Add(1); c.s.cfg.OnSlow != nil {
+		c.s.cfg.OnSlow(c.facts.Load())
+	}
 }
 
 // reprioritised applies an update that came before its request, and says whether there was one.
@@ -320,7 +331,7 @@ func (c *serverConn) sweep(now int64) {
 	defer c.mu.Unlock()
 	for _, x := range c.active {
 		if by := x.readBy.Load(); by > 0 && by < now && x.readBy.CompareAndSwap(by, -1) {
-			c.s.slow.Add(1)
+			c.late()
 			_ = x.str.SetReadDeadline(past())
 		}
 		if by := x.writeBy.Load(); by > 0 && by < now && x.writeBy.CompareAndSwap(by, -1) {

@@ -61,6 +61,7 @@ type exchange struct {
 	final   bool        // nothing more is written
 	socket  bool        // the request came as an extended CONNECT
 	cut     atomic.Bool // the client has reset the stream before its end
+	halfway atomic.Bool // the tunnel's way to the client has ended, in good order
 	refused bool        // it is no acceptable request
 	spoilt  bool        // something panicked that may still hold the request
 
@@ -93,6 +94,11 @@ func (x *exchange) serve() (leading bool) {
 	if flt != nil {
 		x.refuse(ctx, flt)
 		return x.end()
+	}
+	if x.socket || x.req.Method == message.CONNECT {
+		var end func()
+		ctx, end = x.tunnelContext()
+		defer end()
 	}
 	c.s.requests.Add(1)
 	if !c.heard.Load() {

@@ -133,3 +133,14 @@ func TestRequestsGivenUpStillCount(t *testing.T) {
 		t.Errorf("%d streams were opened, %d served at once", n, most.Load())
 	}
 }
+
+func TestAFloodIsToldOf(t *testing.T) {
+	told := make(chan string, 10)
+	_, addr := own(t, ServerConfig{OnAbuse: func(c *message.Conn) { told <- c.Client.String() }}, &handler{serve: say})
+	r := dialRaw(t, addr, settings)
+	r.open(strings.Repeat(frame(0x21, ""), maxUnknown+1))
+	r.closed()
+	if got := <-told; got == "" || len(told) != 0 {
+		t.Errorf("told of %q, and of %d more", got, len(told))
+	}
+}

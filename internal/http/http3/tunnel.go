@@ -33,6 +33,22 @@ func (x *exchange) tunnel(ctx context.Context, resp *message.Response) {
 	x.finish(err)
 }
 
+// tunnelContext is the context of a request that may become a tunnel, and what ends it. That of the stream ends with its way to
+// the client, and with it would what still goes to an origin that was the first to end.
+func (x *exchange) tunnelContext() (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(x.c.qc.Context())
+	stream := x.str.Context()
+	stop := context.AfterFunc(stream, func() {
+		if !x.halfway.Load() {
+			cancel(context.Cause(stream))
+		}
+	})
+	return ctx, func() {
+		stop()
+		cancel(nil)
+	}
+}
+
 // touch starts the limit of silence anew.
 func (x *exchange) touch() { x.readBy.Store(x.c.s.watch.Limit(x.c.s.cfg.TunnelTimeout)) }
 
@@ -116,6 +132,7 @@ func (x *exchange) copyBack(up io.Reader) error {
 		}
 		if err == io.EOF {
 			x.final = true
+			x.halfway.Store(true)
 			return x.str.Close()
 		}
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"io"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -131,5 +132,49 @@ func TestATunnelThatIsRefusedOrBroken(t *testing.T) {
 	}})
 	if got := answer(dialRaw(t, addr, settings).open(socket)); got != "502 websocket_refused" {
 		t.Errorf("another handshake: %q", got)
+	}
+}
+
+// halfPipe is a connection whose ways end apart, as TCP's do.
+type halfPipe struct {
+	io.Reader
+	*io.PipeWriter
+}
+
+func (p halfPipe) CloseWrite() error { return p.PipeWriter.Close() }
+
+func TestRFC9114Section44AnOriginThatEndsFirstStillGetsWhatComes(t *testing.T) {
+	got := make(chan string, 1)
+	_, addr := own(t, ServerConfig{}, &handler{serve: func(ctx context.Context, _ *message.Request) *message.Response {
+		r, w := io.Pipe()
+		stop := context.AfterFunc(ctx, func() { _ = r.CloseWithError(context.Cause(ctx)) }) // as a connection to an origin does
+		go func() {
+			defer stop()
+			b := make([]byte, len("still here"))
+			n, err := io.ReadFull(r, b)
+			if err != nil {
+				got <- err.Error()
+				return
+			}
+			got <- string(b[:n])
+		}()
+		return &message.Response{Status: 200, Upgrade: halfPipe{strings.NewReader("bye"), w}}
+	}})
+	str := dialRaw(t, addr, settings).open(headers(":method", "CONNECT", ":authority", "a:443"))
+	if kind, _ := readFrame(t, str); kind != frameHeaders {
+		t.Fatal(kind)
+	}
+	if kind, word := readFrame(t, str); kind != frameData || word != "bye" {
+		t.Fatal(kind, word)
+	}
+	if b, err := io.ReadAll(str); len(b) > 0 || err != nil {
+		t.Fatalf("%q %v", b, err)
+	}
+	if _, err := str.Write([]byte(frame(frameData, "still here"))); err != nil {
+		t.Error(err)
+	}
+	_ = str.Close()
+	if b := <-got; b != "still here" {
+		t.Errorf("the origin got %q", b)
 	}
 }

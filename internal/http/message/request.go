@@ -2,8 +2,11 @@ package message
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/base64"
+	"encoding/hex"
 	"net/netip"
 	"strings"
 )
@@ -41,6 +44,28 @@ type TLS struct {
 	// ClientCert is the client's verified certificate as a value of Client-Cert (RFC 9440 section
 	// 2.2); empty without one.
 	ClientCert string
+	// JA4 is the fingerprint of the client's first words; empty where it is not known, as over QUIC.
+	JA4 string
+	// Identity is what the client's verified certificate says of it; nil without one.
+	Identity *Identity
+}
+
+// Identity is what rules ask of a certificate.
+type Identity struct {
+	DNSNames, URIs, Emails []string
+	// Subject and Issuer as RFC 4514 writes them.
+	Subject, Issuer string
+	// Fingerprint is the SHA-256 digest of the certificate, in lower-case hexadecimal.
+	Fingerprint string
+}
+
+func newIdentity(c *x509.Certificate) *Identity {
+	sum := sha256.Sum256(c.Raw)
+	id := &Identity{DNSNames: c.DNSNames, Emails: c.EmailAddresses, Subject: c.Subject.String(), Issuer: c.Issuer.String(), Fingerprint: hex.EncodeToString(sum[:])}
+	for _, u := range c.URIs {
+		id.URIs = append(id.URIs, u.String())
+	}
+	return id
 }
 
 // NewTLS keeps what requests need of a TLS connection's state.
@@ -49,6 +74,7 @@ func NewTLS(state *tls.ConnectionState) *TLS {
 	if len(state.VerifiedChains) > 0 && len(state.PeerCertificates) > 0 {
 		// A byte sequence of RFC 8941 section 3.3.5.
 		t.ClientCert = ":" + base64.StdEncoding.EncodeToString(state.PeerCertificates[0].Raw) + ":"
+		t.Identity = newIdentity(state.PeerCertificates[0])
 	}
 	return t
 }

@@ -93,3 +93,10 @@ func EqualFold[B []byte | string](a []byte, b B) bool {
 	}
 	return true
 }
+
+// UnhexPair is the byte that two HEXDIGs make, as behind the % of RFC 3986 section 2.1.
+func UnhexPair(a, b byte) (v byte, ok bool) {
+	h, ok1 := Unhex(a)
+	l, ok2 := Unhex(b)
+	return h<<4 | l, ok1 && ok2
+}

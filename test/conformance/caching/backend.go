@@ -88,13 +88,14 @@ func (s *script) bodyOf(id string) string {
 func (s *script) serve(w http.ResponseWriter, r *http.Request) {
 	s.mu.Lock()
 	step, id := s.step, fmt.Sprint(s.n)
-	now := time.Now()
-	s.header, s.when = r.Header.Clone(), now
+	s.header, s.when = r.Header.Clone(), time.Now()
 	s.mu.Unlock()
-	if step.Reply.Hangup {
+	reply := &step.Reply
+	if reply.Hangup {
 		panic(http.ErrAbortHandler)
 	}
-	reply := &step.Reply
+	time.Sleep(reply.Delay)
+	now := time.Now()
 	if reply.Interim != 0 {
 		for _, f := range reply.Early {
 			name, value, _ := strings.Cut(f, ": ")
@@ -143,6 +144,10 @@ func (s *script) serve(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 	if status != 204 && status != 304 {
 		_, _ = w.Write([]byte(body))
+	}
+	if reply.Cut {
+		_ = http.NewResponseController(w).Flush()
+		panic(http.ErrAbortHandler)
 	}
 }
 

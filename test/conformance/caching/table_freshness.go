@@ -76,6 +76,7 @@ func ages() []Case {
 		notReused("age/9111-4.2.3/apparent", "the time since Date is part of the age", "Cache-Control: max-age=60", "Date: @-120"),
 		reused("age/9111-4.2.3/future-Date", "an apparent age below zero is zero", "Cache-Control: max-age=60", "Date: @120"),
 		notReused("age/9111-4.2.3/Age-with-Expires", "Age counts against Expires less Date too", "Expires: @30", "Date: @0", "Age: 60"),
+		must("age/9111-4.2.3/response-delay", "the time that the answer took is part of its age", Step{From: Origin, Reply: Reply{Fields: []string{"Cache-Control: max-age=1"}, Delay: again}}, miss),
 		must("age/9111-5.1/generated", "Age is generated for a stored answer", get("Cache-Control: max-age=60", "Date: @0"), hit.wait(again).has("Age")),
 		must("age/9111-4.2.3/goes-on", "the age of another cache goes on", get("Cache-Control: max-age=600", "Age: 100", "Date: @0"), hit.has("Age: 100")),
 		must("age/9110-6.6.1/Date-kept", "Date is when the message was originated, and is not changed", get("Cache-Control: max-age=60", "Date: @-7"), hit.wait(again).has("Date", "Age")),
@@ -167,15 +168,27 @@ func requests() []Case {
 		cc("2/max-stale-any", "max-stale without a value takes any staleness", Cache, append([]string{"Age: 90"}, kept...), "max-stale"),
 		cc("2/max-stale-over", "max-stale takes what is stale by no more", Origin, append([]string{"Age: 90"}, kept...), "max-stale=10"),
 		cc("2/max-stale-must-revalidate", "must-revalidate forbids it", Origin, []string{"Cache-Control: max-age=60, must-revalidate", "Age: 90", "ETag: \"1\"", "Date: @0"}, "max-stale"),
+		cc("2/max-stale-proxy-revalidate", "proxy-revalidate forbids it to a shared cache", Origin, []string{"Cache-Control: max-age=60, proxy-revalidate", "Age: 90", "ETag: \"1\"", "Date: @0"}, "max-stale"),
+		cc("2/max-stale-s-maxage", "and so does s-maxage", Origin, []string{"Cache-Control: s-maxage=60", "Age: 90", "ETag: \"1\"", "Date: @0"}, "max-stale"),
+		cc("2/max-stale-no-cache", "and so does no-cache", Origin, []string{"Cache-Control: max-age=60, no-cache", "ETag: \"1\"", "Date: @0"}, "max-stale"),
 		cc("4/no-cache", "no-cache wants validation", Origin, kept, "no-cache"),
 		cc("5/no-store", "no-store wants nothing stored", Origin, kept, "no-store"),
 		cc("7/unknown", "unknown directives are ignored", Cache, kept, "nothing-to-see"),
 		must("request/9111-5.2.1.5/not-stored", "the answer to a no-store request is not stored", get(kept...).send("Cache-Control: no-store"), miss),
 		should("request/9111-5.2.1.7/only-if-cached", "only-if-cached gets what is stored", get(kept...), hit.send("Cache-Control: only-if-cached")),
 		should("request/9111-5.2.1.7/only-if-cached-504", "or a 504", Step{From: Cache, Status: 504, Send: []string{"Cache-Control: only-if-cached"}}),
+		must("request/9111-5.2.1.7/only-if-cached-stale", "what is stale is none that may be used", get("Cache-Control: max-age=1"), Step{Wait: again, From: Cache, Status: 504, Send: []string{"Cache-Control: only-if-cached"}}),
+		must("request/9111-5.2/passed-on", "directives of a request are passed on, known or not", get(kept...), miss.send("Cache-Control: no-cache, banana=1").saw("Cache-Control: no-cache, banana=1")),
 		should("request/9111-5.4/pragma-and-cc", "Pragma yields to Cache-Control", get(kept...), hit.send("Pragma: no-cache", "Cache-Control: x")),
 		reused("request/9111-5.4/pragma-response", "Pragma in an answer means nothing", "Cache-Control: max-age=60", "Pragma: no-cache"),
 	}
+}
+
+// cut is an answer that breaks off.
+func cut(fields ...string) Step {
+	s := get(append(fields, "Cache-Control: max-age=60")...)
+	s.Reply.Cut, s.Status = true, 200
+	return s
 }
 
 func responses() []Case {
@@ -198,6 +211,9 @@ func responses() []Case {
 		cases = append(cases, should("response/9111-3.5/Authorization-"+strings.TrimSuffix(d, "=60"), "but "+d+" allows it", get("Cache-Control: max-age=60, "+d).send("Authorization: x"), hit))
 	}
 	return append(cases,
+		must("response/9111-5.2/handed-on", "directives of an answer are handed on, known or not", get("Cache-Control: max-age=60, banana=1"), hit.has("Cache-Control: max-age=60, banana=1")),
+		must("response/9111-3.3/cut", "an answer that is shorter than its length is not used as a whole", cut("Content-Length: 1000"), miss),
+		must("response/9111-3.3/cut-chunks", "nor one whose chunks have no end", cut(), miss),
 		reused("response/9111-7.3/Set-Cookie", "Set-Cookie does not forbid storing", "Cache-Control: public, max-age=60", "Set-Cookie: a=b"),
 		should("response/9111-2/Cookie", "Cookie does not forbid reuse", get("Cache-Control: max-age=60"), hit.send("Cookie: a=b")),
 		should("response/9111-2/query-same", "the key is the target URI", get("Cache-Control: max-age=60").target("?a=1"), hit.target("?a=1")),

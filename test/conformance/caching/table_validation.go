@@ -52,6 +52,8 @@ func validation() []Case {
 		should("conditional/9110-5.6.7/850", "in the obsolete form too", get(modified...), hit.send("If-Modified-Since: @850:-2000").want(304, "")),
 		must("conditional/9111-4.3.2/modified", "a younger one is", get(modified...), hit.send("If-Modified-Since: @-4000")),
 		should("conditional/9111-4.3.2/no-Last-Modified", "without Last-Modified Date stands in", get("Cache-Control: max-age=60", "Date: @0"), hit.send("If-Modified-Since: @10").want(304, "")),
+		must("conditional/9111-4.3.2/If-Match", "If-Match is the origin's to judge", get(tag...), miss.send(`If-Match: "v1"`).saw(`If-Match: "v1"`)),
+		must("conditional/9111-4.3.2/If-Unmodified-Since", "and so is If-Unmodified-Since", get(modified...), miss.send("If-Unmodified-Since: @0").saw("If-Unmodified-Since")),
 		must("conditional/9110-13.1.3/bad-date", "what is no date is ignored", get(modified...), hit.send("If-Modified-Since: now")),
 		should("validation/9111-4.3.1/ETag", "a stale answer is validated by its ETag", stale(`ETag: "v1"`), Step{Wait: again, From: Validated, Saw: []string{`If-None-Match: "v1"`}}),
 		should("validation/9111-4.3.1/weak", "by a weak one too", stale(`ETag: W/"v1"`), Step{Wait: again, From: Validated, Saw: []string{`If-None-Match: W/"v1"`}}),
@@ -89,7 +91,8 @@ func updates() []Case {
 			Step{Wait: again, From: Validated, Reply: Reply{Fields: []string{control2, `ETag: "v1"`, f.name + ": " + f.b}}, Has: []string{f.name + ": " + f.want, "Stays: 1"}},
 			hit.has(f.name+": "+f.want, "Stays: 1")))
 	}
-	return cases
+	return append(cases, must("update/9111-3.2/Content-Length", "nor its length", get("Cache-Control: max-age=1", `ETag: "v1"`).body("12345"),
+		Step{Wait: again, From: Validated, Reply: Reply{Fields: []string{"Cache-Control: max-age=60", `ETag: "v1"`, "Content-Length: 3"}}, Status: 200, Body: "12345"}, hit.want(200, "12345")))
 }
 
 func heads() []Case {
@@ -132,6 +135,13 @@ func invalidation() []Case {
 		}
 		cases = append(cases, must("invalidation/9110-9.2.1/"+m, "a safe method invalidates nothing", get(kept...), Step{Method: m}, hit))
 	}
+	post := Step{Method: "POST", Content: "abc", From: Origin}
+	post.Reply.Fields = []string{"Location: PATH/other"}
+	cases = append(
+		cases,
+		must("invalidation/9111-4.4/POST-303", "a redirect is a success", get(kept...), post.status(303), miss),
+		should("invalidation/9111-4.4/POST-404", "a fault of the client is none", get(kept...), post.status(404), hit),
+	)
 	return append(cases, must("invalidation/9111-4.4/variants", "all stored answers of the target are", get("Cache-Control: max-age=60", "Vary: Foo").send("Foo: 1"),
 		get("Cache-Control: max-age=60", "Vary: Foo").send("Foo: 2"), Step{Method: "POST", From: Origin}, miss.send("Foo: 1")))
 }

@@ -37,6 +37,8 @@ func vary() []Case {
 		pair("language-weight", differ, Must, "Accept-Language", f("Accept-Language: en, de;q=0.5"), f("Accept-Language: en;q=0.5, de")),
 		pair("coding-refused", differ, Must, "Accept-Encoding", f("Accept-Encoding: gzip"), f("Accept-Encoding: gzip;q=0")),
 		should("vary/9111-4.1/variants", "several answers are stored under one key", get(one...).send("Foo: 1"), get(one...).send("Foo: 2"), hit.send("Foo: 1"), hit.send("Foo: 2")),
+		must("vary/9111-4/most-recent", "of several that fit the most recent one is used",
+			get("Cache-Control: max-age=60", "Vary: Foo", "Date: @-10").send("Foo: 1"), get("Cache-Control: max-age=60", "Date: @0").send("Foo: 2"), hit.send("Foo: 1").has("Reply-Id: 2")),
 		must("vary/9111-4.1/lines", "several Vary lines are one list", get("Cache-Control: max-age=60", "Vary: Foo", "Vary: Bar").send("Foo: 1", "Bar: 1"), miss.send("Foo: 1", "Bar: 2")),
 	}
 }

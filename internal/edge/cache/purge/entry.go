@@ -22,7 +22,7 @@ const (
 	Path              // a path with any query
 	URL               // a path with one query, as the key has it
 	Tag               // what carries a tag
-	Group             // a cache group of one origin (RFC 9875); Host is the origin
+	Group             // a cache group (RFC 9875); Host is the one origin, or empty for all of the site
 	numKinds
 )
 
@@ -99,8 +99,8 @@ func (e *Entry) Check() error {
 			return fmt.Errorf("%q is no tag: one is 1 to %d printable bytes without space and comma, of which upper and lower case are the same", e.Value, MaxTag)
 		}
 	case Group:
-		if e.Value == "" {
-			return errors.New("a purge by group needs the group")
+		if e.Value == "" || strings.IndexFunc(e.Value, func(r rune) bool { return r < ' ' || r > '~' }) >= 0 {
+			return fmt.Errorf("%q is no cache group: one is printable ASCII, of which upper and lower case differ (RFC 9875 section 2)", e.Value)
 		}
 	}
 	return nil

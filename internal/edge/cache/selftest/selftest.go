@@ -91,7 +91,25 @@ func confusions(mark string) []string {
 	return []string{
 		"/" + mark + ".css", ";" + mark + ".css", "%0a" + mark + ".css", "%3f" + mark + ".js", "%23" + mark + ".png",
 		"/..%2f" + mark + ".css", "/" + mark + ".jpg", "%3b" + mark + ".woff2", "/" + mark + "/%2e%2e/" + mark + ".ico", "/" + mark + ".pdf",
+		"/" + mark + "%2ecss", ";" + mark + "%2ejs", "%5c" + mark + ".css", "%252f" + mark + ".svg",
 	}
+}
+
+// detours lead to a path by way of a directory in which caches expect files: who reads encoded slashes and dots
+// goes back, and who does not stays in it.
+func detours(mark, path string) []string {
+	var out []string
+	for _, dir := range [...]string{"static", "assets", "images"} {
+		for _, up := range [...]string{"..%2f..%2f", "%2e%2e%2f%2e%2e%2f", "..%5c..%5c", "%2e%2e/%2e%2e/"} {
+			out = append(out, "/"+dir+"/"+mark+"/"+up+strings.TrimPrefix(path, "/"))
+		}
+	}
+	return out
+}
+
+// loose are parameters that are often left out of keys, and that origins write into pages all the same.
+func loose() []string {
+	return []string{"utm_source", "utm_campaign", "utm_content", "gclid", "fbclid", "msclkid", "_ga", "mc_eid"}
 }
 
 type tester struct {
@@ -147,6 +165,9 @@ func (t *tester) one(ctx context.Context, u *url.URL) error {
 	if err := t.poison(ctx, u); err != nil {
 		return err
 	}
+	if err := t.smuggle(ctx, u); err != nil {
+		return err
+	}
 	return t.mix(ctx, u)
 }
 
@@ -175,13 +196,16 @@ type got struct {
 	body   string
 }
 
-// hit says that the edge's own cache had it: its member is the last of Cache-Status (RFC 9211 section 2).
-func (g *got) hit() bool {
+// hit says that the edge's own cache had it.
+func (g *got) hit() bool { return g.says("hit") }
+
+// says whether the edge's member of Cache-Status, the last one, has a parameter (RFC 9211 section 2).
+func (g *got) says(parameter string) bool {
 	list := strings.Join(g.fields.Values("Cache-Status"), ", ")
 	if i := strings.LastIndexByte(list, ','); i >= 0 {
 		list = list[i+1:]
 	}
-	return slices.ContainsFunc(strings.Split(list, ";"), func(p string) bool { return strings.TrimSpace(p) == "hit" })
+	return slices.ContainsFunc(strings.Split(list, ";"), func(p string) bool { return strings.TrimSpace(p) == parameter })
 }
 
 // holds says whether a word came back, in the body or a field other than those that tell of the request.
@@ -229,12 +253,23 @@ func (t *tester) ask(ctx context.Context, target string, with http.Header) (*got
 	return &got{resp.StatusCode, resp.Header, string(body)}, nil
 }
 
+// after asks what is stored of an answer that was read to its end a moment ago. Who is answered from that answer's own fetch
+// came before it was stored, and asks again.
+func (t *tester) after(ctx context.Context, target string) (g *got, err error) {
+	for range 10 {
+		if g, err = t.ask(ctx, target, nil); err != nil || !g.says("collapsed") {
+			break
+		}
+	}
+	return g, err
+}
+
 // pair asks as somebody and then as nobody; the second answer only when it came from the store.
 func (t *tester) pair(ctx context.Context, target string, with http.Header) (first, second *got, err error) {
 	if first, err = t.ask(ctx, target, with); err != nil {
 		return nil, nil, err
 	}
-	if second, err = t.ask(ctx, target, nil); err != nil {
+	if second, err = t.after(ctx, target); err != nil {
 		return nil, nil, err
 	}
 	if !second.hit() {
@@ -277,6 +312,29 @@ func (t *tester) poison(ctx context.Context, u *url.URL) error {
 	return nil
 }
 
+// smuggle sends parameters that are often in no key, with a value that ends an attribute, and asks once more without.
+func (t *tester) smuggle(ctx context.Context, u *url.URL) error {
+	for _, name := range loose() {
+		word := mark()
+		target := busted(u, mark())
+		if _, err := t.ask(ctx, target+"&"+name+"="+url.QueryEscape(`"><i id=//`+word), nil); err != nil {
+			return err
+		}
+		second, err := t.after(ctx, target)
+		if err != nil {
+			return err
+		}
+		if !second.hit() {
+			continue // the parameter is in the key, or nothing was stored
+		}
+		t.report.Stored++
+		if second.holds(word) {
+			t.found("poisoning", target, name, "what one visitor sends in the parameter "+name+", which the key leaves out, is in the answer that others get from the cache")
+		}
+	}
+	return nil
+}
+
 // victim is a visitor who is logged in, whose cookie holds the mark.
 func (t *tester) victim(mark string) http.Header {
 	h := t.cfg.Victim.Clone()
@@ -311,6 +369,16 @@ func (t *tester) deceive(ctx context.Context, u *url.URL) error {
 			t.found("leak", target, end, "what is in a visitor's cookie comes out at everybody who asks for the same path")
 		case second.page():
 			t.found("deception", target, end, "a page is stored under the path of a file: who sends a visitor there reads the visitor's page")
+		}
+	}
+	for _, path := range detours(mark(), u.EscapedPath()) {
+		secret := mark()
+		target := u.Scheme + "://" + u.Host + path
+		switch _, second, err := t.pair(ctx, target, t.victim(secret)); {
+		case err != nil:
+			return err
+		case second != nil && second.holds(secret):
+			t.found("leak", target, path, "what is in a visitor's cookie comes out at everybody who asks for the same path")
 		}
 	}
 	return nil

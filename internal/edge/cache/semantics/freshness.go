@@ -14,6 +14,8 @@ type Policy struct {
 	Disconnected         time.Duration // how long an answer may be used stale while no origin answers
 	CookiesByAnyLifetime bool          // store an answer with Set-Cookie by any explicit lifetime
 	Targets              []Target      // RFC 9213 section 2.2
+	// ExplicitOnly stores only what has a lifetime that the answer itself gives.
+	ExplicitOnly bool
 }
 
 // Exchange is a request and the answer to it, as they are judged.
@@ -26,6 +28,8 @@ type Exchange struct {
 	Part bool
 	// Post says that the request was a POST (RFC 9110 section 9.3.3).
 	Post bool
+	// Most, when not 0, is for how long the answer may be fresh here: it stands in for a better one.
+	Most time.Duration
 }
 
 // Life says how long an answer lives.
@@ -59,6 +63,7 @@ const (
 	NotVary       = "vary"            // Vary: *
 	NotUseful     = "no-lifetime"     // neither lifetime nor validator: it could never be used
 	NotMethod     = "method"          // the answer to a POST without an explicit lifetime
+	NotExplicit   = "ambiguous-path"  // servers may read the path in different ways, and the answer gives no lifetime
 	NotUnderstood = "must-understand" // must-understand with a status we do not know
 )
 
@@ -95,6 +100,9 @@ func Judge(e *Exchange, c *Control, p *Policy) (life Life, why string) {
 	if !explicit && !c.Has(Public) && !heuristic(e.Status) {
 		return life, NotStatus
 	}
+	if p.ExplicitOnly && !explicit {
+		return life, NotExplicit
+	}
 	life = lifeOf(e, c, p, explicit)
 	usable := !life.NoCache && life.Lifetime > life.InitialAge || life.While > 0 || life.Err > 0
 	if !usable && !f.Has(message.ETag) && !f.Has(message.LastModified) {
@@ -126,6 +134,9 @@ func lifeOf(e *Exchange, c *Control, p *Policy, explicit bool) Life {
 		life.Lifetime = min(life.Lifetime, p.MaxTTL)
 	}
 	life.InitialAge, life.Aged = initialAge(e, date)
+	if e.Most > 0 {
+		life.Lifetime = min(life.Lifetime, life.InitialAge+e.Most)
+	}
 	life.While, life.Err = staleWindows(c, p, life.NoStale || life.Lifetime == 0)
 	if !life.NoStale && life.Lifetime > 0 {
 		life.Disconnected = p.Disconnected

@@ -291,13 +291,13 @@ func TestSelectorsAreBounded(t *testing.T) {
 	for i := range 40 {
 		many.Add(message.Vary, fmt.Appendf(nil, "x-%d", i))
 	}
-	if _, ok := AppendSelector(nil, many); ok {
+	if _, ok := AppendSelector(nil, many, ""); ok {
 		t.Error("40 names are taken")
 	}
-	if _, ok := AppendSelector(nil, response("Vary: "+strings.Repeat("a", 2000))); ok {
+	if _, ok := AppendSelector(nil, response("Vary: "+strings.Repeat("a", 2000)), ""); ok {
 		t.Error("a name of 2,000 bytes is taken")
 	}
-	sel, ok := AppendSelector(nil, response("Vary: Foo, foo", "Vary: FOO, Accept-Encoding"))
+	sel, ok := AppendSelector(nil, response("Vary: Foo, foo", "Vary: FOO, Accept-Encoding"), "")
 	if !ok || string(sel) != "hfoo,eaccept-encoding," {
 		t.Errorf("%q", sel)
 	}
@@ -331,7 +331,7 @@ func TestNothingAllocates(t *testing.T) {
 		ParseRequest(req)
 		c := ParseResponse(res, cdn)
 		Judge(&Exchange{Status: 200, Fields: res, Sent: now, Came: now}, &c, p)
-		sel, _ := AppendSelector(buf[:0], res)
+		sel, _ := AppendSelector(buf[:0], res, "")
 		AppendSelected(sel, sel, &req.Fields)
 		NotModified(&req.Fields, res, now, now)
 		Range(&req.Fields, res, 10, now)

@@ -41,8 +41,9 @@ func HasVaryStar(f *message.Fields) bool {
 }
 
 // AppendSelector appends to dst, which may hold the owner's parts already, those of the Vary
-// of f. It is false when the selector would be too long.
-func AppendSelector(dst []byte, f *message.Fields) ([]byte, bool) {
+// of f. Device, when it is not empty, is the field that stands for User-Agent and Sec-CH-UA-Mobile, of which
+// the owner says that nothing but the class of the device counts. It is false when the selector would be too long.
+func AppendSelector(dst []byte, f *message.Fields, device string) ([]byte, bool) {
 	start := len(dst)
 	codings := byte(comparePreferred)
 	if usualCoding(f) {
@@ -58,6 +59,9 @@ func AppendSelector(dst []byte, f *message.Fields) ([]byte, bool) {
 			v = rest
 			if len(dst)-start+len(name) > maxSelector {
 				return dst, false
+			}
+			if device != "" && (fold(name, "user-agent") || fold(name, "sec-ch-ua-mobile")) {
+				name = []byte(device)
 			}
 			dst = appendPart(dst, name, codings)
 		}

@@ -1,8 +1,9 @@
-// Package store keeps values under long keys within a number of bytes. What to give up is
+// Package store keeps answers: Tiers has records, a head and a body, in memory outside of Go's heap and on a disk.
+// Store has small values under long keys on the heap, within a number of bytes. What that gives up is
 // decided by S3-FIFO (Yang et al., SOSP 2023): a small queue lets what is asked for once leave
 // soon, a main queue keeps what is asked for again, and a memory of keys that left tells the two apart.
 //
-// The store is in shards. A look-up takes its shard's lock for reading, allocates nothing and
+// Store is in shards. A look-up takes its shard's lock for reading, allocates nothing and
 // moves nothing. Values are immutable: who changes one puts a new one in its place.
 package store
 

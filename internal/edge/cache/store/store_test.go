@@ -213,6 +213,7 @@ func BenchmarkGet(b *testing.B) {
 		s.put(string(keys[i]), &value{i}, 1000)
 	}
 	b.ReportAllocs()
+	b.ResetTimer()
 	b.RunParallel(func(pb *testing.PB) {
 		i := rand.IntN(len(keys))
 		for pb.Next() {

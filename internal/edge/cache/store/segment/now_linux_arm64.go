@@ -1,0 +1,3 @@
+package segment
+
+const sysPreadv2 = 286

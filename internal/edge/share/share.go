@@ -1,0 +1,261 @@
+// Package share keeps the flood of one organization off the processors of the others.
+//
+// While the processors are saturated, what the edge can serve is shared among the organizations by max-min
+// fairness: who asks for less than an equal part has all of it, and what is left goes to the others in equal parts.
+// Requests beyond an organization's part are refused at once, before the firewall, the cache and an origin are
+// spent on them, and of it the suspects of a FloodPolicy before all others; those of visitors with a basket are served
+// all the same, and count. What can be served is not configured: it is what was served
+// while the processors were as busy as they should be, found again ten times a second. Without saturation, or with one
+// organization alone, nobody is refused: an attack is then the matter of the site's own FloodPolicy, tiers
+// and waiting room.
+//
+// The unit is a request, dear or cheap. An organization whose requests are dearer than others' so gets more of the
+// processors than an equal part, and never all.
+package share
+
+import (
+	"context"
+	"errors"
+	"math"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/relais-edge/relais/internal/http/message"
+	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/snapshot"
+	"github.com/relais-edge/relais/internal/stage"
+)
+
+// name of the stage, in trails.
+const name = "share"
+
+const (
+	tickEvery = 100 * time.Millisecond
+	// full is the share of the processors' time from which they are saturated; once they were, they no longer are when
+	// all that comes would take less than easy.
+	full, easy = 0.9, 0.75
+	// easeTicks in a row must be easy before nobody is bounded any more.
+	easeTicks = 50
+	// keep is what is left of a mean after a tick: half after 200 ms.
+	keep = 0.7
+	// least is a part that nobody is bounded below, in requests a second.
+	least = 50.0
+	// maxOrganizations are watched apart; the rest share one part.
+	maxOrganizations = 10_000
+	// idleTicks after its last request an organization counts as not there: five minutes.
+	idleTicks = 3000
+)
+
+// Config is what the stage must be told.
+type Config struct {
+	Slot stage.Slot
+	// Processor is the share of the processors' time that the process used since the last call, 0 to 1; nil asks
+	// the system.
+	Processor func() float64
+}
+
+// Stage is the stage. It implements stage.Stage and stage.Compiler.
+type Stage struct {
+	cfg     Config
+	refused *observe.Family[observe.Counter]
+	rest    *tenant // of the organizations beyond maxOrganizations
+	budget  budget  // Run's own
+
+	mu      sync.Mutex
+	tenants map[string]*tenant
+}
+
+var (
+	_ stage.Stage    = (*Stage)(nil)
+	_ stage.Compiler = (*Stage)(nil)
+)
+
+// tenant is an organization.
+type tenant struct {
+	arrived atomic.Uint64 // requests, ever
+	turned  atomic.Uint64 // of them refused
+	left    atomic.Int64  // requests that it may send until the next tick; unbounded while it is not bounded
+	refused observe.Counter
+
+	// Of Run alone.
+	seen, gone uint64  // of arrived and of turned at the last tick
+	demand     float64 // requests a tick, as a mean
+	idle       int     // ticks without a request
+}
+
+// unbounded is what is left to who is not bounded.
+const unbounded = math.MaxInt64
+
+// New returns the stage. It starts nothing; nobody is bounded before Run. Its metric is relais_share_refused_total.
+func New(cfg Config, r *observe.Registry) *Stage {
+	if cfg.Processor == nil {
+		cfg.Processor = new(observe.Processor).Share
+	}
+	s := &Stage{cfg: cfg, tenants: map[string]*tenant{}}
+	s.refused = r.Counters("relais_share_refused_total", "Requests that were refused because their organization had had its part of saturated processors.", maxOrganizations+1, "organization")
+	s.rest = s.tenant("")
+	s.rest.idle = idleTicks
+	return s
+}
+
+func (s *Stage) tenant(organization string) *tenant {
+	t := &tenant{refused: s.refused.With(organization)}
+	t.left.Store(unbounded)
+	return t
+}
+
+// Name implements stage.Stage.
+func (s *Stage) Name() string { return name }
+
+// Compile implements stage.Compiler. The part of a site is its organization.
+func (s *Stage) Compile(site *snapshot.Site, _ stage.Part) (stage.Part, error) {
+	organization, _ := site.Key.Split()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tenants[organization]
+	switch {
+	case t != nil:
+		t.idle = 0
+	case len(s.tenants) < maxOrganizations:
+		t = s.tenant(organization)
+		s.tenants[organization] = t
+	default:
+		t = s.rest
+	}
+	return t, nil
+}
+
+// errShare refuses a request.
+var errShare = &stage.Error{
+	Code: "connection_limit_reached", Side: stage.SideTenant, Status: 503, RetryAfter: 2 * time.Second, Tarpit: time.Second,
+	Err: errors.New("the processors are saturated, and the organization has had its part of them"),
+}
+
+// Serve implements stage.Stage.
+func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
+	t, _ := x.Site.Parts[s.cfg.Slot].(*tenant)
+	if t == nil {
+		return next.Serve(ctx, x)
+	}
+	t.arrived.Add(1)
+	if t.left.Load() == unbounded || !x.Measures.Suspect && t.left.Add(-1) >= 0 {
+		return next.Serve(ctx, x)
+	}
+	if x.Visitor.Exempt() || x.Measures.Pardoned {
+		x.Mark(name, "exempt")
+		return next.Serve(ctx, x)
+	}
+	t.turned.Add(1)
+	t.refused.Inc()
+	x.Mark(name, "over")
+	return nil, errShare
+}
+
+// Run gives each organization its part, ten times a second, until ctx ends.
+func (s *Stage) Run(ctx context.Context) error {
+	t := time.NewTicker(tickEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			s.look()
+		}
+	}
+}
+
+// look does what is done in one tick.
+func (s *Stage) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	active := make([]*tenant, 0, 16)
+	came, served := 0.0, 0.0
+	for _, t := range s.tenants {
+		t.count(&came, &served)
+		if t.idle < idleTicks {
+			active = append(active, t)
+		}
+	}
+	if s.rest.count(&came, &served); s.rest.idle < idleTicks {
+		active = append(active, s.rest)
+	}
+	capacity, pressed := s.budget.turn(s.cfg.Processor(), came, served)
+	if !pressed || len(active) < 2 {
+		for _, t := range active {
+			t.left.Store(unbounded)
+		}
+		return
+	}
+	fair(active, capacity)
+}
+
+// count takes what came since the last tick into the mean, and adds it, and what of it was served, to the sums.
+func (t *tenant) count(came, served *float64) {
+	arrived, turned := t.arrived.Load(), t.turned.Load()
+	n, gone := arrived-t.seen, turned-t.gone
+	t.seen, t.gone = arrived, turned
+	t.demand = t.demand*keep + float64(n)*(1-keep)
+	if t.idle++; n > 0 {
+		t.idle = 0
+	}
+	*came += float64(n)
+	*served += float64(n - min(gone, n))
+}
+
+// budget finds how many requests a tick keep the processors as busy as they should be.
+type budget struct {
+	busy, came, served float64 // means
+	capacity           float64 // 0 while nobody is bounded
+	easy               int     // ticks in a row in which all that came could have been served
+}
+
+// turn takes one tick.
+func (b *budget) turn(busy, came, served float64) (capacity float64, pressed bool) {
+	b.busy = b.busy*keep + busy*(1-keep)
+	b.came = b.came*keep + came*(1-keep)
+	b.served = b.served*keep + served*(1-keep)
+	switch {
+	case b.capacity == 0 && b.busy < full:
+		return 0, false
+	case b.capacity == 0:
+		b.capacity, b.easy = b.served, 0
+	case b.busy >= full: // less than was served, in steps that the next look can judge
+		b.capacity = max(min(b.capacity, b.served)*0.95, 1)
+	default: // as far as what was served says that there is more
+		b.capacity = max(min(b.capacity*1.02, b.served*full/max(b.busy, 0.05)), 1)
+	}
+	if b.easy++; b.busy*b.came >= easy*b.served {
+		b.easy = 0
+	}
+	if b.easy >= easeTicks {
+		b.capacity = 0
+		return 0, false
+	}
+	return b.capacity, true
+}
+
+// fair bounds the tenants to parts of a capacity, by max-min fairness. It changes the order of the list.
+func fair(list []*tenant, capacity float64) {
+	slices.SortFunc(list, func(a, b *tenant) int {
+		switch {
+		case a.demand < b.demand:
+			return -1
+		case a.demand > b.demand:
+			return 1
+		}
+		return 0
+	})
+	for i, t := range list {
+		part := max(capacity/float64(len(list)-i), least*tickEvery.Seconds())
+		if t.demand <= part {
+			capacity -= t.demand
+			t.left.Store(unbounded)
+			continue
+		}
+		capacity -= part
+		t.left.Store(int64(math.Ceil(part)))
+	}
+}

@@ -10,6 +10,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 20000x
 PARSERTIME ?= 60s
 LONGTIME ?= 30m
+UNITS := ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/proc ./test/slow ./test/crash/...
 
 .PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache test-packet generate fmt clean
 
@@ -44,7 +45,7 @@ waf-long: ## as many made requests as MADE through screen and engine (1.2 millio
 	$(GO) test -count=1 -timeout 10h -run TestMade -v ./internal/edge/waf/screen -args -made $(or $(MADE),1200000)
 
 race: ## unit tests with the race detector
-	$(GO) test -race -timeout 25m -tags $(TAGS) ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/proc ./test/slow ./test/crash/...
+	@tools/test.sh -race -timeout 25m -tags $(TAGS) $(UNITS)
 
 fuzz: ## each fuzz target for FUZZTIME, those of the parsers for PARSERTIME
 	@tools/fuzz.sh all $(FUZZTIME) $(PARSERTIME)
@@ -82,13 +83,13 @@ crash-cache: build ## kill -9 of the cache's log in files under writes, 200 time
 	$(GO) run ./test/crash/cache -program bin/relais -install
 
 e2e: build ## the whole binary, as its users meet it
-	$(GO) test -count=1 -timeout 15m ./test/e2e/...
-	$(GO) test -count=1 -timeout 5m ./test/drill/flood
+	@tools/test.sh -count=1 -timeout 15m ./test/e2e/...
+	@tools/test.sh -count=1 -timeout 5m ./test/drill/flood
 	cd test/grpc && $(GO) test -count=1 -timeout 5m ./...
 	cd test/chaos && $(GO) test -count=1 -timeout 5m ./...
 
 browser: build ## the edge's own pages in Chromium, with and without scripts; SCREENSHOTS=DIR keeps pictures
-	cd test/browser && $(GO) test -count=1 -timeout 10m ./...
+	@cd test/browser && ../../tools/test.sh -count=1 -timeout 10m ./...
 
 conformance: build ## h2spec and ambiguous HTTP against bin/relais; scores may only improve
 	$(GO) run ./test/conformance
@@ -98,7 +99,7 @@ testssl: build ## testssl.sh against a TLS listener with defaults (installs it o
 	$(GO) run ./test/conformance -suite testssl
 
 acme: ## whole edges against a real ACME authority, in the test process
-	$(GO) test -count=1 -timeout 5m ./test/acme
+	@tools/test.sh -count=1 -timeout 5m ./test/acme
 
 test-packet: ## the packet filter's numbers, beside nftables (root)
 	@command -v ip >/dev/null || { apt-get update && apt-get install -y iproute2; }

@@ -218,6 +218,13 @@ func TestPanics(t *testing.T) {
 	if n := s.Stats().Panics; n != 2 {
 		t.Error(n)
 	}
+	// A stream's end is told after its client may have seen it.
+	ends := func() int {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return len(h.ends)
+	}
+	until(t, "two answers have an end", func() bool { return ends() >= 2 })
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if len(h.ends) != 2 || h.ends[0].Err == nil && h.ends[1].Err == nil {

@@ -113,6 +113,7 @@ type Edge struct {
 	bots      *bots.Stage
 	flood     *flood.Stage
 	share     *share.Stage
+	processor *observe.Processor
 	limits    *ratelimit.Stage
 	recorder  *record.Recorder
 	keeper    *record.Keeper // nil when no requests are kept
@@ -130,7 +131,7 @@ type Edge struct {
 func New(cfg Config) (*Edge, error) {
 	m := cfg.Metrics
 	dry := cfg.replay.orNothing()
-	e := &Edge{logger: cfg.Logger}
+	e := &Edge{logger: cfg.Logger, processor: observe.NewProcessor(m)}
 	if err := e.remember(&cfg); err != nil {
 		return nil, err
 	}
@@ -160,8 +161,8 @@ func New(cfg Config) (*Edge, error) {
 	accesses := e.protect(&cfg)
 	visitors, challenges := e.visitors(&cfg)
 	e.limits = ratelimit.New(slotRateLimit, ratelimit.Config{Clock: dry.clock(), Bus: cfg.Bus, Secret: cfg.BusSecret}, m)
-	e.flood = flood.New(flood.Config{Slot: slotFlood, Tiers: e.balance, Challenger: challenges, Denier: cfg.Denier}, m)
-	e.share = share.New(share.Config{Slot: slotShare}, m)
+	e.flood = flood.New(flood.Config{Slot: slotFlood, Tiers: e.balance, Load: e.processor.Load, Challenger: challenges, Denier: cfg.Denier}, m)
+	e.share = share.New(share.Config{Slot: slotShare, Load: e.processor.Load}, m)
 	closed := maintenance.New(slotMaintenance, m)
 	early := hints.New(slotHints, m)
 	encoder := encode.New(encode.Config{Slot: slotEncode}, m)
@@ -259,6 +260,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	g.Go(func() error { return e.refill.Run(ctx) })
 	g.Go(func() error { return e.feed.Run(ctx) })
 	g.Go(func() error { return e.trial.Run(ctx) })
+	g.Go(func() error { return e.processor.Run(ctx) })
 	g.Go(func() error { return e.flood.Run(ctx) })
 	g.Go(func() error { return e.share.Run(ctx) })
 	g.Go(func() error { return e.limits.Run(ctx) })

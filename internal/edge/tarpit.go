@@ -2,6 +2,7 @@ package edge
 
 import (
 	"context"
+	"math/rand/v2"
 	"sync/atomic"
 	"time"
 
@@ -24,7 +25,7 @@ func newTarpit(r *observe.Registry) *tarpit {
 	return &tarpit{held: f.With("held"), over: f.With("over")}
 }
 
-// hold waits as long as e says, or until ctx ends. It returns false where there is no room: the connection is better
+// hold waits as long as e says, up to twice, or until ctx ends. It returns false where there is no room: the connection is better
 // closed.
 func (t *tarpit) hold(ctx context.Context, x *stage.Exchange, e *stage.Error) bool {
 	if e.Tarpit <= 0 {
@@ -40,7 +41,7 @@ func (t *tarpit) hold(ctx context.Context, x *stage.Exchange, e *stage.Error) bo
 	if x.In.Control != nil {
 		x.In.Control.MayBlock()
 	}
-	timer := time.NewTimer(e.Tarpit)
+	timer := time.NewTimer(e.Tarpit + rand.N(e.Tarpit)) // what was refused at once does not come back at once
 	defer timer.Stop()
 	select {
 	case <-timer.C:

@@ -2,8 +2,21 @@
 
 package observe
 
-// Processor does not know how busy the processors are on this system: they never count as saturated.
-type Processor struct{}
+// Here the processors never count as saturated.
 
-// Share is always 0.
-func (*Processor) Share() float64 { return 0 }
+type usage struct{}
+
+func (*usage) share() float64 { return 0 }
+
+type probe struct{ closed chan struct{} }
+
+func newProbe() (*probe, error) { return &probe{make(chan struct{})}, nil }
+
+func (*probe) send() {}
+
+func (p *probe) wait() bool {
+	<-p.closed
+	return false
+}
+
+func (p *probe) close() { close(p.closed) }

@@ -104,7 +104,7 @@ func (b *bed) Busy(*snapshot.Site) float64 { return b.busy }
 func newBed(t testing.TB, spec v1.FloodPolicySpec) *bed {
 	t.Helper()
 	b := &bed{now: time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC)}
-	b.Stage = New(Config{Slot: floodSlot, Tiers: b, Challenger: &b.asks, Processor: func() float64 { return b.processor }}, observe.New())
+	b.Stage = New(Config{Slot: floodSlot, Tiers: b, Challenger: &b.asks, Load: func() observe.Load { return observe.Load{Share: b.processor} }}, observe.New())
 	b.site = testSite(&spec)
 	p, err := b.Compile(b.site, nil)
 	if err != nil {

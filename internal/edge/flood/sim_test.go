@@ -64,7 +64,7 @@ func newWorld(t *testing.T, dir string, slots int, spec v1.FloodPolicySpec) *wor
 	}
 	w := &world{t: t, house: house, calls: make(chan net.Conn), done: make(chan struct{}), slots: int64(slots), began: time.Now(), from: time.Hour}
 	reg := observe.New()
-	w.stage = New(Config{Slot: floodSlot, Tiers: w, Processor: func() float64 { return 0 }}, reg)
+	w.stage = New(Config{Slot: floodSlot, Tiers: w, Load: func() (l observe.Load) { return l }}, reg)
 	buyers := visitor.New(visitorSlot, visitor.Config{}, nil, reg)
 	w.site = testSite(&spec)
 	for slot, c := range map[stage.Slot]stage.Compiler{visitorSlot: buyers, floodSlot: w.stage} {

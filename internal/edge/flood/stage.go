@@ -31,9 +31,8 @@ type Config struct {
 	Challenger stage.Challenger
 	// Denier drops the packets of those whom step drop refuses again and again; nil where there is no packet filter.
 	Denier Denier
-	// Processor is the share of the processors' time that the process used since the last call, 0 to 1; nil asks
-	// the system.
-	Processor func() float64
+	// Load says how hard the processors are pressed.
+	Load func() observe.Load
 	// Sites that are watched at once; DefaultSites.
 	Sites int
 }
@@ -62,9 +61,6 @@ type Stage struct {
 func New(cfg Config, r *observe.Registry) *Stage {
 	if cfg.Sites <= 0 {
 		cfg.Sites = DefaultSites
-	}
-	if cfg.Processor == nil {
-		cfg.Processor = new(observe.Processor).Share
 	}
 	s := &Stage{cfg: cfg, seed: maphash.MakeSeed(), metrics: newMetrics(r), sites: map[bundle.Key]*site{}}
 	s.unwatched = r.Counters("relais_flood_unwatched_total", "Sites with a FloodPolicy that are not watched, as too many are.", 1).With()
@@ -105,14 +101,18 @@ const tarpit = 2 * time.Second
 // agingTicks is in how many ticks all counts of URLs are halved: five minutes.
 const agingTicks = 600
 
-// processorFull is the share of the processors' time from which they count as saturated.
-const processorFull = 0.85
+// The processors count as saturated from processorFull of their time, or when what is ready waits for processorLate.
+const (
+	processorFull = 0.85
+	processorLate = 20 * time.Millisecond
+)
 
 // look does what is done in one tick.
 func (s *Stage) look(now time.Time) {
 	n := s.tick.Add(1)
 	s.urls.age(agingTicks)
-	busy := s.cfg.Processor() / processorFull
+	load := s.cfg.Load()
+	busy := max(load.Share/processorFull, float64(load.Delay)/float64(processorLate))
 	for _, st := range s.all() {
 		tiers := 0.0
 		if sn := st.last.Load(); sn != nil && s.cfg.Tiers != nil {

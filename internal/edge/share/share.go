@@ -5,7 +5,9 @@
 // Requests beyond an organization's part are refused at once, before the firewall, the cache and an origin are
 // spent on them, and of it the suspects of a FloodPolicy before all others; those of visitors with a basket are served
 // all the same, and count. What can be served is not configured: it is what was served
-// while the processors were as busy as they should be, found again ten times a second. Without saturation, or with one
+// while what came was not kept waiting, found again ten times a second: the sign of saturation is how long what the
+// kernel has ready waits (observe.Load), as a share of processor time says little where others use them too, and
+// the goal is a wait that the other organizations' visitors do not feel. Without saturation, or with one
 // organization alone, nobody is refused: an attack is then the matter of the site's own FloodPolicy, tiers
 // and waiting room.
 //
@@ -16,7 +18,6 @@ package share
 import (
 	"context"
 	"errors"
-	"math"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -33,8 +34,11 @@ const name = "share"
 
 const (
 	tickEvery = 100 * time.Millisecond
-	// full is the share of the processors' time from which they are saturated; once they were, they no longer are when
-	// all that comes would take less than easy.
+	// badDelay is the wait of the ready from which the processors are saturated, or goodDelay where the process
+	// uses full of their time. While they are, goodDelay is what parts are made for: some four such waits are in
+	// one answer from an origin.
+	badDelay, goodDelay = 20 * time.Millisecond, 3 * time.Millisecond
+	// They no longer are saturated when all that comes is served and takes less than easy.
 	full, easy = 0.9, 0.75
 	// easeTicks in a row must be easy before nobody is bounded any more.
 	easeTicks = 50
@@ -51,9 +55,8 @@ const (
 // Config is what the stage must be told.
 type Config struct {
 	Slot stage.Slot
-	// Processor is the share of the processors' time that the process used since the last call, 0 to 1; nil asks
-	// the system.
-	Processor func() float64
+	// Load says how hard the processors are pressed.
+	Load func() observe.Load
 }
 
 // Stage is the stage. It implements stage.Stage and stage.Compiler.
@@ -76,7 +79,8 @@ var (
 type tenant struct {
 	arrived atomic.Uint64 // requests, ever
 	turned  atomic.Uint64 // of them refused
-	left    atomic.Int64  // requests that it may send until the next tick; unbounded while it is not bounded
+	step    atomic.Int64  // nanoseconds between requests that it may send; unbounded while it is not bounded
+	next    atomic.Int64  // when the next may come, were they even, in nanoseconds since 1970
 	refused observe.Counter
 
 	// Of Run alone.
@@ -85,14 +89,42 @@ type tenant struct {
 	idle       int     // ticks without a request
 }
 
-// unbounded is what is left to who is not bounded.
-const unbounded = math.MaxInt64
+// unbounded is the step of who is not bounded.
+const unbounded = 0
+
+// What may come at once of a bounded organization: so much time's worth, or so many.
+const (
+	burstTime  = int64(10 * time.Millisecond)
+	burstCount = 8
+)
+
+// take says whether a request at that time is within the organization's part (GCRA: what comes is spread over the
+// time, as a burst of one organization's requests is a wait for all others).
+func (t *tenant) take(at time.Time) bool {
+	step := t.step.Load()
+	if step == unbounded {
+		return true
+	}
+	now := at.UnixNano()
+	for {
+		old := t.next.Load()
+		due := max(old, now-max(burstTime, burstCount*step))
+		if due > now {
+			return false
+		}
+		if t.next.CompareAndSwap(old, due+step) {
+			return true
+		}
+	}
+}
+
+// bound gives the organization so many requests a tick.
+func (t *tenant) bound(part float64) {
+	t.step.Store(max(1, int64(float64(tickEvery)/part)))
+}
 
 // New returns the stage. It starts nothing; nobody is bounded before Run. Its metric is relais_share_refused_total.
 func New(cfg Config, r *observe.Registry) *Stage {
-	if cfg.Processor == nil {
-		cfg.Processor = new(observe.Processor).Share
-	}
 	s := &Stage{cfg: cfg, tenants: map[string]*tenant{}}
 	s.refused = r.Counters("relais_share_refused_total", "Requests that were refused because their organization had had its part of saturated processors.", maxOrganizations+1, "organization")
 	s.rest = s.tenant("")
@@ -101,9 +133,7 @@ func New(cfg Config, r *observe.Registry) *Stage {
 }
 
 func (s *Stage) tenant(organization string) *tenant {
-	t := &tenant{refused: s.refused.With(organization)}
-	t.left.Store(unbounded)
-	return t
+	return &tenant{refused: s.refused.With(organization)}
 }
 
 // Name implements stage.Stage.
@@ -140,7 +170,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		return next.Serve(ctx, x)
 	}
 	t.arrived.Add(1)
-	if t.left.Load() == unbounded || !x.Measures.Suspect && t.left.Add(-1) >= 0 {
+	if t.step.Load() == unbounded || !x.Measures.Suspect && t.take(x.Start) {
 		return next.Serve(ctx, x)
 	}
 	if x.Visitor.Exempt() || x.Measures.Pardoned {
@@ -182,10 +212,10 @@ func (s *Stage) look() {
 	if s.rest.count(&came, &served); s.rest.idle < idleTicks {
 		active = append(active, s.rest)
 	}
-	capacity, pressed := s.budget.turn(s.cfg.Processor(), came, served)
+	capacity, pressed := s.budget.turn(s.cfg.Load(), came, served)
 	if !pressed || len(active) < 2 {
 		for _, t := range active {
-			t.left.Store(unbounded)
+			t.step.Store(unbounded)
 		}
 		return
 	}
@@ -205,29 +235,32 @@ func (t *tenant) count(came, served *float64) {
 	*served += float64(n - min(gone, n))
 }
 
-// budget finds how many requests a tick keep the processors as busy as they should be.
+// budget finds how many requests a tick can be served without a wait.
 type budget struct {
 	busy, came, served float64 // means
+	delay              float64 // the same, in seconds
 	capacity           float64 // 0 while nobody is bounded
 	easy               int     // ticks in a row in which all that came could have been served
 }
 
 // turn takes one tick.
-func (b *budget) turn(busy, came, served float64) (capacity float64, pressed bool) {
-	b.busy = b.busy*keep + busy*(1-keep)
+func (b *budget) turn(load observe.Load, came, served float64) (capacity float64, pressed bool) {
+	b.busy = b.busy*keep + load.Share*(1-keep)
+	b.delay = (b.delay + min(load.Delay, 2*badDelay).Seconds()) / 2 // a second's wait is no reason to be slow to see that it is over
 	b.came = b.came*keep + came*(1-keep)
 	b.served = b.served*keep + served*(1-keep)
+	wait := b.delay / goodDelay.Seconds()
 	switch {
-	case b.capacity == 0 && b.busy < full:
+	case b.capacity == 0 && b.delay < badDelay.Seconds() && (b.busy < full || wait < 1):
 		return 0, false
 	case b.capacity == 0:
 		b.capacity, b.easy = b.served, 0
-	case b.busy >= full: // less than was served, in steps that the next look can judge
-		b.capacity = max(min(b.capacity, b.served)*0.95, 1)
-	default: // as far as what was served says that there is more
-		b.capacity = max(min(b.capacity*1.02, b.served*full/max(b.busy, 0.05)), 1)
+	case wait >= 1: // less than was served, in steps that the next look can judge
+		b.capacity = max(min(b.capacity, b.served)*max(0.8, 1-0.05*wait), 1)
+	case b.capacity < 2*b.served: // as far as is used, and the slower the nearer the wait is
+		b.capacity *= 1 + 0.04*(1-wait)
 	}
-	if b.easy++; b.busy*b.came >= easy*b.served {
+	if b.easy++; wait >= 1 || b.served < 0.98*b.came || b.busy*b.came >= easy*b.served {
 		b.easy = 0
 	}
 	if b.easy >= easeTicks {
@@ -252,10 +285,10 @@ func fair(list []*tenant, capacity float64) {
 		part := max(capacity/float64(len(list)-i), least*tickEvery.Seconds())
 		if t.demand <= part {
 			capacity -= t.demand
-			t.left.Store(unbounded)
+			t.step.Store(unbounded)
 			continue
 		}
 		capacity -= part
-		t.left.Store(int64(math.Ceil(part)))
+		t.bound(part)
 	}
 }

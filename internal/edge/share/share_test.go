@@ -3,6 +3,7 @@ package share
 import (
 	"context"
 	"testing"
+	"time"
 
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/http/message"
@@ -19,12 +20,13 @@ type machine struct {
 	sites  map[string]*snapshot.Site
 	most   float64 // requests that fill the processors for a tick
 	served float64 // in this tick
+	now    time.Time
 }
 
 func newMachine(t *testing.T, most float64, organizations ...string) *machine {
 	t.Helper()
-	m := &machine{most: most, sites: map[string]*snapshot.Site{}}
-	m.Stage = New(Config{Slot: slot, Processor: func() float64 { return min(m.served/m.most, 1) }}, observe.New())
+	m := &machine{most: most, sites: map[string]*snapshot.Site{}, now: time.Unix(1_700_000_000, 0)}
+	m.Stage = New(Config{Slot: slot, Load: m.load}, observe.New())
 	for _, o := range organizations {
 		site := &snapshot.Site{Key: bundle.NewKey(o, "shop"), Parts: make([]any, stage.Slots)}
 		p, err := m.Compile(site, nil)
@@ -35,6 +37,13 @@ func newMachine(t *testing.T, most float64, organizations ...string) *machine {
 		m.sites[o] = site
 	}
 	return m
+}
+
+// load is that of a queue of requests that come one by one (M/D/1, half a millisecond of waiting when half busy),
+// but for what cannot be served, which waits ever longer.
+func (m *machine) load() observe.Load {
+	busy := min(m.served/m.most, 1)
+	return observe.Load{Share: busy, Delay: min(time.Duration(float64(time.Millisecond)*busy/2/max(1-busy, 1e-6)), time.Second)}
 }
 
 func (m *machine) answer(x *stage.Exchange) (*message.Response, error) {
@@ -53,8 +62,9 @@ func (o origin) Serve(_ context.Context, x *stage.Exchange) (*message.Response, 
 // send sends n requests of an organization and says how many were refused.
 func (m *machine) send(organization string, n int, class stage.Class) (refused int) {
 	var x stage.Exchange
-	for range n {
+	for i := range n {
 		x.Reset()
+		x.Start = m.now.Add(tickEvery * time.Duration(i) / time.Duration(n))
 		x.Site, x.Visitor.Class = m.sites[organization], class
 		if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
 			refused++
@@ -66,6 +76,7 @@ func (m *machine) send(organization string, n int, class stage.Class) (refused i
 func (m *machine) tick() {
 	m.look()
 	m.served = 0
+	m.now = m.now.Add(tickEvery)
 }
 
 func TestAFloodOfOneOrganizationLeavesTheOthersTheirPart(t *testing.T) {
@@ -142,6 +153,7 @@ func TestSuspectsOfABoundedOrganizationAreRefusedFirst(t *testing.T) {
 	for range 100 {
 		for i := range 600 {
 			x.Reset()
+			x.Start = m.now.Add(tickEvery * time.Duration(i) / 600)
 			x.Site, x.Measures.Suspect = m.sites["a"], i%10 > 0
 			if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
 				if x.Measures.Suspect {
@@ -166,9 +178,10 @@ func TestEqualPartsOfWhatIsLeft(t *testing.T) {
 		byDemand[x.demand] = x
 	}
 	fair(list, 510)
-	for demand, want := range map[float64]int64{10: unbounded, 100: unbounded, 500: 200, 900: 200} {
-		if got := byDemand[demand].left.Load(); got != want {
-			t.Errorf("who asks for %.0f gets %d, want %d", demand, got, want)
+	each := int64(tickEvery) / 200
+	for demand, want := range map[float64]int64{10: unbounded, 100: unbounded, 500: each, 900: each} {
+		if got := byDemand[demand].step.Load(); got != want {
+			t.Errorf("who asks for %.0f may send each %d ns, want %d", demand, got, want)
 		}
 	}
 }

@@ -175,7 +175,7 @@ func (s *Stage) good(x *stage.Exchange, p *part, text []byte) bool {
 	if !ok || s.clock.Expiry(x.Start) >= int64(t.expires) || !fits(x, t.id, t.network, t.client) {
 		return false
 	}
-	if !s.spread.Use(p.hash^t.id, x.Client, 0, x.Start) {
+	if n, _ := binding(x, t.id); !s.spread.Use(p.hash^t.id, x.Client, 0, x.Start) && n != t.network {
 		p.metrics[outSpread].Inc()
 		x.MarkDetail(name, "spread", "the proof is used from four other networks within ten minutes")
 		return false
@@ -268,6 +268,7 @@ func (s *Stage) grant(x *stage.Exchange, p *part, to string, waited bool) *messa
 	t := proof{waited: waited, issued: uint32(now), expires: uint32(now + p.lifetime), id: rand.Uint64()}
 	t.network, t.client = binding(x, t.id)
 	text := t.append(nil, p.proofs)
+	s.spread.Use(p.hash^t.id, x.Client, 0, x.Start) // its first network
 	s.cleared.put(p.hash, x)
 	code := outSolved
 	if waited {

@@ -58,11 +58,11 @@ func TestATelephoneThatMovesKeepsItsProof(t *testing.T) {
 		c.blocked = false
 		c.solve(c.told(), "/")
 		for n := range 9 {
+			time.Sleep(3 * time.Minute)
 			c.addr = fmt.Sprintf("198.18.%d.7", n)
 			if c.do("GET", "/", "text/html", ""); c.r.Status != 200 {
 				t.Errorf("%d in network %d", c.r.Status, n)
 			}
-			time.Sleep(3 * time.Minute)
 		}
 	})
 }

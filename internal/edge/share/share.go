@@ -3,8 +3,9 @@
 // While the processors are saturated, what the edge can serve is shared among the organizations by max-min
 // fairness: who asks for less than an equal part has all of it, and what is left goes to the others in equal parts.
 // Requests beyond an organization's part are refused at once, before the firewall, the cache and an origin are
-// spent on them, and of it the suspects of a FloodPolicy before all others; those of visitors with a basket are served
-// all the same, and count. What can be served is not configured: it is what was served
+// spent on them, and of it the suspects of a FloodPolicy before all others. Visitors with a basket, callbacks and verified
+// bots come first within the part, and get no more than it: who they are is said by the organization's own documents,
+// which could say so of a flood. Only whom a person spared (relais unblock) is served beyond it. What can be served is not configured: it is what was served
 // while the processors were as busy as they should be, found again ten times a second. Without saturation, or with one
 // organization alone, nobody is refused: an attack is then the matter of the site's own FloodPolicy, tiers
 // and waiting room.
@@ -76,12 +77,16 @@ var (
 type tenant struct {
 	arrived atomic.Uint64 // requests, ever
 	turned  atomic.Uint64 // of them refused
+	firsts  atomic.Uint64 // of arrived, those who come first within its part
 	left    atomic.Int64  // requests that it may send until the next tick; unbounded while it is not bounded
+	kept    atomic.Int64  // besides, of those who come first
 	refused observe.Counter
 
 	// Of Run alone.
 	seen, gone uint64  // of arrived and of turned at the last tick
+	firstSeen  uint64  // of firsts at the last tick
 	demand     float64 // requests a tick, as a mean
+	wanted     float64 // of them, those who come first
 	idle       int     // ticks without a request
 }
 
@@ -140,11 +145,20 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		return next.Serve(ctx, x)
 	}
 	t.arrived.Add(1)
-	if t.left.Load() == unbounded || !x.Measures.Suspect && t.left.Add(-1) >= 0 {
-		return next.Serve(ctx, x)
+	first := x.Visitor.Exempt()
+	if first {
+		t.firsts.Add(1)
 	}
-	if x.Visitor.Exempt() || x.Measures.Pardoned {
+	switch {
+	case t.left.Load() == unbounded:
+		return next.Serve(ctx, x)
+	case x.Measures.Pardoned: // by a person, who is of no tenant
 		x.Mark(name, "exempt")
+		return next.Serve(ctx, x)
+	case first && t.kept.Add(-1) >= 0:
+		x.Mark(name, "first")
+		return next.Serve(ctx, x)
+	case (first || !x.Measures.Suspect) && t.left.Add(-1) >= 0:
 		return next.Serve(ctx, x)
 	}
 	t.turned.Add(1)
@@ -185,7 +199,7 @@ func (s *Stage) look() {
 	capacity, pressed := s.budget.turn(s.cfg.Processor(), came, served)
 	if !pressed || len(active) < 2 {
 		for _, t := range active {
-			t.left.Store(unbounded)
+			t.free()
 		}
 		return
 	}
@@ -198,6 +212,9 @@ func (t *tenant) count(came, served *float64) {
 	n, gone := arrived-t.seen, turned-t.gone
 	t.seen, t.gone = arrived, turned
 	t.demand = t.demand*keep + float64(n)*(1-keep)
+	firsts := t.firsts.Load()
+	t.wanted = t.wanted*keep + float64(firsts-t.firstSeen)*(1-keep)
+	t.firstSeen = firsts
 	if t.idle++; n > 0 {
 		t.idle = 0
 	}
@@ -252,10 +269,26 @@ func fair(list []*tenant, capacity float64) {
 		part := max(capacity/float64(len(list)-i), least*tickEvery.Seconds())
 		if t.demand <= part {
 			capacity -= t.demand
-			t.left.Store(unbounded)
+			t.free()
 			continue
 		}
 		capacity -= part
-		t.left.Store(int64(math.Ceil(part)))
+		t.bound(part)
 	}
+}
+
+// free bounds the tenant no more.
+func (t *tenant) free() {
+	t.left.Store(unbounded)
+	t.kept.Store(0)
+}
+
+// bound gives the tenant a part for a tick, of which twice as many as came lately are kept for those who come first.
+// What of the last tick's they did not need is had by all.
+func (t *tenant) bound(part float64) {
+	all := int64(math.Ceil(part))
+	kept := min(all, int64(math.Ceil(2*t.wanted))+1)
+	spare := min(max(t.kept.Load(), 0), kept)
+	t.kept.Store(kept)
+	t.left.Store(all - kept + spare)
 }

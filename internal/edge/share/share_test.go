@@ -86,7 +86,7 @@ func TestAFloodOfOneOrganizationLeavesTheOthersTheirPart(t *testing.T) {
 	}
 }
 
-func TestABasketIsServedWhateverItsOrganizationSends(t *testing.T) {
+func TestABasketComesFirstInThePartOfItsOrganization(t *testing.T) {
 	m := newMachine(t, 200, "a", "b")
 	for range 100 {
 		m.send("a", 1000, stage.Anonymous)
@@ -95,6 +95,78 @@ func TestABasketIsServedWhateverItsOrganizationSends(t *testing.T) {
 		}
 		m.send("b", 2, stage.Anonymous)
 		m.tick()
+	}
+}
+
+// What an organization's own documents say of its visitors raises its part by nothing.
+func TestAnOrganizationCannotExemptItsOwnFlood(t *testing.T) {
+	for name, mark := range map[string]func(*stage.Exchange){
+		"baskets, callbacks": func(x *stage.Exchange) { x.Visitor.Class = stage.Protected },
+		"verified bots":      func(x *stage.Exchange) { x.Visitor.Bot = "friend" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, 200, "a", "b", "c")
+			var x stage.Exchange
+			others, refused, busy := 0, 0, 0.0
+			for i := range 200 {
+				flood := 0
+				for range 1000 {
+					x.Reset()
+					x.Site = m.sites["a"]
+					if mark(&x); !x.Visitor.Exempt() {
+						t.Fatal("nobody is exempt")
+					}
+					if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
+						flood++
+					}
+				}
+				about := m.send("b", 20, stage.Anonymous) + m.send("c", 6, stage.Anonymous)
+				if i >= 50 {
+					others, refused, busy = others+about, refused+flood, busy+m.served/m.most/150
+				}
+				m.tick()
+			}
+			if others != 0 || refused < 150*800 || busy > full+0.05 {
+				t.Errorf("%d of others and %d of the flood's %d requests were refused; the processors were used to %.2f", others, refused, 150*1000, busy)
+			}
+		})
+	}
+}
+
+func TestWhoAPersonSparedIsServedBeyondThePart(t *testing.T) {
+	m := newMachine(t, 200, "a", "b")
+	var x stage.Exchange
+	for range 100 {
+		m.send("a", 1000, stage.Anonymous)
+		for range 5 {
+			x.Reset()
+			x.Site, x.Measures.Pardoned = m.sites["a"], true
+			if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
+				t.Fatal("who was spared is refused")
+			}
+		}
+		m.send("b", 2, stage.Anonymous)
+		m.tick()
+	}
+}
+
+// What is kept for baskets that do not come is had by the others of the organization.
+func TestWhatIsKeptForBasketsIsNotLost(t *testing.T) {
+	m := newMachine(t, 200, "a", "b")
+	served := 0
+	for i := range 300 {
+		n := 1000 - m.send("a", 1000, stage.Anonymous)
+		if i%2 == 0 { // forty baskets, then none
+			m.send("a", 40, stage.Protected)
+		}
+		m.send("b", 2, stage.Anonymous)
+		if i >= 100 {
+			served += n
+		}
+		m.tick()
+	}
+	if served < 200*110 {
+		t.Errorf("of the others only %d a tick were served", served/200)
 	}
 }
 

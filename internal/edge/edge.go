@@ -112,6 +112,7 @@ type Edge struct {
 	rooms     *waitroom.Stage
 	bots      *bots.Stage
 	flood     *flood.Stage
+	orders    *orderBook
 	share     *share.Stage
 	limits    *ratelimit.Stage
 	recorder  *record.Recorder
@@ -161,6 +162,7 @@ func New(cfg Config) (*Edge, error) {
 	visitors, challenges := e.visitors(&cfg)
 	e.limits = ratelimit.New(slotRateLimit, ratelimit.Config{Clock: dry.clock(), Bus: cfg.Bus, Secret: cfg.BusSecret}, m)
 	e.flood = flood.New(flood.Config{Slot: slotFlood, Tiers: e.balance, Challenger: challenges, Denier: cfg.Denier}, m)
+	e.obey(&cfg)
 	e.share = share.New(share.Config{Slot: slotShare}, m)
 	closed := maintenance.New(slotMaintenance, m)
 	early := hints.New(slotHints, m)
@@ -260,6 +262,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	g.Go(func() error { return e.feed.Run(ctx) })
 	g.Go(func() error { return e.trial.Run(ctx) })
 	g.Go(func() error { return e.flood.Run(ctx) })
+	g.Go(func() error { return e.orders.Run(ctx) })
 	g.Go(func() error { return e.share.Run(ctx) })
 	g.Go(func() error { return e.limits.Run(ctx) })
 	if e.log != nil {
@@ -396,6 +399,7 @@ func (e *Edge) Materialise(s, old *snapshot.Site) error {
 		}
 		s.Parts[c.slot] = p
 	}
+	e.orders.Take(s.Key)
 	return nil
 }
 

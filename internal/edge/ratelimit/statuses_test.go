@@ -23,10 +23,10 @@ type slow struct {
 	asked  atomic.Int64
 }
 
-func (s *slow) Serve(context.Context, *stage.Exchange) (*message.Response, error) {
+func (s *slow) Serve(ctx context.Context, x *stage.Exchange) (*message.Response, error) {
 	s.asked.Add(1)
 	time.Sleep(s.wait)
-	return respond(s.status).Serve(nil, nil)
+	return respond(s.status).Serve(ctx, x)
 }
 
 func logins(requests, burst int) v1.RateLimitSpec {

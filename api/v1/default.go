@@ -21,6 +21,11 @@ func Default(d Document) {
 	switch d := d.(type) {
 	case *Listener:
 		defaultProtocols(&d.Spec)
+	case *RateLimit:
+		if d.Spec.SpareBaskets == nil { // a basket is no reason to guess passwords
+			spare := len(d.Spec.Statuses) == 0
+			d.Spec.SpareBaskets = &spare
+		}
 	case *OriginPool:
 		for i := range d.Spec.Tiers {
 			if d.Spec.Tiers[i].Name == "" {

@@ -118,3 +118,19 @@ func TestSizeIsReadFromTextAndNumber(t *testing.T) {
 		}
 	}
 }
+
+func TestABasketIsSparedUnlessAnswersCount(t *testing.T) {
+	no, yes := false, true
+	for _, c := range []struct {
+		statuses []string
+		spare    *bool
+		want     bool
+	}{{nil, nil, true}, {[]string{"401"}, nil, false}, {[]string{"401"}, &yes, true}, {nil, &no, false}} {
+		d := &RateLimit{Spec: RateLimitSpec{Requests: 1, Statuses: c.statuses, SpareBaskets: c.spare}}
+		for range 2 {
+			if Default(d); *d.Spec.SpareBaskets != c.want {
+				t.Errorf("statuses %v, spareBaskets given %v: %v", c.statuses, c.spare != nil, *d.Spec.SpareBaskets)
+			}
+		}
+	}
+}

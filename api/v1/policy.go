@@ -311,14 +311,16 @@ type RateLimitSpec struct {
 	Requests int `json:"requests" schema:"required,min=1,max=1000000000"`
 	// Per is the period.
 	Per Duration `json:"per,omitempty" schema:"default=1s,min=1ms,max=24h"`
-	// Burst is how many requests may come at once; 0 means Requests.
+	// Burst is how many requests may come at once; 0 means Requests. With Statuses it bounds those that are under
+	// way together with those that counted lately.
 	Burst int `json:"burst,omitempty" schema:"default=0,min=0,max=1000000000"`
 	// Key says what is counted apart.
 	Key RateLimitKey `json:"key,omitempty"`
 	// Keys in the place of Key are counted apart together, such as an address and a path.
 	Keys []RateLimitKey `json:"keys,omitempty" schema:"maxItems=4"`
 	// Statuses of the answers that count: codes such as 401, or classes such as 4xx. Absent means that requests
-	// count, whatever the answer. A request that comes once the limit is reached is refused unasked.
+	// count, whatever the answer. A request counts until its answer is known, and then no more if that has none of
+	// them. One that comes once the limit is reached is refused unasked.
 	Statuses []string `json:"statuses,omitempty" schema:"maxItems=16,maxLength=3"`
 	// Shared counts what all edges take together, within a tenth of a second or so, where they are joined by a bus.
 	Shared bool `json:"shared,omitempty"`
@@ -326,8 +328,9 @@ type RateLimitSpec struct {
 	Path string `json:"path,omitempty" schema:"format=path,maxLength=1024"`
 	// Methods narrow the limit.
 	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`
-	// SpareBaskets leaves visitors with a basket unlimited; their requests are counted all the same.
-	SpareBaskets *bool `json:"spareBaskets,omitempty" schema:"default=true"`
+	// SpareBaskets leaves visitors with a basket unlimited; their requests are counted all the same. Absent means
+	// true, and false with Statuses.
+	SpareBaskets *bool `json:"spareBaskets,omitempty"`
 	// BasketCeiling bounds a visitor that is spared to so many times the limit; 0 is no bound.
 	BasketCeiling *int `json:"basketCeiling,omitempty" schema:"default=10,min=0,max=10000"`
 }

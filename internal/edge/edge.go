@@ -112,6 +112,7 @@ type Edge struct {
 	rooms     *waitroom.Stage
 	bots      *bots.Stage
 	flood     *flood.Stage
+	orders    *orderBook
 	share     *share.Stage
 	processor *observe.Processor
 	limits    *ratelimit.Stage
@@ -162,6 +163,7 @@ func New(cfg Config) (*Edge, error) {
 	visitors, challenges := e.visitors(&cfg)
 	e.limits = ratelimit.New(slotRateLimit, ratelimit.Config{Clock: dry.clock(), Bus: cfg.Bus, Secret: cfg.BusSecret}, m)
 	e.flood = flood.New(flood.Config{Slot: slotFlood, Tiers: e.balance, Load: e.processor.Load, Challenger: challenges, Denier: cfg.Denier}, m)
+	e.obey(&cfg)
 	e.share = share.New(share.Config{Slot: slotShare, Load: e.processor.Load}, m)
 	closed := maintenance.New(slotMaintenance, m)
 	early := hints.New(slotHints, m)
@@ -262,6 +264,7 @@ func (e *Edge) Run(ctx context.Context) error {
 	g.Go(func() error { return e.trial.Run(ctx) })
 	g.Go(func() error { return e.processor.Run(ctx) })
 	g.Go(func() error { return e.flood.Run(ctx) })
+	g.Go(func() error { return e.orders.Run(ctx) })
 	g.Go(func() error { return e.share.Run(ctx) })
 	g.Go(func() error { return e.limits.Run(ctx) })
 	if e.log != nil {
@@ -398,6 +401,7 @@ func (e *Edge) Materialise(s, old *snapshot.Site) error {
 		}
 		s.Parts[c.slot] = p
 	}
+	e.orders.Take(s.Key)
 	return nil
 }
 

@@ -50,10 +50,10 @@ func (e *Edge) FloodDoor() http.Handler {
 		}
 		d, err := heldFor(q.For)
 		if err == nil {
-			err = e.flood.Shield(bundle.Key(siteKey(q.Site)), q.Order, q.Step, time.Now().Add(d))
+			err = e.orders.Shield(order{bundle.Key(siteKey(q.Site)), q.Order, q.Step, time.Now().Add(d)})
 		}
 		if err != nil {
-			reply(w, http.StatusBadRequest, nil, err)
+			reply(w, refused(err), nil, err)
 			return
 		}
 		reply(w, http.StatusOK, e.flood.Status(bundle.Key(siteKey(q.Site))), nil)
@@ -65,7 +65,7 @@ func (e *Edge) FloodDoor() http.Handler {
 		}
 		p, err := e.unblock(&q)
 		if err != nil {
-			reply(w, http.StatusBadRequest, nil, err)
+			reply(w, refused(err), nil, err)
 			return
 		}
 		reply(w, http.StatusOK, p, nil)
@@ -86,9 +86,16 @@ func (e *Edge) unblock(q *Pardon) (*Pardoned, error) {
 	if err != nil {
 		return nil, err
 	}
-	now := time.Now()
-	until := now.Add(d)
-	return &Pardoned{network.Masked().String(), until}, e.flood.Unblock(network, now, until)
+	until := time.Now().Add(d)
+	return &Pardoned{network.Masked().String(), until}, e.orders.Unblock(network, until)
+}
+
+// refused is the status of an order that is not taken, or not kept.
+func refused(err error) int {
+	if errors.Is(err, errKept) {
+		return http.StatusInternalServerError
+	}
+	return http.StatusBadRequest
 }
 
 // heldFor reads how long an order holds.

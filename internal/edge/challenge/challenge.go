@@ -11,6 +11,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/budget"
 	"github.com/relais-edge/relais/internal/edge/cookie"
 	"github.com/relais-edge/relais/internal/edge/notice"
+	"github.com/relais-edge/relais/internal/edge/seal"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -36,7 +37,9 @@ type Stage struct {
 	waits   *budget.Table // of those who press the button
 	tries   *budget.Table // of solutions
 	passes  *budget.Table // of proofs
+	spread  *budget.Spread
 	cleared *cleared
+	clock   *seal.Clock
 	counter *observe.Family[observe.Counter]
 }
 
@@ -54,6 +57,9 @@ const (
 	waitsPerMinute = 60
 	triesPerMinute = 600
 	networkShare   = 4
+	// A proof is good for proofNetworks networks at a time, of which one that is not used for proofWindow makes room.
+	proofNetworks = 4
+	proofWindow   = 10 * time.Minute
 )
 
 // What is counted.
@@ -63,18 +69,21 @@ const (
 	outWaited
 	outWrong
 	outPassed
+	outSpread
 	outCount
 )
 
-var outcomes = [outCount]string{"asked", "solved", "waited", "wrong", "passed"}
+var outcomes = [outCount]string{"asked", "solved", "waited", "wrong", "passed", "spread"}
 
 // New returns the stage. Secrets may be nil; then only sites that give one can challenge.
 func New(slot stage.Slot, secrets Secrets, r *observe.Registry) *Stage {
-	return &Stage{
-		slot: slot, secrets: secrets, used: newFilter(time.Now().Unix()),
+	s := &Stage{
+		slot: slot, secrets: secrets, clock: seal.NewClock(nil), spread: budget.NewSpread(budgetSets, proofNetworks, proofWindow),
 		waits: budget.New(budgetSets), tries: budget.New(budgetSets), passes: budget.New(budgetSets), cleared: newCleared(),
 		counter: r.Counters("relais_challenge_total", "Challenges and their solutions, by what became of them.", maxSeries, "site", "outcome"),
 	}
+	s.used = newFilter(s.clock.Steady(time.Now()))
+	return s
 }
 
 // Name implements stage.Stage.
@@ -163,7 +172,12 @@ func (s *Stage) bears(x *stage.Exchange, p *part) bool {
 
 func (s *Stage) good(x *stage.Exchange, p *part, text []byte) bool {
 	t, ok := parseProof(text, p.proofs)
-	if !ok || x.Start.Unix() >= int64(t.expires) || !fits(x, t.id, t.network, t.client) {
+	if !ok || s.clock.Expiry(x.Start) >= int64(t.expires) || !fits(x, t.id, t.network, t.client) {
+		return false
+	}
+	if n, _ := binding(x, t.id); !s.spread.Use(p.hash^t.id, x.Client, 0, x.Start) && n != t.network {
+		p.metrics[outSpread].Inc()
+		x.MarkDetail(name, "spread", "the proof is used from four other networks within ten minutes")
 		return false
 	}
 	return s.passes.Take(s.passes.Key(p.hash, t.id), p.use, x.Start)
@@ -192,7 +206,7 @@ func (s *Stage) Challenge(x *stage.Exchange, effort int) *message.Response {
 
 // ask makes a new puzzle and its page.
 func (s *Stage) ask(x *stage.Exchange, p *part, effort int, to string, st state, left int) *message.Response {
-	z := puzzle{effort: effort, issued: uint32(x.Start.Unix()), nonce: rand.Uint64()}
+	z := puzzle{effort: effort, issued: uint32(s.clock.Steady(x.Start)), nonce: rand.Uint64()}
 	z.network, z.client = binding(x, z.nonce)
 	return p.page(x, sheet{text: z.append(nil, p.puzzles), effort: effort, to: to, state: st, left: left})
 }
@@ -212,7 +226,7 @@ func (s *Stage) take(ctx context.Context, x *stage.Exchange, p *part) (*message.
 	}
 	to := safeTarget(f.to)
 	z, ok := parsePuzzle(f.puzzle, p.puzzles)
-	now := x.Start.Unix()
+	now := s.clock.Steady(x.Start)
 	age := now - int64(z.issued)
 	switch {
 	case !ok:
@@ -250,10 +264,11 @@ func (s *Stage) wrong(x *stage.Exchange, p *part, effort int, to, why string) *m
 
 // grant gives the proof and leads back.
 func (s *Stage) grant(x *stage.Exchange, p *part, to string, waited bool) *message.Response {
-	now := x.Start.Unix()
+	now := s.clock.Unix(x.Start)
 	t := proof{waited: waited, issued: uint32(now), expires: uint32(now + p.lifetime), id: rand.Uint64()}
 	t.network, t.client = binding(x, t.id)
 	text := t.append(nil, p.proofs)
+	s.spread.Use(p.hash^t.id, x.Client, 0, x.Start) // its first network
 	s.cleared.put(p.hash, x)
 	code := outSolved
 	if waited {

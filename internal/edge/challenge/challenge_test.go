@@ -5,8 +5,10 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"net/http/httptest"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -46,13 +48,28 @@ type rig struct {
 	t    testing.TB
 	st   *Stage
 	site *snapshot.Site
+	reg  *observe.Registry
+}
+
+// counted is how often an outcome was counted.
+func (g *rig) counted(outcome string) (n int) {
+	g.t.Helper()
+	w := httptest.NewRecorder()
+	g.reg.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+	for l := range strings.Lines(w.Body.String()) {
+		if v, ok := strings.CutPrefix(l, `relais_challenge_total{outcome="`+outcome+`",site="o/shop"} `); ok {
+			n, _ = strconv.Atoi(strings.TrimSpace(v))
+		}
+	}
+	return n
 }
 
 func newRig(t testing.TB) *rig { return newRigOf(t, challengeSpec()) }
 
 func newRigOf(t testing.TB, spec *v1.Challenge) *rig {
 	t.Helper()
-	g := &rig{t: t, st: New(5, nil, observe.New())}
+	reg := observe.New()
+	g := &rig{t: t, st: New(5, nil, reg), reg: reg}
 	g.st.used = newFilter(time.Now().Unix() - 1000)
 	g.site = &snapshot.Site{Key: "o/shop", Spec: &bundle.Site{Challenge: spec}, Routes: []snapshot.Route{{Spec: &v1.Route{}}}, Parts: make([]any, stage.Slots)}
 	p, err := g.st.Compile(g.site, nil)

@@ -21,7 +21,8 @@
 // # The proof
 //
 // Is a signed cookie, or field. It is bound softly: to a network (IPv4 /24, IPv6 /48) and to a User-Agent, of
-// which one may change. It is good for 30 requests a second. Where cookies are blocked the client's address and
+// which one may change. It is good for 30 requests a second, and from four networks at a time, the one in which the work was
+// done always among them: one proof that a swarm shares is challenged elsewhere. Where cookies are blocked the client's address and
 // User-Agent are remembered for ten minutes, in a table of a fixed size, for 300 requests.
 //
 // # A visitor with a basket

@@ -152,14 +152,9 @@ func parseProof(text []byte, keys *seal.Keys) (p proof, ok bool) {
 	}, true
 }
 
-// binding hashes where a visitor comes from and what its program calls itself, with a number of the puzzle or
-// proof, so that two of them cannot be joined by it.
+// binding hashes for whom a puzzle or proof is.
 func binding(x *stage.Exchange, id uint64) (network, client uint16) {
-	var m [32]byte
-	b := binary.BigEndian.AppendUint64(m[:0], id)
-	network = uint16(budget.Fold(budget.AppendPrefix(b, x.Client, 3, 6)))
-	client = uint16((budget.Fold(x.In.Get(message.UserAgent)) ^ id) * 0x9e3779b97f4a7c15 >> 48)
-	return network, client
+	return budget.Bind(id, x.Client, x.In.Get(message.UserAgent))
 }
 
 // fits says whether x may be the one that something was bound to: a telephone changes its network, a browser its

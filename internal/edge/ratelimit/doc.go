@@ -40,7 +40,7 @@
 //
 // # A visitor with a basket
 //
-// Is spared, unless the document says spareBaskets: false. Its requests are counted all the
+// Is spared, unless the document says spareBaskets: false, or counts by status (below). Its requests are counted all the
 // same, so that they are seen, and so that they are limited as others are once the basket is
 // gone. A basket is the visitor stage's signed cookie: whoever copies one is spared as its owner
 // is, until it expires. So a visitor that is spared has a ceiling, ten times the limit
@@ -48,9 +48,11 @@
 //
 // # Answers that count
 //
-// With statuses a request is refused once the limit is reached, but counts only when its answer
-// has one of them: failed logins. Requests that are under way at once may go beyond the limit by
-// as many as they are.
+// With statuses only requests whose answer has one of them count in the end: failed logins. Each counts when it
+// comes until its answer is another, so that requests that are under way at once cannot go beyond
+// the limit, however many they are. The burst is so the most that may be under way at once and have failed lately:
+// give as many as may sign in at the same moment behind one key. Visitors with a basket are limited as others are by
+// such a limit, unless the document says spareBaskets: true; a basket is had for nothing, and guesses no password.
 //
 // # Limits that edges share
 //

@@ -110,6 +110,28 @@ func (r *rate) take(tat stamp, now int64) (stamp, verdict) {
 	return tat, v
 }
 
+// reserve asks for one request at now while open ones are under way, each of which may come to count. The arrival time
+// stays as it is: what counts is known later.
+func (r *rate) reserve(tat stamp, open uint32, now int64) verdict {
+	at := stamp{ns: now}
+	if at.after(tat) {
+		tat = at
+	}
+	_, v := r.take(r.plus(tat, r.mul(min(open, r.burst))), now)
+	if !v.ok && !tat.after(r.plus(at, r.slack)) {
+		v.wait = 0 // for an answer, which nobody knows how long takes
+	}
+	return v
+}
+
+// keep counts a request that was reserved at a time.
+func (r *rate) keep(tat stamp, at int64) stamp {
+	if start := (stamp{ns: at}); start.after(tat) {
+		tat = start
+	}
+	return r.plus(tat, r.step)
+}
+
 // steps is how many whole steps fit between b and a, a not before b; at most burst.
 func (r *rate) steps(a, b stamp) uint32 {
 	// (a-b)·requests/per without per: divide the parts of a nanosecond by the parts of a step.

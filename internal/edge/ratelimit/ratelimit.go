@@ -179,8 +179,11 @@ func (s *Stage) compile(site, name string, spec *v1.RateLimitSpec) (*limit, erro
 		rate:  newRate(spec.Requests, per, spec.Burst),
 		per:   per,
 		keys:  newKeys(spec.Key, spec.Keys),
-		spare: spec.SpareBaskets == nil || *spec.SpareBaskets,
+		spare: len(spec.Statuses) == 0,
 		name:  `"` + name + `"`,
+	}
+	if spec.SpareBaskets != nil {
+		l.spare = *spec.SpareBaskets
 	}
 	l.hasher = &s.local
 	if l.shared = spec.Shared && s.bus != nil; l.shared {
@@ -217,10 +220,11 @@ type local struct {
 // maxKeys bounds the parts of a key.
 const maxKeys = 4
 
-// counted is a limit that counts the request if its answer has one of some statuses.
+// counted is a limit under which a request counts only if its answer has one of some statuses.
 type counted struct {
 	limit *limit
 	key   uint64
+	told  int // index of what the visitor is told of it; -1 for nothing
 }
 
 // told is what a visitor is told of a limit.
@@ -248,13 +252,11 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	now := int64(x.Start.Sub(s.epoch))
 	for _, l := range limits {
 		if err := s.ask(ctx, x, pt, l, mem, now); err != nil {
+			s.settle(mem, 0, now) // it was never asked
 			return nil, err
 		}
 	}
-	r, err := next.Serve(ctx, x)
-	if len(mem.counts) > 0 {
-		s.count(mem, r, err, now)
-	}
+	r, err := s.serve(ctx, x, next, mem, now)
 	if r != nil && len(mem.told) > 0 {
 		tell(&r.Fields, mem.told)
 	}
@@ -292,6 +294,9 @@ func (s *Stage) ask(ctx context.Context, x *stage.Exchange, pt *part, l *limit, 
 		x.MarkDetail("ratelimit", outcomes[outcome], l.detail)
 	}
 	if mode == v1.ModeEnforce && !spare {
+		if n := len(mem.counts); n > 0 && mem.counts[n-1].limit == l {
+			mem.counts[n-1].told = len(mem.told)
+		}
 		mem.told = append(mem.told, told{l, v})
 	}
 	if outcome != deny {
@@ -306,7 +311,7 @@ func (s *Stage) ask(ctx context.Context, x *stage.Exchange, pt *part, l *limit, 
 	return &mem.err
 }
 
-// take counts x under a limit, or looks whether it would be taken where the answer decides if it counts.
+// take counts x under a limit. Where the answer decides if it counts, it counts until the answer is there.
 func (s *Stage) take(ctx context.Context, x *stage.Exchange, l *limit, mem *local, now int64) (verdict, error) {
 	var values [][]byte
 	if l.json {
@@ -323,8 +328,11 @@ func (s *Stage) take(ctx context.Context, x *stage.Exchange, l *limit, mem *loca
 	}
 	key := hashKeys(l.keys, l.hasher, l.hash, x, values)
 	if l.statuses != nil {
-		mem.counts = append(mem.counts, counted{l, key})
-		return s.table.look(key, &l.rate, now), nil
+		v := s.table.reserve(key, &l.rate, now)
+		if v.ok {
+			mem.counts = append(mem.counts, counted{l, key, -1})
+		}
+		return v, nil
 	}
 	v := s.table.take(key, &l.rate, now)
 	if v.ok && l.shared {
@@ -333,22 +341,38 @@ func (s *Stage) take(ctx context.Context, x *stage.Exchange, l *limit, mem *loca
 	return v, nil
 }
 
-// count counts a request under the limits that wanted to see its answer.
-func (s *Stage) count(mem *local, r *message.Response, err error, now int64) {
-	status := 0
-	if err != nil {
+// serve asks the next stage, and settles what is under way however that ends: a panic may not hold a place for good.
+func (s *Stage) serve(ctx context.Context, x *stage.Exchange, next stage.Handler, mem *local, now int64) (r *message.Response, err error) {
+	if len(mem.counts) == 0 {
+		return next.Serve(ctx, x)
+	}
+	status := 500
+	defer func() { s.settle(mem, status, now) }()
+	if r, err = next.Serve(ctx, x); err != nil {
 		status = stage.AsError(err).Status
-	} else {
+	} else if r != nil {
 		status = r.Status
 	}
-	for _, c := range mem.counts {
-		if !c.limit.statuses.has(status) {
-			continue
-		}
-		if v := s.table.take(c.key, &c.limit.rate, now); v.ok && c.limit.shared {
-			s.ledger.note(c.key, &c.limit.rate, c.limit.per)
+	return r, err
+}
+
+// settle counts a request that came at now under the limits by status that its own is one of, and no more under the
+// others; 0 is that of one that was not asked.
+func (s *Stage) settle(mem *local, status int, now int64) {
+	for i := range mem.counts {
+		c := &mem.counts[i]
+		l := c.limit
+		counts := status != 0 && l.statuses.has(status)
+		s.table.settle(c.key, &l.rate, counts, now)
+		switch {
+		case !counts && c.told >= 0:
+			v := &mem.told[c.told].verdict
+			v.left, v.reset = min(v.left+1, l.rate.burst), max(0, v.reset-time.Duration(l.rate.step.ns))
+		case counts && l.shared:
+			s.ledger.note(c.key, &l.rate, l.per)
 		}
 	}
+	mem.counts = mem.counts[:0]
 }
 
 // statuses is a set of status codes.

@@ -3,8 +3,9 @@
 // While the processors are saturated, what the edge can serve is shared among the organizations by max-min
 // fairness: who asks for less than an equal part has all of it, and what is left goes to the others in equal parts.
 // Requests beyond an organization's part are refused at once, before the firewall, the cache and an origin are
-// spent on them, and of it the suspects of a FloodPolicy before all others; those of visitors with a basket are served
-// all the same, and count. What can be served is not configured: it is what was served
+// spent on them, and of it the suspects of a FloodPolicy before all others. Visitors with a basket, callbacks and verified
+// bots come first within the part, and get no more than it: who they are is said by the organization's own documents,
+// which could say so of a flood. Only whom a person spared (relais unblock) is served beyond it. What can be served is not configured: it is what was served
 // while what came was not kept waiting, found again ten times a second: the sign of saturation is how long what the
 // kernel has ready waits (observe.Load), as a share of processor time says little where others use them too, and
 // the goal is a wait that the other organizations' visitors do not feel. Without saturation, or with one
@@ -99,17 +100,22 @@ const (
 )
 
 // take says whether a request at that time is within the organization's part (GCRA: what comes is spread over the
-// time, as a burst of one organization's requests is a wait for all others).
-func (t *tenant) take(at time.Time) bool {
+// time, as a burst of one organization's requests is a wait for all others). Who comes first may run ahead of the
+// part by a burst more, for which the others then wait, and no farther.
+func (t *tenant) take(at time.Time, first bool) bool {
 	step := t.step.Load()
 	if step == unbounded {
 		return true
 	}
-	now := at.UnixNano()
+	now, burst := at.UnixNano(), max(burstTime, burstCount*step)
+	latest := now
+	if first {
+		latest += burst
+	}
 	for {
 		old := t.next.Load()
-		due := max(old, now-max(burstTime, burstCount*step))
-		if due > now {
+		due := max(old, now-burst)
+		if due > latest {
 			return false
 		}
 		if t.next.CompareAndSwap(old, due+step) {
@@ -170,11 +176,18 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 		return next.Serve(ctx, x)
 	}
 	t.arrived.Add(1)
-	if t.step.Load() == unbounded || !x.Measures.Suspect && t.take(x.Start) {
+	switch {
+	case t.step.Load() == unbounded:
 		return next.Serve(ctx, x)
-	}
-	if x.Visitor.Exempt() || x.Measures.Pardoned {
+	case x.Measures.Pardoned: // by a person, who is of no tenant
 		x.Mark(name, "exempt")
+		return next.Serve(ctx, x)
+	case x.Visitor.Exempt():
+		if t.take(x.Start, true) {
+			x.Mark(name, "first")
+			return next.Serve(ctx, x)
+		}
+	case !x.Measures.Suspect && t.take(x.Start, false):
 		return next.Serve(ctx, x)
 	}
 	t.turned.Add(1)

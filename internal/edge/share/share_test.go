@@ -21,11 +21,12 @@ type machine struct {
 	most   float64 // requests that fill the processors for a tick
 	served float64 // in this tick
 	now    time.Time
+	rest   time.Duration // of the tick
 }
 
 func newMachine(t *testing.T, most float64, organizations ...string) *machine {
 	t.Helper()
-	m := &machine{most: most, sites: map[string]*snapshot.Site{}, now: time.Unix(1_700_000_000, 0)}
+	m := &machine{most: most, sites: map[string]*snapshot.Site{}, now: time.Unix(1_700_000_000, 0), rest: tickEvery}
 	m.Stage = New(Config{Slot: slot, Load: m.load}, observe.New())
 	for _, o := range organizations {
 		site := &snapshot.Site{Key: bundle.NewKey(o, "shop"), Parts: make([]any, stage.Slots)}
@@ -59,12 +60,23 @@ func (o origin) Serve(_ context.Context, x *stage.Exchange) (*message.Response, 
 	return o.m.answer(x)
 }
 
+// spread returns when each of n requests comes, which take nine tenths of what is left of the tick.
+func (m *machine) spread(n int) func() time.Time {
+	d := m.rest * 9 / 10 / time.Duration(n)
+	return func() time.Time {
+		m.rest -= d
+		m.now = m.now.Add(d)
+		return m.now
+	}
+}
+
 // send sends n requests of an organization and says how many were refused.
 func (m *machine) send(organization string, n int, class stage.Class) (refused int) {
 	var x stage.Exchange
-	for i := range n {
+	at := m.spread(n)
+	for range n {
 		x.Reset()
-		x.Start = m.now.Add(tickEvery * time.Duration(i) / time.Duration(n))
+		x.Start = at()
 		x.Site, x.Visitor.Class = m.sites[organization], class
 		if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
 			refused++
@@ -76,7 +88,7 @@ func (m *machine) send(organization string, n int, class stage.Class) (refused i
 func (m *machine) tick() {
 	m.look()
 	m.served = 0
-	m.now = m.now.Add(tickEvery)
+	m.now, m.rest = m.now.Add(m.rest), tickEvery
 }
 
 func TestAFloodOfOneOrganizationLeavesTheOthersTheirPart(t *testing.T) {
@@ -97,7 +109,7 @@ func TestAFloodOfOneOrganizationLeavesTheOthersTheirPart(t *testing.T) {
 	}
 }
 
-func TestABasketIsServedWhateverItsOrganizationSends(t *testing.T) {
+func TestABasketComesFirstInThePartOfItsOrganization(t *testing.T) {
 	m := newMachine(t, 200, "a", "b")
 	for range 100 {
 		m.send("a", 1000, stage.Anonymous)
@@ -106,6 +118,82 @@ func TestABasketIsServedWhateverItsOrganizationSends(t *testing.T) {
 		}
 		m.send("b", 2, stage.Anonymous)
 		m.tick()
+	}
+}
+
+// What an organization's own documents say of its visitors raises its part by nothing.
+func TestAnOrganizationCannotExemptItsOwnFlood(t *testing.T) {
+	for name, mark := range map[string]func(*stage.Exchange){
+		"baskets, callbacks": func(x *stage.Exchange) { x.Visitor.Class = stage.Protected },
+		"verified bots":      func(x *stage.Exchange) { x.Visitor.Bot = "friend" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMachine(t, 200, "a", "b", "c")
+			var x stage.Exchange
+			others, refused, busy := 0, 0, 0.0
+			for i := range 200 {
+				flood := 0
+				at := m.spread(1000)
+				for range 1000 {
+					x.Reset()
+					x.Start = at()
+					x.Site = m.sites["a"]
+					if mark(&x); !x.Visitor.Exempt() {
+						t.Fatal("nobody is exempt")
+					}
+					if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
+						flood++
+					}
+				}
+				about := m.send("b", 20, stage.Anonymous) + m.send("c", 6, stage.Anonymous)
+				if i >= 50 {
+					others, refused, busy = others+about, refused+flood, busy+m.served/m.most/150
+				}
+				m.tick()
+			}
+			if others != 0 || refused < 150*800 || busy > full+0.05 {
+				t.Errorf("%d of others and %d of the flood's %d requests were refused; the processors were used to %.2f", others, refused, 150*1000, busy)
+			}
+		})
+	}
+}
+
+func TestWhoAPersonSparedIsServedBeyondThePart(t *testing.T) {
+	m := newMachine(t, 200, "a", "b")
+	var x stage.Exchange
+	for range 100 {
+		m.send("a", 1000, stage.Anonymous)
+		at := m.spread(5)
+		for range 5 {
+			x.Reset()
+			x.Start = at()
+			x.Site, x.Measures.Pardoned = m.sites["a"], true
+			if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
+				t.Fatal("who was spared is refused")
+			}
+		}
+		m.send("b", 2, stage.Anonymous)
+		m.tick()
+	}
+}
+
+// What is kept for baskets that do not come is had by the others of the organization.
+func TestWhatIsKeptForBasketsIsNotLost(t *testing.T) {
+	m := newMachine(t, 200, "a", "b")
+	served := 0
+	for i := range 300 {
+		n := 1000 - m.send("a", 1000, stage.Anonymous)
+		if i%2 == 0 { // forty baskets, then none
+			m.send("a", 40, stage.Protected)
+		}
+		m.send("b", 2, stage.Anonymous)
+		if i >= 100 {
+			served += n
+		}
+		m.tick()
+	}
+	if served < 200*110 {
+		t.Errorf("of the others only %d a tick were served", served/200)
 	}
 }
 
@@ -151,9 +239,10 @@ func TestSuspectsOfABoundedOrganizationAreRefusedFirst(t *testing.T) {
 	people, bots := 0, 0
 	var x stage.Exchange
 	for range 100 {
+		at := m.spread(600)
 		for i := range 600 {
 			x.Reset()
-			x.Start = m.now.Add(tickEvery * time.Duration(i) / 600)
+			x.Start = at()
 			x.Site, x.Measures.Suspect = m.sites["a"], i%10 > 0
 			if _, err := m.Serve(context.Background(), &x, origin{m}); err != nil {
 				if x.Measures.Suspect {

@@ -9,6 +9,7 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/edge/budget"
 	"github.com/relais-edge/relais/internal/edge/cookie"
+	"github.com/relais-edge/relais/internal/edge/seal"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -36,7 +37,7 @@ type Stage struct {
 	counter *observe.Family[observe.Counter]
 	mint    *budget.Table
 	uses    *uses
-	clock   *clock
+	clock   *seal.Clock
 	bodies  bodies
 	presume func(*stage.Exchange) stage.Visitor
 }
@@ -61,7 +62,7 @@ func New(slot stage.Slot, cfg Config, secrets Secrets, r *observe.Registry) *Sta
 		secrets: secrets,
 		counter: r.Counters("relais_visitor_total",
 			"Visitor tokens that were read and written, by what became of them.", maxSeries, "site", "outcome"),
-		mint: budget.NewAt(mintSets, cfg.Clock()), uses: newUses(), clock: newClock(),
+		mint: budget.NewAt(mintSets, cfg.Clock()), uses: newUses(), clock: seal.NewClock(nil),
 		bodies: bodies{limit: bodyMemory}, presume: cfg.Presume,
 	}
 }
@@ -144,7 +145,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	asked := false
 	if s.presume != nil {
 		in, asked = s.recorded(x, p)
-	} else if in, asked = p.read(x, s.clock.expiry(x.Start), &pt.metrics); in.id != 0 {
+	} else if in, asked = p.read(x, s.clock.Expiry(x.Start), &pt.metrics); in.id != 0 {
 		s.know(x, pt, p, &in)
 	}
 	x.Visitor.Step = step

@@ -29,6 +29,7 @@ type policy struct {
 	gate    stage.Gate
 	room    *room
 	keys    *seal.Keys
+	clock   *seal.Clock
 	cookie  string
 	header  string
 	hash    uint64
@@ -98,7 +99,7 @@ func (p *policy) follow(organization string, r *v1.Route) {
 
 func (s *Stage) compile(site *snapshot.Site, name string, spec *v1.WaitingRoomSpec) (*policy, error) {
 	p := &policy{
-		gate: stage.NewGate(spec.Protection), cookie: spec.Cookie, header: spec.Header,
+		gate: stage.NewGate(spec.Protection), clock: s.clock, cookie: spec.Cookie, header: spec.Header,
 		hash: budget.Fold([]byte(string(site.Key) + "\x00" + name)), always: spec.When == "always",
 		most: float64(spec.NewPerMinute) / 60, session: int64(spec.Session.Std() / time.Second),
 		refresh: int(spec.Refresh.Std() / time.Second), tickets: budget.PerMinute(spec.TicketsPerMinute),
@@ -162,7 +163,7 @@ func (p *policy) inHours(now time.Time) bool {
 
 // carries says whether x has something that may be a ticket.
 func (p *policy) carries(x *stage.Exchange) bool {
-	if p.header != "" && len(x.In.Lookup(p.header)) == seal.TextLen(payloadLen) {
+	if p.header != "" && (len(x.In.Lookup(p.header)) == seal.TextLen(payloadLen) || len(x.In.Lookup(p.header)) == seal.TextLen(oldLen)) {
 		return true
 	}
 	c := cookie.Read(&x.In.Fields, p.cookie)
@@ -171,7 +172,7 @@ func (p *policy) carries(x *stage.Exchange) bool {
 
 // read finds the ticket of x: in the field for programs, else in a cookie.
 func (p *policy) read(x *stage.Exchange) (t ticket, ok bool) {
-	now := x.Start.Unix()
+	now := p.clock.Expiry(x.Start)
 	if p.header != "" {
 		if v := x.In.Lookup(p.header); v != nil {
 			if t, ok = parse(v, p.keys, now); ok {
@@ -190,7 +191,7 @@ func (p *policy) read(x *stage.Exchange) (t ticket, ok bool) {
 
 // write gives a ticket: in the field for programs, else as a cookie.
 func (p *policy) write(x *stage.Exchange, f *message.Fields, t *ticket, asked bool, maxAge int64) {
-	var memory [96]byte
+	var memory [128]byte
 	text := t.append(memory[:0], p.keys)
 	if asked {
 		f.SetLine(p.header, text)

@@ -3,7 +3,7 @@
 // # The line
 //
 // A room has two numbers: how many places were given, and how many of them may go in. Nothing is kept for a
-// visitor. A visitor without a place gets the next number in a signed ticket (a cookie, or a field for
+// visitor but a bit once it was let in. A visitor without a place gets the next number in a signed ticket (a cookie, or a field for
 // programs), and shows it each time the page asks again; a ticket whose number may go in becomes a pass at
 // the next request. So a million visitors cost as much memory as ten. The page shows the place and, once the
 // line moves, the time.
@@ -28,6 +28,21 @@
 // the last place that was given, so that no number is given twice and nobody is let in who was not to be. A
 // ticket of another edge with the same secret finds the place of its time of coming.
 //
+// # A place lets one in
+//
+// The first who comes with a number that was called uses it up: a bit for each of the last million numbers says so, and
+// of the last 65,536 a short hash says who it was, by network and User-Agent. The same one may come again until it
+// has a pass and for two minutes more, as an answer may be lost; another with a copy is as one without a ticket. It
+// is decided when the request comes, not when it is answered, so that a swarm at once is one. Who finds
+// every tier full has not used the place. A pass says for whom it is: a network and a User-Agent, of which one may
+// change, and it is good from four of such at a time (budget.Spread).
+//
+// The bits are written each five seconds. Of those who came after the last time before a crash, and where the file is
+// lost, a place lets one more in: a buyer who comes twice costs less than one who was called and stays out.
+//
+// A place that another edge gave has the number of its time of coming, as others of that time have. So it is known by what
+// it was at first, in a table for an hour.
+//
 // # A visitor with a basket
 //
 // Never waits here, nor do verified bots.
@@ -35,6 +50,6 @@
 // # What it does not do
 //
 // Edges of one site have a line each, as they share nothing. A visitor who keeps neither cookies nor the
-// field gets a new place each time, at the end. A ticket that is copied is one place for several; a pass is
-// good for what one person does, 20 requests a second.
+// field gets a new place each time, at the end. A place lets one in at each edge. A pass is good for what one person does,
+// 20 requests a second, and its copies share that.
 package waitroom

@@ -26,6 +26,9 @@ type kept struct {
 	Ahead uint64 `json:"ahead,omitempty"`
 }
 
+// claimsEnd is the end of the name of the file of who came.
+const claimsEnd = ".claims"
+
 // path is a room's file. Its name is a hash, as that of a room may be anything.
 func (r *room) path(dir string) string {
 	return filepath.Join(dir, strconv.FormatUint(budget.Fold([]byte(r.key)), 16)+".json")
@@ -59,6 +62,9 @@ func (r *room) load(dir string) error {
 		l.called.Store(k.Issued + k.Ahead)
 	}
 	r.saved = k
+	if err := l.loadClaims(r.path(dir) + claimsEnd); err != nil {
+		return fmt.Errorf("waiting room %s does not know who came before this start, who may so come once more: %s: %w", r.key, r.path(dir)+claimsEnd, err)
+	}
 	return nil
 }
 

@@ -10,12 +10,11 @@ import (
 
 // Bounds of a line.
 const (
-	claimWindow = 1 << 20 // numbers of which it is known whether they came
-	samples     = 128     // seconds that are remembered of how the line moved
-	arrivals    = 2048    // times of coming that are remembered, ten seconds each
-	leastRate   = 0.5     // visitors a second, however full the tiers are
-	lag         = 6       // seconds that those at the front take to come
-	leastShow   = 0.02    // of those called, who come
+	samples   = 128  // seconds that are remembered of how the line moved
+	arrivals  = 2048 // times of coming that are remembered, ten seconds each
+	leastRate = 0.5  // visitors a second, however full the tiers are
+	lag       = 6    // seconds that those at the front take to come
+	leastShow = 0.02 // of those called, who come
 )
 
 // line is the order of a room. All that is kept of those who wait is in it: its size does not depend on them.
@@ -31,7 +30,7 @@ type line struct {
 	part    float64 // of the next number that was earned
 	seconds [samples]sample
 	n       int // seconds taken
-	claimed []uint64
+	claims  claims
 	history []arrival // oldest first
 }
 
@@ -73,34 +72,36 @@ func (l *line) place(t *ticket) uint64 {
 	return l.history[i-1].number
 }
 
-// claim notes that a number that was called came; false when it did before, or is too old to say.
-func (l *line) claim(number uint64) bool {
+// admit asks whether number, which was called, lets one in whose hash is who.
+func (l *line) admit(number uint64, who uint16, now int64) (ok, first bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if number+claimWindow <= l.called.Load() {
-		return false // nobody knows any more
+	return l.claims.admit(number, l.called.Load(), who, now)
+}
+
+// enter notes that a number was given a pass; false when it was before.
+func (l *line) enter(number uint64, now int64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	first := l.claims.enter(number, l.called.Load(), now)
+	if first {
+		l.came.Add(1)
 	}
-	if l.claimed == nil {
-		l.claimed = make([]uint64, claimWindow/64)
-	}
-	w, bit := &l.claimed[number%claimWindow/64], uint64(1)<<(number%64)
-	if *w&bit != 0 {
-		return false
-	}
-	*w |= bit
-	l.came.Add(1)
-	return true
+	return first
+}
+
+// release takes back that a number came, as it found no room.
+func (l *line) release(number uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.claims.release(number, l.called.Load())
 }
 
 // call lets the next n in, and forgets whether those a window before them came. The lock is held.
 func (l *line) call(n uint64) {
 	from := l.called.Load()
 	n = min(n, max(l.issued.Load(), from)-from)
-	if l.claimed != nil {
-		for i := from + 1; i <= from+min(n, claimWindow); i++ {
-			l.claimed[i%claimWindow/64] &^= 1 << (i % 64)
-		}
-	}
+	l.claims.forget(from, from+n)
 	l.called.Store(from + n)
 }
 
@@ -164,6 +165,9 @@ func (l *line) second(now int64) {
 	defer l.mu.Unlock()
 	l.seconds[l.n%samples] = sample{l.called.Load(), l.came.Load()}
 	l.n++
+	for k := len(l.history); k > 0 && l.history[k-1].at > now; k-- { // the clock was set back
+		l.history = l.history[:k-1]
+	}
 	if k := len(l.history); k == 0 || now-l.history[k-1].at >= 10 {
 		if k == arrivals {
 			l.history = append(l.history[:0], l.history[1:]...)

@@ -25,7 +25,7 @@ func TestAMillionWaitersFitIn64MB(t *testing.T) {
 	l.call(1000)
 	l.mu.Unlock()
 	for n := range uint64(1000) {
-		l.claim(n + 1)
+		come(l, n+1)
 	}
 	for i := range int64(5000) {
 		l.second(i * 10)
@@ -85,7 +85,7 @@ func (c *crowd) second(i int) int {
 	for c.served < c.l.called.Load() {
 		c.served++
 		if rand.Float64() < c.share {
-			c.l.claim(c.served)
+			come(c.l, c.served)
 			came++
 		}
 	}
@@ -136,7 +136,7 @@ func TestWhoDoesNotComeDoesNotHoldTheLine(t *testing.T) {
 			}
 			for c.served < c.l.called.Load() {
 				if c.served++; rand.Float64() < share {
-					c.l.claim(c.served)
+					come(c.l, c.served)
 				}
 			}
 			if c.l.second(int64(i)); !c.l.open() {
@@ -221,4 +221,10 @@ func TestATicketOfAnotherEdgeFindsThePlaceOfItsTime(t *testing.T) {
 			t.Errorf("who came at %d has place %d, want %d", c.arrived, got, c.want)
 		}
 	}
+}
+
+// come has a number that was called go in.
+func come(l *line, number uint64) {
+	l.admit(number, 0, 0)
+	l.enter(number, 0)
 }

@@ -60,7 +60,7 @@ func (p *policy) page(x *stage.Exchange, v *visit, w view) *message.Response {
 	if w.ticket {
 		life := int64(placeLife)
 		if v.kind == kindPass {
-			life = max(1, int64(v.expires)-x.Start.Unix())
+			life = max(1, int64(v.expires)-p.clock.Unix(x.Start))
 		}
 		p.write(x, &r.Fields, &v.ticket, v.asked, life)
 	}

@@ -18,10 +18,6 @@ func (s *Stage) Strip(x *stage.Exchange, f *message.Fields) {
 	if !f.Has(message.Cookie) {
 		return
 	}
-	b, _ := x.Local[s.cfg.Slot].(*[]byte)
-	if b == nil {
-		b = new([]byte)
-		x.Local[s.cfg.Slot] = b
-	}
-	*b = cookie.Strip(*b, f, pt.names)
+	m := s.memory(x)
+	m.buf = cookie.Strip(m.buf, f, pt.names)
 }

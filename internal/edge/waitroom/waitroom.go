@@ -2,7 +2,6 @@ package waitroom
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"sync"
 	"time"
@@ -10,6 +9,7 @@ import (
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/edge/budget"
+	"github.com/relais-edge/relais/internal/edge/seal"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -48,6 +48,9 @@ type Stage struct {
 	cfg     Config
 	tickets *budget.Table
 	passes  *budget.Table
+	spread  *budget.Spread // of passes
+	guests  *budget.Spread // of places that other edges gave
+	clock   *seal.Clock
 	metrics metrics
 
 	mu    sync.Mutex
@@ -65,6 +68,12 @@ const (
 	// MaxRooms that this edge keeps a line for; what is beyond has no room, and says so.
 	MaxRooms   = 10_000
 	budgetSets = 1 << 12
+	// A pass is good for passPlaces networks or programs at a time, of which one that is not used for passWindow
+	// makes room.
+	passPlaces = 4
+	passWindow = 10 * time.Minute
+	// claimsEvery is how many ticks lie between two writings of who came: five seconds.
+	claimsEvery = 20
 	// tick is how often lines move.
 	tick = 250 * time.Millisecond
 	// placeLife is how long a place is kept for somebody who does not ask for it.
@@ -78,15 +87,17 @@ const (
 	outFull
 	outCapped
 	outExempt
+	outCopied
 	outCount
 )
 
-var outcomes = [outCount]string{"waits", "comes", "full", "capped", "exempt"}
+var outcomes = [outCount]string{"waits", "comes", "full", "capped", "exempt", "copied"}
 
 // New returns the stage. It starts nothing; lines move with Run.
 func New(cfg Config, r *observe.Registry) *Stage {
 	return &Stage{
-		cfg: cfg, tickets: budget.New(budgetSets), passes: budget.New(budgetSets), rooms: map[string]*room{},
+		cfg: cfg, tickets: budget.New(budgetSets), passes: budget.New(budgetSets), rooms: map[string]*room{}, clock: seal.NewClock(nil),
+		spread: budget.NewSpread(budgetSets, passPlaces, passWindow), guests: budget.NewSpread(budgetSets, 1, placeLife*time.Second),
 		metrics: metrics{
 			r.Counters("relais_waiting_room_total", "Requests that a waiting room decided about, by what it did.", maxSeries, "site", "room", "outcome"),
 			r.Gauges("relais_waiting_room_waiting", "Visitors in the line of a waiting room, those who left among them.", maxSeries, "site", "room"),
@@ -147,7 +158,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 			x.Mark(name, "would-wait")
 			return next.Serve(ctx, x)
 		}
-		return s.hold(x, p, &v), nil
+		return s.hold(x, p, v), nil
 	}
 	if v.in && x.Visitor.Class == stage.Anonymous {
 		// So that it is not held by a shared fetch of one who was not let in.
@@ -155,7 +166,7 @@ func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	}
 	resp, err := next.Serve(ctx, x)
 	if v.in && resp != nil && mode == v1.ModeEnforce && x.Full != "room" {
-		s.welcome(x, p, &v, resp)
+		s.welcome(x, p, v, resp)
 	}
 	return resp, err
 }
@@ -184,7 +195,7 @@ func (b *below) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler
 	if p == nil || mode == v1.ModeOff || p.always || !p.room.line.open() || x.Visitor.Exempt() {
 		return next.Serve(ctx, x)
 	}
-	if t, ok := p.read(x); ok && p.room.mayEnter(&t) {
+	if s.look(x, p).in {
 		return next.Serve(ctx, x)
 	}
 	if mode == v1.ModeShadow {
@@ -209,51 +220,11 @@ func (s *Stage) Answer(x *stage.Exchange, pool bundle.Key) *message.Response {
 	if v.in {
 		p.room.line.full.Add(1)
 		p.metrics[outFull].Inc()
-	}
-	return s.hold(x, p, &v)
-}
-
-// visit is what is known of a visitor to a room.
-type visit struct {
-	ticket
-	has    bool   // it carries a ticket that is good
-	in     bool   // it may go in
-	number uint64 // its place; 0 for none
-	asked  bool   // it wants a field and no cookie
-}
-
-// look reads the ticket of x.
-func (s *Stage) look(x *stage.Exchange, p *policy) (v visit) {
-	v.asked = p.header != "" && x.In.Lookup(p.header) != nil
-	if v.ticket, v.has = p.read(x); !v.has {
-		return v
-	}
-	l := p.room.line
-	if v.kind == kindPass {
-		v.number, v.in = v.ticket.number, s.passes.Take(s.passes.Key(p.hash^uint64(v.epoch), v.ticket.number), passRate(), x.Start)
-		if !v.in {
-			x.MarkDetail(name, "shared", "the pass is used for more than 20 requests a second")
+		if v.first {
+			p.room.line.release(v.number)
 		}
-		return v
 	}
-	if v.number = l.place(&v.ticket); v.number == 0 {
-		v.has = false
-		return v
-	}
-	v.in = v.number <= l.called.Load()
-	return v
-}
-
-// passRate is what a pass is good for.
-func passRate() budget.Rate { return budget.Per(20, time.Second).Burst(300) }
-
-// mayEnter says whether a ticket lets its bearer past the line. It counts nothing.
-func (r *room) mayEnter(t *ticket) bool {
-	if t.kind == kindPass {
-		return true
-	}
-	n := r.line.place(t)
-	return n != 0 && n <= r.line.called.Load()
+	return s.hold(x, p, v)
 }
 
 // note remembers a pool that was full, so that the line follows it.
@@ -272,50 +243,6 @@ func (r *room) note(pool bundle.Key) {
 
 // maxPools of a room are followed.
 const maxPools = 16
-
-// hold gives x a place, if it has none, and the page.
-func (s *Stage) hold(x *stage.Exchange, p *policy, v *visit) *message.Response {
-	now := uint32(x.Start.Unix())
-	l := p.room.line
-	if !v.has {
-		if !s.tickets.Take(s.tickets.Address(p.hash, x.Client), p.tickets, x.Start) {
-			p.metrics[outCapped].Inc()
-			x.MarkDetail(name, "capped", "its address took all the places that one may take in a minute")
-			return p.page(x, v, view{refresh: p.refresh, wait: -1})
-		}
-		v.ticket = ticket{kind: kindPlace, epoch: l.epoch, number: l.take(), arrived: now}
-		v.number, v.has = v.ticket.number, true
-	}
-	if v.kind == kindPlace {
-		v.epoch, v.ticket.number, v.expires = l.epoch, v.number, now+placeLife
-	}
-	called := l.called.Load()
-	w := view{refresh: p.refresh, wait: l.wait(v.number), ticket: true}
-	if v.number > called {
-		w.position = v.number - called
-	}
-	w.refresh = p.next(w.wait, l.waiting(), v.in)
-	p.metrics[outWaits].Inc()
-	x.Mark(name, "waits")
-	return p.page(x, v, w)
-}
-
-// welcome gives a pass with an answer, at the first time and at half of its life.
-func (s *Stage) welcome(x *stage.Exchange, p *policy, v *visit, resp *message.Response) {
-	now := x.Start.Unix()
-	if v.kind == kindPass && int64(v.expires)-now > p.session/2 {
-		return
-	}
-	if x.In.Method.Safe() && mayBeShared(&resp.Fields) {
-		return // the ticket is as good
-	}
-	if v.kind == kindPlace && p.room.line.claim(v.number) {
-		p.metrics[outComes].Inc()
-		x.Mark(name, "comes")
-	}
-	t := ticket{kind: kindPass, epoch: p.room.line.epoch, number: v.number, arrived: v.arrived, expires: uint32(now + p.session)}
-	p.write(x, &resp.Fields, &t, v.asked, p.session)
-}
 
 // mayBeShared says whether a cache in front of the edge may keep an answer (RFC 9111 section 3).
 func mayBeShared(f *message.Fields) bool {
@@ -342,7 +269,7 @@ func (s *Stage) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return errors.Join(s.saveAll(true))
+			return s.saveAll(true, true)
 		case <-t.C:
 		}
 		now := time.Now()
@@ -352,12 +279,12 @@ func (s *Stage) Run(ctx context.Context) error {
 		for _, r := range s.all() {
 			r.step(s.cfg.Pools, dt, now)
 			if n%4 == 0 {
-				r.line.second(now.Unix())
+				r.line.second(s.clock.Unix(now))
 				r.waiting.Set(float64(r.line.waiting()))
 			}
 		}
 		if n%4 == 0 {
-			err := s.saveAll(false)
+			err := s.saveAll(false, n%claimsEvery == 0)
 			if err != nil && !failing && s.cfg.Logger != nil {
 				s.cfg.Logger.Error("waiting room: the line cannot be written, so that a restart begins a new one", "err", err)
 			}
@@ -376,10 +303,14 @@ func (s *Stage) all() []*room {
 	return out
 }
 
-func (s *Stage) saveAll(last bool) error {
+func (s *Stage) saveAll(last, claims bool) error {
 	var first error
 	for _, r := range s.all() {
-		if err := r.save(s.cfg.Dir, last); err != nil && first == nil {
+		err := r.save(s.cfg.Dir, last)
+		if claims && s.cfg.Dir != "" && err == nil {
+			err = r.line.saveClaims(r.path(s.cfg.Dir) + claimsEnd)
+		}
+		if err != nil && first == nil {
 			first = err
 		}
 	}

@@ -75,6 +75,7 @@ func roomSpec() *v1.WaitingRoomSpec {
 
 type rig struct {
 	t     *testing.T
+	reg   *observe.Registry
 	st    *Stage
 	site  *snapshot.Site
 	shop  *shop
@@ -83,8 +84,8 @@ type rig struct {
 
 func newRig(t *testing.T, spec *v1.WaitingRoomSpec, dir string) *rig {
 	t.Helper()
-	g := &rig{t: t, shop: &shop{}, pools: &pools{50, 100, 100}}
-	g.st = New(Config{Slot: 3, Dir: dir, Pools: g.pools}, observe.New())
+	g := &rig{t: t, reg: observe.New(), shop: &shop{}, pools: &pools{50, 100, 100}}
+	g.st = New(Config{Slot: 3, Dir: dir, Pools: g.pools}, g.reg)
 	g.shop.stage = g.st
 	g.site = &snapshot.Site{
 		Key: "o/shop", Organization: "o", Spec: &bundle.Site{Rooms: map[string]*v1.WaitingRoomSpec{"r": spec}},
@@ -98,7 +99,19 @@ func newRig(t *testing.T, spec *v1.WaitingRoomSpec, dir string) *rig {
 	return g
 }
 
-func (g *rig) line() *line { return g.site.Parts[3].(*part).routes[0].room.line }
+func (g *rig) policy() *policy { return g.site.Parts[3].(*part).routes[0] }
+
+func (g *rig) line() *line { return g.policy().room.line }
+
+// exchange asks for a page with a ticket.
+func (g *rig) exchange(ticket, addr string) *stage.Exchange {
+	in := &message.Request{}
+	in.SetMethod([]byte("GET"))
+	in.AddString(message.Cookie, "rq="+ticket)
+	return &stage.Exchange{
+		In: in, Path: []byte("/sale"), Site: g.site, Route: &g.site.Routes[0], Start: time.Now(), Client: netip.MustParseAddr(addr),
+	}
+}
 
 // call lets n in.
 func (g *rig) call(n uint64) {
@@ -116,6 +129,7 @@ type visitor struct {
 	cookie string
 	field  string
 	addr   string
+	agent  string
 	r      *message.Response
 	x      *stage.Exchange
 }
@@ -129,6 +143,9 @@ func (v *visitor) get() (waits bool) {
 	}
 	if v.cookie != "" {
 		in.AddString(message.Cookie, "a=b; rq="+v.cookie)
+	}
+	if v.agent != "" {
+		in.AddString(message.UserAgent, v.agent)
 	}
 	if v.field != "" {
 		in.SetLine("Relais-Ticket", []byte(v.field))

@@ -12,7 +12,7 @@ type plan struct {
 
 // plan returns the groups to ask of a text with these kinds.
 func (c *class) plan(s *Screen, kinds uint16) []group {
-	at := &c.plans[kinds*0x9E37>>10]
+	at := &c.plans[planOf(kinds)]
 	if p := at.Load(); p != nil && p.kinds == kinds {
 		return p.groups
 	}
@@ -20,6 +20,9 @@ func (c *class) plan(s *Screen, kinds uint16) []group {
 	at.Store(p)
 	return p.groups
 }
+
+// planOf is the place of the plan for some kinds.
+func planOf(kinds uint16) uint16 { return kinds * 0x9E37 >> 10 }
 
 // anyKind are the kinds of a text of which nothing is known.
 const anyKind = ^uint16(0)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/relais-edge/relais/internal/edge/waf/regression"
 	"github.com/relais-edge/relais/internal/edge/waf/traffic"
@@ -166,66 +167,96 @@ func (a *attacker) nested() string {
 	return b.String()
 }
 
+// assault is the stage under attack, beside the engine alone.
+type assault struct {
+	one, many    *bed // one source that repeats; a new one for each request
+	stock, short *engine
+	cases        []regression.Case
+	worst        float64 // ratio at first contact
+	of           string
+}
+
+func newAssault() (t *assault, err error) {
+	t = &assault{}
+	if t.cases, err = regression.Cases(); err != nil {
+		return nil, err
+	}
+	if t.one, err = newStage(0).level(1); err != nil {
+		return nil, err
+	}
+	if t.many, err = newStage(0).level(1); err != nil { // another one: what a screen has seen costs it less
+		return nil, err
+	}
+	t.many.client = netip.Addr{}
+	if t.stock, err = newEngine(1, false); err != nil {
+		return nil, err
+	}
+	t.short, err = newEngine(1, true)
+	return t, err
+}
+
+// enough is how many requests of a row make a visit long enough for a clock: 24 to 240, which take the engine a tenth of a second.
+func (t *assault) enough(i int) (int, error) {
+	a := &attacker{rand.New(rand.NewPCG(uint64(i), 78)), t.cases}
+	probe := make([]regression.Case, 24)
+	for k := range probe {
+		probe[k] = hostile[i].make(a)
+	}
+	cpu, _, err := t.stock.ask(probe)
+	return min(max(int(int64(len(probe))*int64(100*time.Millisecond)/max(int64(cpu), 1)), 24), 240), err
+}
+
 // against measures what hostile traffic costs in the stage, beside the engine alone.
 func (s *settings) against(ctx context.Context, r *report, out io.Writer) error {
-	cases, err := regression.Cases()
+	t, err := newAssault()
 	if err != nil {
 		return err
 	}
-	one, err := newStage(0).level(1)
-	if err != nil {
-		return err
-	}
-	many, err := newStage(0).level(1) // another one: what a screen has seen costs it less
-	if err != nil {
-		return err
-	}
-	many.client = netip.Addr{}
-	stock, err := newEngine(1, false)
-	if err != nil {
-		return err
-	}
-	short, err := newEngine(1, true)
-	if err != nil {
-		return err
-	}
-	r.table("Cost of hostile requests", fmt.Sprintf("Made to defeat memo, automaton, expressions or the order of work; level 1; new requests in each of %d alternating rounds. Each row has one source that sends all of it, as who attacks does: after eight requests in a row that were screened in vain, the stage screens one of eight. In first contact every request comes from a source that was never seen, so that all are screened. Stock is Coraza as its users set it up, SecRxPreFilter off, which is its default. Parts is the stage's cost divided by stock's, the median of the rounds' ratios.", s.rounds),
+	r.table("Cost of hostile requests", fmt.Sprintf("Made to defeat memo, automaton, expressions or the order of work; level 1; 24 to 240 new requests, which take stock a tenth of a second, in each of %d alternating rounds. Each row has one source that sends all of it, as who attacks does: after eight requests in a row that were screened in vain, the stage screens one of eight. In first contact every request comes from a source that was never seen, so that all are screened. Stock is Coraza as its users set it up, SecRxPreFilter off, which is its default. Parts is the stage's cost divided by stock's, the median of the rounds' ratios.", s.rounds),
 		"traffic", "stage µs", "first contact µs", "stock Coraza µs", "with SecRxPreFilter µs", "stage / stock", "first contact / stock", "stage / SecRxPreFilter", "proved clean at first contact")
-	worst, of := 0.0, ""
-	for i, h := range hostile {
-		a := &attacker{rand.New(rand.NewPCG(uint64(i), 77)), cases}
-		one.client = netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
-		row := []*contender{
-			{name: h.name + ", stage", who: one, visit: 24},
-			{name: h.name + ", first contact", who: many, visit: 24},
-			{name: h.name + ", stock", who: stock, visit: 24},
-			{name: h.name + ", prefilter", who: short, visit: 24},
-		}
-		made := map[int][]regression.Case{}
-		all, clean := many.proved()
-		err := alternate(ctx, s.rounds, row, func(round, n int) []regression.Case {
-			if made[round] == nil {
-				for range n {
-					made[round] = append(made[round], h.make(a))
-				}
-			}
-			return made[round]
-		})
-		if err != nil {
+	for i := range hostile {
+		if err := s.assail(ctx, t, i, r, out); err != nil {
 			return err
 		}
-		allNow, cleanNow := many.proved()
-		ours, first, peer, filtered := row[0], row[1], row[2], row[3]
-		ratio, ratioFirst := peer.times(ours), peer.times(first)
-		cell := func(c *contender) string { return fmt.Sprintf("%.0f (%s)", median(c.micro), c.span()) }
-		r.row(h.name+": "+h.about, cell(ours), cell(first), cell(peer), fmt.Sprintf("%.0f", median(filtered.micro)), fmt.Sprintf("%.3f", ratio),
-			fmt.Sprintf("%.3f", ratioFirst), fmt.Sprintf("%.3f", filtered.times(ours)), fmt.Sprintf("%d of %d", cleanNow-clean, allNow-all))
-		fmt.Fprintf(out, "hostile %s: stage %.0f us, stock %.0f us, %.3f; first contact %.0f us, %.3f\n", h.name, median(ours.micro), median(peer.micro), ratio, median(first.micro), ratioFirst)
-		r.most("hostile "+h.name, ratio, goalSlower, "%.3f", fmt.Sprintf("stock Coraza %.0f us = 1", median(peer.micro)))
-		if ratioFirst > worst {
-			worst, of = ratioFirst, fmt.Sprintf("stock Coraza %.0f us = 1, %s", median(peer.micro), h.name)
-		}
 	}
-	r.most("hostile first contact, worst", worst, goalSlower, "%.3f", of)
+	r.most("hostile first contact, worst", t.worst, goalSlower, "%.3f", t.of)
+	return nil
+}
+
+// assail measures one row.
+func (s *settings) assail(ctx context.Context, t *assault, i int, r *report, out io.Writer) error {
+	h, a := &hostile[i], &attacker{rand.New(rand.NewPCG(uint64(i), 77)), t.cases}
+	t.one.client = netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
+	visit, err := t.enough(i)
+	if err != nil {
+		return err
+	}
+	ours := &contender{name: h.name + ", stage", who: t.one, visit: visit}
+	first := &contender{name: h.name + ", first contact", who: t.many, visit: visit}
+	peer := &contender{name: h.name + ", stock", who: t.stock, visit: visit}
+	filtered := &contender{name: h.name + ", prefilter", who: t.short, visit: visit}
+	made := map[int][]regression.Case{}
+	all, clean := t.many.proved()
+	err = alternate(ctx, s.rounds, []*contender{ours, first, peer, filtered}, func(round, n int) []regression.Case {
+		if made[round] == nil {
+			for range n {
+				made[round] = append(made[round], h.make(a))
+			}
+		}
+		return made[round]
+	})
+	if err != nil {
+		return err
+	}
+	allNow, cleanNow := t.many.proved()
+	ratio, ratioFirst := peer.times(ours), peer.times(first)
+	cell := func(c *contender) string { return fmt.Sprintf("%.0f (%s)", median(c.micro), c.span()) }
+	r.row(h.name+": "+h.about, cell(ours), cell(first), cell(peer), fmt.Sprintf("%.0f", median(filtered.micro)), fmt.Sprintf("%.3f", ratio),
+		fmt.Sprintf("%.3f", ratioFirst), fmt.Sprintf("%.3f", filtered.times(ours)), fmt.Sprintf("%d of %d", cleanNow-clean, allNow-all))
+	fmt.Fprintf(out, "hostile %s: stage %.0f us, stock %.0f us, %.3f; first contact %.0f us, %.3f\n", h.name, median(ours.micro), median(peer.micro), ratio, median(first.micro), ratioFirst)
+	r.most("hostile "+h.name, ratio, goalSlower, "%.3f", fmt.Sprintf("stock Coraza %.0f us = 1", median(peer.micro)))
+	if ratioFirst > t.worst {
+		t.worst, t.of = ratioFirst, fmt.Sprintf("stock Coraza %.0f us = 1, %s", median(peer.micro), h.name)
+	}
 	return nil
 }

@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/relais-edge/relais/internal/edge/waf/regression"
 	"github.com/relais-edge/relais/internal/edge/waf/traffic"
@@ -195,24 +194,13 @@ func newAssault() (t *assault, err error) {
 	return t, err
 }
 
-// enough is how many requests of a row make a visit long enough for a clock: 24 to 240, which take the engine a tenth of a second.
-func (t *assault) enough(i int) (int, error) {
-	a := &attacker{rand.New(rand.NewPCG(uint64(i), 78)), t.cases}
-	probe := make([]regression.Case, 24)
-	for k := range probe {
-		probe[k] = hostile[i].make(a)
-	}
-	cpu, _, err := t.stock.ask(probe)
-	return min(max(int(int64(len(probe))*int64(100*time.Millisecond)/max(int64(cpu), 1)), 24), 240), err
-}
-
 // against measures what hostile traffic costs in the stage, beside the engine alone.
 func (s *settings) against(ctx context.Context, r *report, out io.Writer) error {
 	t, err := newAssault()
 	if err != nil {
 		return err
 	}
-	r.table("Cost of hostile requests", fmt.Sprintf("Made to defeat memo, automaton, expressions or the order of work; level 1; 24 to 240 new requests, which take stock a tenth of a second, in each of %d alternating rounds. Each row has one source that sends all of it, as who attacks does: after eight requests in a row that were screened in vain, the stage screens one of eight. In first contact every request comes from a source that was never seen, so that all are screened. Stock is Coraza as its users set it up, SecRxPreFilter off, which is its default. Parts is the stage's cost divided by stock's, the median of the rounds' ratios.", s.rounds),
+	r.table("Cost of hostile requests", fmt.Sprintf("Made to defeat memo, automaton, expressions or the order of work; level 1; new requests in each of %d alternating rounds. Each row has one source that sends all of it, as who attacks does: after eight requests in a row that were screened in vain, the stage screens one of eight. In first contact every request comes from a source that was never seen, so that all are screened. Stock is Coraza as its users set it up, SecRxPreFilter off, which is its default. Parts is the stage's cost divided by stock's, the median of the rounds' ratios.", s.rounds),
 		"traffic", "stage µs", "first contact µs", "stock Coraza µs", "with SecRxPreFilter µs", "stage / stock", "first contact / stock", "stage / SecRxPreFilter", "proved clean at first contact")
 	for i := range hostile {
 		if err := s.assail(ctx, t, i, r, out); err != nil {
@@ -227,17 +215,14 @@ func (s *settings) against(ctx context.Context, r *report, out io.Writer) error 
 func (s *settings) assail(ctx context.Context, t *assault, i int, r *report, out io.Writer) error {
 	h, a := &hostile[i], &attacker{rand.New(rand.NewPCG(uint64(i), 77)), t.cases}
 	t.one.client = netip.AddrFrom4([4]byte{198, 51, 100, byte(i)})
-	visit, err := t.enough(i)
-	if err != nil {
-		return err
-	}
+	const visit = 24
 	ours := &contender{name: h.name + ", stage", who: t.one, visit: visit}
 	first := &contender{name: h.name + ", first contact", who: t.many, visit: visit}
 	peer := &contender{name: h.name + ", stock", who: t.stock, visit: visit}
 	filtered := &contender{name: h.name + ", prefilter", who: t.short, visit: visit}
 	made := map[int][]regression.Case{}
 	all, clean := t.many.proved()
-	err = alternate(ctx, s.rounds, []*contender{ours, first, peer, filtered}, func(round, n int) []regression.Case {
+	err := alternate(ctx, s.rounds, []*contender{ours, first, peer, filtered}, func(round, n int) []regression.Case {
 		if made[round] == nil {
 			for range n {
 				made[round] = append(made[round], h.make(a))

@@ -37,15 +37,20 @@ type subject interface {
 
 // bed is the edge's own stage with a site, driven as the edge drives it.
 type bed struct {
-	st   *waf.Stage
-	reg  *observe.Registry
-	site *snapshot.Site
+	st     *waf.Stage
+	reg    *observe.Registry
+	site   *snapshot.Site
+	client netip.Addr // who sends all requests; without one each comes from another address
+	sent   uint32
 }
+
+// visitor sends what needs no source of its own.
+const visitor = "203.0.113.7"
 
 // newStage makes a stage; memory is that of the screen for values.
 func newStage(memory int) *bed {
 	reg := observe.New()
-	return &bed{st: waf.New(slot, waf.Config{ScreenMemory: memory}, reg), reg: reg}
+	return &bed{st: waf.New(slot, waf.Config{ScreenMemory: memory}, reg), reg: reg, client: netip.MustParseAddr(visitor)}
 }
 
 // level gives the stage of b a site at a paranoia level.
@@ -54,7 +59,7 @@ func (b *bed) level(paranoia int) (*bed, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &bed{b.st, b.reg, site}, nil
+	return &bed{st: b.st, reg: b.reg, site: site, client: b.client}, nil
 }
 
 // compile makes a site of one route under a policy; old is the site that it replaces.
@@ -117,7 +122,11 @@ func (b *bed) exchange(c *regression.Case) *stage.Exchange {
 	if c.Body != "" {
 		r.Body, r.ContentLength = &oneChunk{b: []byte(c.Body)}, int64(len(c.Body))
 	}
-	x := &stage.Exchange{In: r, Site: b.site, Route: &b.site.Routes[0], Start: time.Now(), Client: netip.MustParseAddr("203.0.113.7")}
+	x := &stage.Exchange{In: r, Site: b.site, Route: &b.site.Routes[0], Start: time.Now(), Client: b.client}
+	if !b.client.IsValid() {
+		b.sent++
+		x.Client = netip.AddrFrom4([4]byte{10, byte(b.sent >> 16), byte(b.sent >> 8), byte(b.sent)})
+	}
 	x.SetHost([]byte(host))
 	x.SetPath([]byte(path))
 	return x

@@ -67,7 +67,7 @@ func (e *engine) ask(cases []regression.Case) (time.Duration, int, error) {
 	var denied atomic.Int64
 	var failed atomic.Pointer[error]
 	cpu := onAllCPUs(len(cases), func(i int) {
-		it, err := e.judge(&cases[i], bodies[i], "203.0.113.7")
+		it, err := e.judge(&cases[i], bodies[i], visitor)
 		if err != nil {
 			failed.Store(&err)
 		}

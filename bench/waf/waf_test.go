@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"math/rand/v2"
+	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -138,5 +140,30 @@ func TestFlagsThatMeanNothingAreRefused(t *testing.T) {
 	s, err := parse([]string{"-parts", "cost,sites"})
 	if err != nil || len(s.parts) != 2 {
 		t.Errorf("%+v %v", s, err)
+	}
+}
+
+// TestFirstContactIsFromAnotherSourceEachTime: who repeats is screened no more after some in vain, who is new always.
+func TestFirstContactIsFromAnotherSourceEachTime(t *testing.T) {
+	attack := requestsOf("page", 0, 24)
+	for i := range attack {
+		attack[i].Target += "&q=1'%20UNION%20SELECT%20password%20FROM%20users--%20-"
+	}
+	for _, first := range []bool{false, true} {
+		b, err := newStage(0).level(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if first {
+			b.client = netip.Addr{}
+		}
+		if _, denied, err := b.ask(attack); err != nil || denied != len(attack) {
+			t.Errorf("%d refused, %v", denied, err)
+		}
+		w := httptest.NewRecorder()
+		b.reg.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
+		if screened := strings.Contains(w.Body.String(), `relais_waf_screen_total{verdict="matched"} 24`); screened != first {
+			t.Errorf("first contact %v: all screened is %v", first, screened)
+		}
 	}
 }

@@ -48,6 +48,10 @@
 // are masks over the shared screen. It is not asked while one of them takes out a variable that one of its
 // rules counts, such as a field of the head.
 //
+// A source of which eight requests in a row were not proved clean has only one of eight screened, until one is proved: an attack
+// costs what the engine costs and little more. What the engine cannot judge then is screened first (unjudged), so that no verdict
+// depends on it.
+//
 // One of 10,000 requests that are proved clean, by chance, is copied and evaluated beside the
 // request all the same (Run): one at a time, and so seldom that it takes at most a hundredth of
 // a CPU. If a rule matches there, the proof was wrong: that rule is doubted until the process

@@ -2,12 +2,27 @@ package waf
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
+	"time"
 
 	"github.com/relais-edge/relais/internal/stage"
 
 	"github.com/corazawaf/coraza/v3/types"
 )
+
+// question is a request for the engine.
+type question struct {
+	part   *part
+	policy *policy
+	x      *stage.Exchange
+	sheet  *sheet
+	cut    bool
+	wait   time.Duration
+	vain   bool // the screen was not asked
+
+	verdict verdict // once it was evaluated
+}
 
 // verdict is what the engine says of a request.
 type verdict struct {
@@ -20,6 +35,32 @@ type verdict struct {
 	direct int
 	// demoted says that only rules that log here for now would have denied.
 	demoted bool
+}
+
+// judged evaluates the request, and measures its CPU time: on a busy machine time goes by that
+// is nobody's fault.
+func (q *question) judged() (v verdict, used time.Duration, err error) {
+	runtime.LockOSThread() // the clock is the thread's
+	defer runtime.UnlockOSThread()
+	start := cpuTime()
+	v, err = q.part.judged(q.policy, q.x, q.sheet, q.cut)
+	return v, cpuTime() - start, err
+}
+
+// unjudged ends a request that could not be judged. It passes when the screen, if it was not asked yet, proves it clean, when its
+// visitor has a basket, or when the policy wants that.
+func (s *Stage) unjudged(q *question, outcome int, detail string, err error) (int, string, error) {
+	switch {
+	case q.vain && s.proved(q.policy, q.x, q.sheet):
+		return pass, "", nil
+	case q.x.Visitor.Class == stage.Protected:
+		s.unexamined[0].Inc()
+		return outcome, detail + "; a visitor with a basket passes", nil
+	case q.policy.open:
+		s.unexamined[1].Inc()
+		return outcome, detail + "; it passes, as the policy's onFailure says", nil
+	}
+	return outcome, detail, err
 }
 
 // evaluate runs the request phases on what r holds; cut says that there is more of the body. What is denied is evaluated

@@ -17,14 +17,44 @@ const (
 	screenOff     = screen.Reasons + iota // there is none, or an exclusion forbids to rely on it
 	screenFailed                          // it panicked
 	screenDoubted                         // a rule is in force of which a proof was wrong
+	screenVain                            // not asked, since it was in vain for the source's last ones
 	screenVerdicts
 )
 
+// clean says that the engine need not be asked. With vain the screen was not asked, since it was in vain for the last requests of
+// the source: who is to be refused for a reason of ours must be shown to it first.
+func (s *Stage) clean(p *policy, x *stage.Exchange, r *sheet) (clean, vain bool) {
+	if x.Visitor.Class == stage.Protected || x.Replayed() {
+		return s.proved(p, x, r), false
+	}
+	source := s.budgets.source(x.Client)
+	vain, some := s.budgets.vain(source)
+	if vain && len(s.common) < cap(s.common) { // else what is clean would wait
+		s.screens[screenVain].Inc()
+		return false, true
+	}
+	switch v := s.verdict(p, x, r); {
+	case v == int(screen.Clean):
+		if some {
+			s.budgets.screened(source, true)
+		}
+		return true, false
+	case v != screenOff && v != screenDoubted && !r.Opaque: // these cost nothing
+		s.budgets.screened(source, false)
+	}
+	return false, false
+}
+
 // proved says that no rule of the policy's level matches, so that the engine need not be asked.
 func (s *Stage) proved(p *policy, x *stage.Exchange, r *sheet) bool {
-	verdict := s.screened(p, x, r)
-	s.screens[verdict].Inc()
-	return verdict == int(screen.Clean)
+	return s.verdict(p, x, r) == int(screen.Clean)
+}
+
+// verdict is what the screen says of a request, and counts it.
+func (s *Stage) verdict(p *policy, x *stage.Exchange, r *sheet) int {
+	v := s.screened(p, x, r)
+	s.screens[v].Inc()
+	return v
 }
 
 // screened is what the screen says of a request.

@@ -140,6 +140,7 @@ func (s *Stage) metrics(r *observe.Registry) {
 		s.screens[i] = screened.With(screen.Reason(i).String())
 	}
 	s.screens[screenOff], s.screens[screenFailed], s.screens[screenDoubted] = screened.With("off"), screened.With("failed"), screened.With("doubted")
+	s.screens[screenVain] = screened.With("vain")
 	proofs := r.Counters("relais_waf_proofs_total", "Requests that the screen proved clean and that were evaluated all the same, beside the request; one that is wrong switches the screen off where the rule is in force.",
 		len(s.proofs), "outcome")
 	for i, o := range proofOutcomes {
@@ -361,7 +362,8 @@ func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchang
 			return deny, "rule " + own.name + " of the policy's own", errDenied
 		}
 	}
-	if s.proved(p, x, r) {
+	clean, vain := s.clean(p, x, r)
+	if clean {
 		s.sample(pt, p, x, r, cut)
 		if p.candidate.chosen(x) {
 			s.compare(&question{part: pt, policy: p, x: x, sheet: r, cut: cut}, &opinion{})
@@ -371,24 +373,12 @@ func (s *Stage) judge(ctx context.Context, pt *part, p *policy, x *stage.Exchang
 	if !waits {
 		x.MayBlock()
 	}
-	q := &question{part: pt, policy: p, x: x, sheet: r, cut: cut, wait: wait}
+	q := &question{part: pt, policy: p, x: x, sheet: r, cut: cut, wait: wait, vain: vain}
 	outcome, detail, err = s.ask(ctx, q)
 	if (outcome == deny || outcome == demoted || outcome == pass && err == nil) && p.candidate.chosen(x) {
 		s.compare(q, opinionOf(&q.verdict))
 	}
 	return outcome, detail, err
-}
-
-// question is a request for the engine.
-type question struct {
-	part   *part
-	policy *policy
-	x      *stage.Exchange
-	sheet  *sheet
-	cut    bool
-	wait   time.Duration
-
-	verdict verdict // once it was evaluated
 }
 
 // ask has the engine evaluate a request, once there is a place for it.
@@ -435,30 +425,6 @@ func (s *Stage) ask(ctx context.Context, q *question) (outcome int, detail strin
 		return demoted, v.detail, nil
 	}
 	return pass, v.detail, nil
-}
-
-// judged evaluates the request, and measures its CPU time: on a busy machine time goes by that
-// is nobody's fault.
-func (q *question) judged() (v verdict, used time.Duration, err error) {
-	runtime.LockOSThread() // the clock is the thread's
-	defer runtime.UnlockOSThread()
-	start := cpuTime()
-	v, err = q.part.judged(q.policy, q.x, q.sheet, q.cut)
-	return v, cpuTime() - start, err
-}
-
-// unjudged ends a request that could not be judged. It passes when its visitor has a basket, or
-// when the policy wants that.
-func (s *Stage) unjudged(q *question, outcome int, detail string, err error) (int, string, error) {
-	switch {
-	case q.x.Visitor.Class == stage.Protected:
-		s.unexamined[0].Inc()
-		return outcome, detail + "; a visitor with a basket passes", nil
-	case q.policy.open:
-		s.unexamined[1].Inc()
-		return outcome, detail + "; it passes, as the policy's onFailure says", nil
-	}
-	return outcome, detail, err
 }
 
 func (s *Stage) put(r *sheet) {

@@ -15,6 +15,16 @@ type set [words]uint64
 func (s *set) add(i int)      { s[i>>6] |= 1 << (i & 63) }
 func (s *set) has(i int) bool { return s[i>>6]&(1<<(i&63)) != 0 }
 
+// words are the places of s that are not 0.
+func (s *set) words() (list []int) {
+	for i, w := range s {
+		if w != 0 {
+			list = append(list, i)
+		}
+	}
+	return list
+}
+
 // held says, for each clause, of which probes a text holds a word.
 type held [maxClauses]set
 
@@ -27,12 +37,18 @@ type word struct {
 // automaton finds the words of all probes in one pass (Aho and Corasick, 1975), without regard
 // to ASCII case. It does not change once made.
 type automaton struct {
-	class [256]uint8
-	shift uint
-	delta []uint32 // state<<shift | class to state<<shift; outBit: the state ends words
-	outOf []int32  // by state: place in outs, or -1
-	outs  []held
-	base  held // clauses that hold of every text
+	class  [256]uint8
+	states int
+	delta  []uint32 // a row for each state: by class the next row, with outBit when its state ends words; then its place in outs
+	end    uint32   // of a row, where that place is
+	outs   [][]part
+	base   held // clauses that hold of every text
+}
+
+// part is one word of a held.
+type part struct {
+	clause, word uint8
+	on           uint64
 }
 
 const outBit = 1 << 31
@@ -53,14 +69,12 @@ func newAutomaton(list []word, base held) (*automaton, error) {
 			n++
 		}
 	}
-	for 1<<a.shift < n {
-		a.shift++
-	}
+	a.end = uint32(n)
 	total := 0
 	for _, w := range list {
 		total += len(w.text)
 	}
-	if total<<a.shift > maxTable0 {
+	if total*(n+1) > maxTable0 {
 		return nil, errors.New("the words of the rules need too much memory")
 	}
 	next, out := a.trie(list)
@@ -71,7 +85,7 @@ func newAutomaton(list []word, base held) (*automaton, error) {
 
 func (a *automaton) trie(list []word) (next [][]int32, out []held) {
 	add := func() int32 {
-		row := make([]int32, 1<<a.shift)
+		row := make([]int32, a.end)
 		for i := range row {
 			row[i] = -1
 		}
@@ -126,31 +140,40 @@ func (a *automaton) fail(next [][]int32, out []held) {
 }
 
 func (a *automaton) table(next [][]int32, out []held) {
-	same := map[held]int32{}
-	a.outOf = make([]int32, len(next))
+	same := map[held]int{}
+	a.states = len(next)
+	row := a.end + 1
+	a.delta = make([]uint32, uint32(len(next))*row)
 	for s := range next {
-		a.outOf[s] = -1
+		for c, t := range next[s] {
+			v := uint32(t) * row
+			if out[t] != (held{}) {
+				v |= outBit
+			}
+			a.delta[uint32(s)*row+uint32(c)] = v
+		}
 		if out[s] == (held{}) {
 			continue
 		}
 		n, ok := same[out[s]]
 		if !ok {
-			n = int32(len(a.outs))
-			a.outs = append(a.outs, out[s])
+			n = len(a.outs)
+			a.outs = append(a.outs, out[s].parts())
 			same[out[s]] = n
 		}
-		a.outOf[s] = n
+		a.delta[uint32(s)*row+a.end] = uint32(n)
 	}
-	a.delta = make([]uint32, len(next)<<a.shift)
-	for s := range next {
-		for c, t := range next[s] {
-			v := uint32(t) << a.shift
-			if a.outOf[t] >= 0 {
-				v |= outBit
+}
+
+func (h *held) parts() (list []part) {
+	for k := range h {
+		for w, on := range h[k] {
+			if on != 0 {
+				list = append(list, part{uint8(k), uint8(w), on})
 			}
-			a.delta[s<<a.shift|c] = v
 		}
 	}
+	return list
 }
 
 // marks remembers which outputs were merged in the present scan.
@@ -165,35 +188,34 @@ func (m *marks) start(n int) {
 	}
 }
 
-// scan sets h to what v holds. A rune that folds into ASCII makes it everything.
-func (a *automaton) scan(v []byte, h *held, m *marks) {
-	*h = a.base
+// scan sets all to the probes of which v holds a word of each clause. A rune that folds into ASCII makes it every probe.
+func (a *automaton) scan(v []byte, all *set, m *marks) {
+	h := a.base
 	m.start(len(a.outs))
 	s := uint32(0)
 	for i, c := range v {
 		if c >= 0xC5 && foldsToASCII(v[i:]) {
-			for k := range h {
-				for w := range h[k] {
-					h[k][w] = ^uint64(0)
-				}
+			for w := range all {
+				all[w] = ^uint64(0)
 			}
 			return
 		}
-		s = a.delta[s&^outBit|uint32(a.class[c])]
+		s = a.delta[s+uint32(a.class[c])]
 		if s&outBit == 0 {
 			continue
 		}
-		n := a.outOf[s&^outBit>>a.shift]
+		s &^= outBit
+		n := a.delta[s+a.end]
 		if m.seen[n] == m.now {
 			continue
 		}
 		m.seen[n] = m.now
-		o := &a.outs[n]
-		for k := range h {
-			for w := range h[k] {
-				h[k][w] |= o[k][w]
-			}
+		for _, b := range a.outs[n] {
+			h[b.clause][b.word] |= b.on
 		}
+	}
+	for w := range all {
+		all[w] = h[0][w] & h[1][w] & h[2][w]
 	}
 }
 

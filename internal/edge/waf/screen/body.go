@@ -141,6 +141,9 @@ func (w *worker) jsonBody(s string) bool {
 
 // deeper says whether brackets outside strings nest deeper than most.
 func deeper(s string, most int) bool {
+	if strings.Count(s, "{")+strings.Count(s, "[") <= most {
+		return false
+	}
 	depth, in := 0, false
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
@@ -216,6 +219,14 @@ func (w *worker) multipart(r *Request, ask bool) bool {
 	kind, params, err := mime.ParseMediaType(ct)
 	if err != nil || kind != "multipart/form-data" || params["boundary"] == "" {
 		return w.maybe(Body)
+	}
+	if !ask {
+		switch formOfParts(r.Body, params["boundary"]) {
+		case partsGood:
+			return true
+		case partsBroken:
+			return w.maybe(Body)
+		}
 	}
 	mr := multipart.NewReader(bytes.NewReader(r.Body), params["boundary"])
 	for n := 0; ; n++ {

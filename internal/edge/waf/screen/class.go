@@ -22,12 +22,15 @@ type class struct {
 	groups []group
 	slots  []int
 	unsure []int // slots that may or may not count it
+
+	plans [maxPlans]atomic.Pointer[plan] // by kinds; one that is another's gives way
 }
 
 // group are the probes of a class after one chain.
 type group struct {
 	node   int
 	probes set
+	some   []int // the words of probes that are not 0
 }
 
 type classKey struct{ plus, minus uint64 }
@@ -38,12 +41,18 @@ type classTable struct {
 	uses  []use
 	slots []int
 
+	plain atomic.Pointer[class]               // of names that are no key
 	known atomic.Pointer[map[classKey]*class] // replaced, never changed
 	mu    sync.Mutex
 }
 
 // of returns the class, or nil when there are too many.
 func (t *classTable) of(s *Screen, k classKey) *class {
+	if k == (classKey{}) {
+		if c := t.plain.Load(); c != nil {
+			return c
+		}
+	}
 	if c := (*t.known.Load())[k]; c != nil {
 		return c
 	}
@@ -63,6 +72,9 @@ func (t *classTable) of(s *Screen, k classKey) *class {
 	}
 	grown[k] = c
 	t.known.Store(&grown)
+	if k == (classKey{}) {
+		t.plain.Store(c)
+	}
 	return c
 }
 
@@ -87,7 +99,7 @@ func (t *classTable) build(s *Screen, k classKey) *class {
 			}
 		}
 		if any {
-			c.groups = append(c.groups, group{n, g})
+			c.groups = append(c.groups, group{node: n, probes: g, some: g.words()})
 		}
 	}
 	for _, i := range t.slots {

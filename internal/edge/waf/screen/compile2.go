@@ -17,7 +17,13 @@ type keyring struct {
 	names []string // by bit; empty where an expression is
 	exprs []*dfa   // by bit; nil where a name is
 	texts []string
+
+	// Bits by the length of their name, those that are longer in the last; and those of expressions.
+	long   [maxKeyLength + 1]uint64
+	asking uint64
 }
+
+const maxKeyLength = 40
 
 func (k *keyring) bit(t *target) (int, error) {
 	name := strings.ToLower(t.key)
@@ -40,8 +46,10 @@ func (k *keyring) bit(t *target) (int, error) {
 			return 0, err
 		}
 		k.names = append(k.names, "")
+		k.asking |= 1 << len(k.texts)
 	} else {
 		k.names = append(k.names, name)
+		k.long[min(len(name), maxKeyLength)] |= 1 << len(k.texts)
 	}
 	k.exprs = append(k.exprs, d)
 	k.texts = append(k.texts, name)
@@ -54,27 +62,41 @@ func (k *keyring) masks(name []byte, scratch *[]byte, steps *int) (plus, minus u
 	if len(k.names) == 0 {
 		return 0, 0
 	}
+	folds := false
 	for _, c := range name {
 		if c >= 0x80 {
 			return ^uint64(0), 0
 		}
+		folds = folds || c >= 'A' && c <= 'Z'
 	}
-	*scratch = lowercase((*scratch)[:0], name)
-	for i, n := range k.names {
-		if d := k.exprs[i]; d != nil {
-			low, _ := d.match(*scratch, steps)
-			raw, _ := d.match(name, steps)
-			if low || raw {
+	m := k.long[min(len(name), maxKeyLength)] | k.asking
+	if m == 0 {
+		return 0, 0
+	}
+	low := name
+	if folds {
+		*scratch = lowercase((*scratch)[:0], name)
+		low = *scratch
+	}
+	for ; m != 0; m &= m - 1 {
+		i := trailing(m)
+		d := k.exprs[i]
+		if d == nil {
+			if k.names[i] == string(low) {
 				plus |= 1 << i
-			}
-			if low && *steps >= 0 {
 				minus |= 1 << i
 			}
 			continue
 		}
-		if len(n) == len(name) && n == string(*scratch) {
-			plus |= 1 << i
+		yes, _ := d.match(low, steps)
+		if yes && *steps >= 0 {
 			minus |= 1 << i
+		}
+		if !yes && folds {
+			yes, _ = d.match(name, steps)
+		}
+		if yes {
+			plus |= 1 << i
 		}
 	}
 	return plus, minus
@@ -270,7 +292,7 @@ func (c *compiler) finish() error {
 		empty := map[classKey]*class{}
 		s.classes[v].known.Store(&empty)
 	}
-	c.coverage.Questions, c.coverage.Chains, c.coverage.States = len(s.probes), len(s.nodes), len(s.auto.outOf)
+	c.coverage.Questions, c.coverage.Chains, c.coverage.States = len(s.probes), len(s.nodes), s.auto.states
 	s.coverage = c.coverage
 	s.pool.New = func() any { return s.newWorker() }
 	return nil

@@ -215,6 +215,7 @@ func (d *dfa) match(v []byte, steps *int) (yes, ok bool) {
 	width := uint32(d.classes + 1)
 	s := uint32(0)
 	for i := 0; ; {
+		s, i = d.run(t.next, v, s, i)
 		c := uint32(d.classes)
 		if i < len(v) {
 			if b := v[i]; b < utf8.RuneSelf || d.binary {
@@ -256,6 +257,24 @@ func (d *dfa) match(v []byte, steps *int) (yes, ok bool) {
 			return false, true
 		}
 	}
+}
+
+// run follows the transitions that are there from state s at v[i], up to one that match has to look at.
+func (d *dfa) run(next []uint32, v []byte, s uint32, i int) (uint32, int) {
+	width := uint32(d.classes + 1)
+	for i < len(v) && (v[i] < utf8.RuneSelf || d.binary) {
+		at := s*width + uint32(d.ascii[v[i]])
+		if at >= uint32(len(next)) {
+			break
+		}
+		n := atomic.LoadUint32(&next[at])
+		if n < firstState {
+			break
+		}
+		s = n - firstState
+		i++
+	}
+	return s, i
 }
 
 func (d *dfa) classOf(r rune) uint32 {

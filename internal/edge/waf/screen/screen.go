@@ -143,7 +143,7 @@ type worker struct {
 	at      []int32 // by node: place in outs
 	outs    []output
 	bufs    [][]byte // by node
-	held    []held
+	held    []set    // by scan: the probes of which the text holds a word of each clause
 	hits    []uint16
 	asked   []asked // by link
 	marks   marks
@@ -284,12 +284,13 @@ func (w *worker) ask(c *class, text []byte) bool {
 	has, kinds := w.s.kinds.bytesOf(text)
 	w.outs, w.held = append(w.outs[:0], output{text, has, kinds, -1}), w.held[:0]
 	w.stamp[0], w.at[0] = w.now, 0
-	for i := range c.groups {
-		g := &c.groups[i]
+	groups := c.plan(w.s, kinds)
+	for i := range groups {
+		g := &groups[i]
 		o := w.node(g.node)
 		h := w.scan(o)
-		for k := range g.probes {
-			for m := g.probes[k] & h[0][k] & h[1][k] & h[2][k]; m != 0; m &= m - 1 {
+		for _, k := range g.some {
+			for m := g.probes[k] & h[k]; m != 0; m &= m - 1 {
 				w.probe(k<<6|trailing(m), o)
 			}
 		}
@@ -363,11 +364,11 @@ func (w *worker) output(b []byte, from int32, fold bool) int32 {
 	return int32(len(w.outs) - 1)
 }
 
-func (w *worker) scan(o int32) *held {
+func (w *worker) scan(o int32) *set {
 	out := &w.outs[o]
 	if out.held < 0 {
 		out.held = int32(len(w.held))
-		w.held = append(w.held, held{})
+		w.held = append(w.held, set{})
 		w.work -= len(out.text)
 		w.s.auto.scan(out.text, &w.held[out.held], &w.marks)
 	}

@@ -90,8 +90,11 @@ func tell(w *waiter) {
 func (a *attempt) queue(ctx context.Context, x *stage.Exchange, v *Visitor) (Slot, error) {
 	p, spec := a.pool, &a.pool.view.Load().spec.WhenFull
 	patience := v1.Value(spec.Wait).Std()
-	if v.Class != protectedClass || x.StandIn || patience <= 0 {
+	switch {
+	case v.Class != protectedClass || x.StandIn:
 		return Slot{}, ErrFull
+	case patience <= 0:
+		return a.lone(v)
 	}
 	if x.Replayed() {
 		return a.queueReplayed(x, v, patience)
@@ -141,6 +144,10 @@ func (a *attempt) queue(ctx context.Context, x *stage.Exchange, v *Visitor) (Slo
 		select {
 		case <-w.turn:
 		case <-timer.C:
+			if slot, err := a.lone(v); err == nil {
+				p.counters.queueServed.Inc()
+				return slot, nil
+			}
 			p.counters.queueExpired.Inc()
 			return Slot{}, ErrFull
 		case <-ctx.Done():
@@ -148,4 +155,16 @@ func (a *attempt) queue(ctx context.Context, x *stage.Exchange, v *Visitor) (Slo
 			return Slot{}, ErrFull
 		}
 	}
+}
+
+// lone takes one of the places that are kept for others, where there are no others.
+func (a *attempt) lone(v *Visitor) (Slot, error) {
+	p := a.pool
+	if v.Now = a.stage.clock(); p.holds(v) == 0 || !p.rivals.none(v.Now) {
+		return Slot{}, ErrFull
+	}
+	v.turn, v.held = true, 0
+	slot, err := p.Pick(*v, &a.tried)
+	v.turn = false
+	return slot, err
 }

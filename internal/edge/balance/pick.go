@@ -199,6 +199,7 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 		w = p.remake(w, v.Now)
 	}
 	s := p.slot(w, &v)
+	p.rivals.note(v.Source, v.Now)
 	if !v.turn && p.line.waiting.Load() > 0 {
 		if !v.Background {
 			w.sentAway()

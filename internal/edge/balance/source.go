@@ -17,7 +17,7 @@ const (
 	holdingCells = 1 << 10
 	// networkHolds is how many times as much as an address its network may have.
 	networkHolds = 4
-	// rivalTime is for how long places are kept for others after visitors of two sources came.
+	// rivalTime is for how long there are rivals after visitors of two addresses came.
 	rivalTime = time.Minute
 	// fewHeld requests of a source at once are no more than one visitor's.
 	fewHeld = 4
@@ -66,27 +66,31 @@ func (c *holdings) has(s source) int64 {
 	return int64(max(own, min(a.Load(), b.Load())/networkHolds, 0))
 }
 
-// rivals says whether visitors with a basket come from more than one source. Who is alone yields to nobody.
+// rivals says whether visitors come from more than one address, with a basket or without. Where all come from one,
+// there is nobody to keep places for, or nobody tells them apart.
 type rivals struct {
 	last atomic.Uint64 // the address that came last, and
 	when atomic.Int64  // the pool's clock when it was last another one; 0 is never
 }
 
-func (r *rivals) met(address uint64, now int64) bool {
-	when := r.when.Load()
-	if when != 0 && now-when < int64(time.Second) {
-		return true
+func (r *rivals) note(address uint64, now int64) {
+	if when := r.when.Load(); address == 0 || when != 0 && now-when < int64(time.Second) {
+		return
 	}
 	if last := r.last.Swap(address); last != 0 && last != address {
 		r.when.Store(max(now, 1))
-		return true
 	}
-	return when != 0 && now-when < int64(rivalTime)
 }
 
-// holds is how much the source of v has of the pool; 0 also while nobody competes with it.
+// none says that there is one address only.
+func (r *rivals) none(now int64) bool {
+	when := r.when.Load()
+	return when == 0 || now-when >= int64(rivalTime)
+}
+
+// holds is how much the source of v has of the pool.
 func (p *Pool) holds(v *Visitor) int64 {
-	if v.Class != protectedClass || v.Source == 0 || !p.rivals.met(v.Source, v.Now) {
+	if v.Class != protectedClass || v.Source == 0 {
 		return 0
 	}
 	if c := p.holdings.Load(); c != nil {

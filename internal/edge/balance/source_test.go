@@ -3,7 +3,6 @@ package balance
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"sync/atomic"
@@ -48,7 +47,7 @@ type siege struct {
 	buyers func(n uint64) source // where buyer n comes from
 }
 
-// endure has 300 farmed baskets ask without end while 150 orders come in 30 s. Refused is how many of those were.
+// endure has 150 farmed baskets ask without end while 75 orders come in 15 s. Refused is how many of those were.
 func (s *siege) endure(t *testing.T, places int) (refused, farmed int64) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, shopOf(places))
@@ -56,29 +55,29 @@ func (s *siege) endure(t *testing.T, places int) (refused, farmed int64) {
 		var wg sync.WaitGroup
 		wg.Go(func() { _ = r.Run(ctx) })
 		var lost, got atomic.Int64
-		for i := range uint64(300) {
+		for i := range uint64(150) {
 			wg.Go(func() {
 				from := s.farms[i%uint64(len(s.farms))]
 				for ctx.Err() == nil {
 					if r.stays(ctx, at(from.address, from.network, 1000+i, s.step), s.hold) == nil {
 						got.Add(1)
 					}
-					time.Sleep(50 * time.Millisecond)
+					time.Sleep(250 * time.Millisecond)
 				}
 			})
 		}
 		for range 20 { // and visitors without a basket
 			wg.Go(func() {
 				for ctx.Err() == nil {
-					_ = r.stays(ctx, anonymous, s.hold)
-					time.Sleep(20 * time.Millisecond)
+					_ = r.stays(ctx, stage.Visitor{Key: 3, Source: 6 << 40, Network: 6 << 50}, s.hold)
+					time.Sleep(100 * time.Millisecond)
 				}
 			})
 		}
 		time.Sleep(5 * time.Second)
 		rng := rand.New(rand.NewPCG(1, 2))
 		var orders sync.WaitGroup
-		for n := range uint64(150) {
+		for n := range uint64(75) {
 			orders.Go(func() {
 				from := s.buyers(n)
 				if err := r.stays(ctx, at(from.address, from.network, n+1, stage.StepOrder), 300*time.Millisecond); err != nil {
@@ -88,9 +87,9 @@ func (s *siege) endure(t *testing.T, places int) (refused, farmed int64) {
 			time.Sleep(100*time.Millisecond + time.Duration(rng.Int64N(int64(200*time.Millisecond))))
 		}
 		orders.Wait()
-		refused, farmed = lost.Load(), got.Load()
 		cancel()
 		wg.Wait()
+		refused, farmed = lost.Load(), got.Load()
 		r.idle(t)
 		for _, p := range r.pools {
 			if n := p.held(); n != 0 {
@@ -141,12 +140,11 @@ func TestFarmedBasketsOfAFewSourcesKeepNoOrderOut(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			refused, farmed := s.endure(t, 40)
 			if refused != 0 {
-				t.Errorf("%d of 150 orders were refused", refused)
+				t.Errorf("%d of 75 orders were refused", refused)
 			}
 			if farmed == 0 {
 				t.Error("who yields got no place at all")
 			}
-			fmt.Println(s.name, refused, farmed)
 		})
 	}
 }
@@ -154,21 +152,33 @@ func TestFarmedBasketsOfAFewSourcesKeepNoOrderOut(t *testing.T) {
 // That the siege is one: where nobody knows the sources, it takes what is kept for orders.
 func TestTheSiegeWouldTakeTheReserveIfSourcesWereNotKnown(t *testing.T) {
 	s := siege{"", []source{{}}, stage.StepOrder, 2 * time.Second, func(uint64) source { return source{} }}
-	if refused, _ := s.endure(t, 40); refused < 30 {
-		t.Errorf("only %d of 150 orders were refused", refused)
+	if refused, _ := s.endure(t, 40); refused < 15 {
+		t.Errorf("only %d of 75 orders were refused", refused)
 	}
 }
 
 func TestWhoIsAloneHasAllPlaces(t *testing.T) {
-	b := newBed(t, shopOf(20)["shop"])
-	v := Visitor{Class: stage.Protected, Key: 1, Source: 7, Network: 8}
-	for i := range 20 {
-		if _, err := b.pick(v); err != nil {
-			t.Fatalf("request %d of the only source: %v", i, err)
-		}
-	}
-	if _, err := b.pick(v); !errors.Is(err, ErrFull) {
-		t.Errorf("beyond the limit: %v", err)
+	for _, wait := range []time.Duration{0, 3 * time.Second} {
+		synctest.Test(t, func(t *testing.T) {
+			spec := shopOf(20)
+			spec["shop"].WhenFull.Wait = new(v1.Duration(wait))
+			r := newRig(t, spec)
+			var sitting []*stage.Exchange
+			for i := range 20 {
+				x, err := r.visit(t.Context(), at(7, 8, 1, stage.StepBrowse))
+				if err != nil {
+					t.Fatalf("request %d of the only source: %v", i, err)
+				}
+				sitting = append(sitting, x)
+			}
+			if _, err := r.visit(t.Context(), at(7, 8, 1, stage.StepBrowse)); !errors.Is(err, ErrFull) {
+				t.Errorf("beyond the limit: %v", err)
+			}
+			for _, x := range sitting {
+				x.End(message.Outcome{})
+			}
+			r.idle(t)
+		})
 	}
 }
 
@@ -176,8 +186,6 @@ func TestOfTheReserveASourceLeavesPlacesToThoseWhoHaveLess(t *testing.T) {
 	b := newBed(t, shopOf(20)["shop"]) // 16 for everybody, 4 kept
 	rich, poor := Visitor{Class: stage.Protected, Source: 7, Network: 8}, Visitor{Class: stage.Protected, Source: 9, Network: 10}
 	callback := Visitor{Class: stage.Protected}
-	s := b.must(t, poor)
-	s.Release(Succeeded)
 	var held []Slot
 	for range 18 {
 		held = append(held, b.must(t, rich))
@@ -198,12 +206,29 @@ func TestOfTheReserveASourceLeavesPlacesToThoseWhoHaveLess(t *testing.T) {
 	if n := b.held(); n != 0 {
 		t.Errorf("%d are still counted", n)
 	}
-	// When nobody else came for a while, there is nobody to yield to.
-	b.pass(rivalTime + time.Second)
-	for i := range 20 {
-		if _, err := b.pick(rich); err != nil {
-			t.Fatalf("request %d of a source that is alone again: %v", i, err)
+}
+
+func TestRivalsAreThereForAMinute(t *testing.T) {
+	var r rivals
+	now := second
+	for range 10 {
+		if r.note(7, now); !r.none(now) {
+			t.Fatal("one address is its own rival")
 		}
+		now += second
+	}
+	r.note(0, now) // nobody knows
+	if r.note(8, now); r.none(now) {
+		t.Error("two addresses are no rivals")
+	}
+	for range 59 {
+		now += second
+		if r.note(8, now); r.none(now) {
+			t.Fatal("forgotten within a minute")
+		}
+	}
+	if now += 2 * second; !r.none(now) {
+		t.Error("alone for a minute, and still a rival")
 	}
 }
 
@@ -300,13 +325,12 @@ func TestOrdersComeBeforeConfirmedBasketsAndTheseBeforePaths(t *testing.T) {
 // A brief wait for the tier of the basket is not filled by one source either.
 func TestABriefWaitGivesWayToWhoHasLess(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		r, p, _ := brief(t, 8, 1)
+		r, _, _ := brief(t, 8, 1)
 		var sitting []*stage.Exchange
 		for range 8 {
 			v := <-r.come(t.Context(), at(7, 7, 1, stage.StepBrowse))
 			sitting = append(sitting, v.x)
 		}
-		p.rivals.met(9, r.clock())
 		var farmed []<-chan visited
 		for range basketWaits { // as many as may wait
 			farmed = append(farmed, r.come(t.Context(), at(7, 7, 1, stage.StepBrowse)))

@@ -235,7 +235,9 @@ func TestRivalsAreThereForAMinute(t *testing.T) {
 // A full line lets in who has less than its last.
 func TestAFullLineGivesWayToWhoHasLess(t *testing.T) {
 	var l line
-	ask := func(lane int, rank uint32) *waiter { return &waiter{turn: make(chan struct{}, 1), lane: lane, rank: rank, held: int64(rank)} }
+	ask := func(lane int, rank uint32) *waiter {
+		return &waiter{turn: make(chan struct{}, 1), lane: lane, rank: rank, held: int64(rank)}
+	}
 	first, second := ask(1, rankCount+rankPath), ask(1, 2*rankCount+rankPath)
 	if !l.join(first, 2) || !l.join(second, 2) || l.join(ask(1, 2*rankCount+rankPath), 2) {
 		t.Fatal("two of two did not join, or a third")

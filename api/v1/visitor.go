@@ -22,9 +22,10 @@ type VisitorPolicySpec struct {
 	// replaced.
 	PreviousSecrets []string `json:"previousSecrets,omitempty" schema:"maxItems=4,maxLength=512"`
 	// Basket names the requests that put something into a basket: a 2xx or 3xx answer to one of them
-	// makes the visitor protected.
+	// makes the visitor protected; one to a GET only when it says Cache-Control: private or no-store.
 	Basket []StageMatch `json:"basket,omitempty" schema:"maxItems=16"`
-	// Checkout names the requests of somebody who is about to pay; they protect as Basket does.
+	// Checkout names the requests of somebody who is about to pay. They protect as Basket does, but a GET protects
+	// only who has filled a basket before.
 	Checkout []StageMatch `json:"checkout,omitempty" schema:"maxItems=16"`
 	// Ordered names the requests that complete an order: a 2xx or 3xx answer ends the protection Grace later.
 	Ordered []StageMatch `json:"ordered,omitempty" schema:"maxItems=16"`
@@ -48,8 +49,9 @@ type Minting struct {
 	PerMinute int `json:"perMinute,omitempty" schema:"default=600,min=1,max=1000000"`
 	// ConfirmedPerMinute is how many more may by the origin's word, OriginHeader.
 	ConfirmedPerMinute int `json:"confirmedPerMinute,omitempty" schema:"default=6000,min=1,max=1000000"`
-	// OrderCredit is how many more a source gets for each order that came from it, so that a shared address with
-	// many buyers is not bounded as a farm is.
+	// OrderCredit is how many more a source gets for each order that the origin confirms in OriginHeader, once for each
+	// token, so that a shared address with many buyers is not bounded as a farm is. An order by path gives back the one
+	// that its own token took.
 	OrderCredit *int `json:"orderCredit,omitempty" schema:"default=20,min=0,max=1000"`
 }
 

@@ -45,12 +45,18 @@ func (s Step) String() string { return [...]string{"browse", "basket", "checkout
 // Visitor is who sends a request.
 type Visitor struct {
 	Class Class
-	// Step is that of the request, Reached the farthest that the visitor's answers came to.
+	// Step is that of the request by its path alone, which anybody can write; Near is what may be acted on. Reached is
+	// the farthest that the visitor's answers came to.
 	Step, Reached Step
 	// Confirmed says that the origin itself said so, not only a path.
 	Confirmed bool
 	// Key tells visitors apart: from the signed cookie, else from the client address.
 	Key uint64
+	// Source tells addresses apart (IPv4, IPv6 /64) and Network their neighbourhoods (IPv4 /24, IPv6 /48). Both are 0
+	// where the address says nothing of who it is: of callbacks, and where there is none.
+	Source, Network uint64
+	// Callback says that it is a server of payment or logistics that proved who it is.
+	Callback bool
 	// Tier holds the visitor's basket; empty when none does.
 	Tier string
 	// Background says that nobody waits for the answer: it is work of the edge's own, which gets a place at an
@@ -65,6 +71,15 @@ type Visitor struct {
 // Exempt says that the visitor is never challenged and never queued: it has a basket, or is a callback of
 // payment or logistics that counts as if it had, or a verified bot.
 func (v *Visitor) Exempt() bool { return v.Class == Protected || v.Bot != "" }
+
+// Near is the step of the request as far as it may put one visitor before another: who has proved no basket is
+// nobody at a checkout.
+func (v *Visitor) Near() Step {
+	if v.Class != Protected {
+		return StepBrowse
+	}
+	return v.Step
+}
 
 // Measures are what the detector of floods decided about a request.
 type Measures struct {

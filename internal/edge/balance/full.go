@@ -29,7 +29,7 @@ type Room interface {
 type Full struct {
 	Pool  bundle.Key
 	Class stage.Class
-	Step  stage.Step // how near to an order the request is
+	Step  stage.Step // how near to an order the request is, of a visitor with a basket
 	// Ready is when there is room again for this visitor, as estimated from how fast the pool takes visitors
 	// and how many were sent away before; one second to a minute.
 	Ready time.Duration
@@ -60,7 +60,7 @@ func (f *whenFull) Serve(ctx context.Context, x *stage.Exchange, next stage.Hand
 		}
 	}
 	if s.cfg.Room != nil {
-		resp, err := s.cfg.Room.Answer(ctx, x, Full{Pool: key, Class: x.Visitor.Class, Step: x.Visitor.Step, Ready: ready})
+		resp, err := s.cfg.Room.Answer(ctx, x, Full{Pool: key, Class: x.Visitor.Class, Step: x.Visitor.Near(), Ready: ready})
 		if resp != nil || err != nil {
 			x.Full = fullRoom
 			x.Mark("full", "room")

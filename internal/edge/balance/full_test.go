@@ -267,11 +267,11 @@ func TestARoomIsAskedBeforeThePage(t *testing.T) {
 	}
 	full := r.WhenFull()
 	below := next(func(ctx context.Context, x *stage.Exchange) (*message.Response, error) { return r.Serve(ctx, x, nil) })
-	x := r.sit(stage.Visitor{Class: stage.Known, Step: stage.StepBasket})
+	x := r.sit(stage.Visitor{Class: stage.Known, Step: stage.StepCheckout}) // of a path, which anybody can ask for
 	if resp, err := full.Serve(t.Context(), x, below); err != nil || resp.Status != 200 || x.Full != fullRoom {
 		t.Errorf("%v %q", err, x.Full)
 	}
-	want := Full{Pool: "org/shop", Class: stage.Known, Step: stage.StepBasket, Ready: unknownAway}
+	want := Full{Pool: "org/shop", Class: stage.Known, Ready: unknownAway}
 	if len(room.told) != 1 || room.told[0] != want {
 		t.Errorf("told %+v, want %+v", room.told, want)
 	}

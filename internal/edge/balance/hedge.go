@@ -92,6 +92,7 @@ func (a *attempt) second(x *stage.Exchange, first *copied) *copied {
 	tried.add(first.slot.origin)
 	slot, err := a.pool.Pick(Visitor{
 		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier, Hash: hashOf(x, a.pool.view.Load().spec), Now: now,
+		Source: x.Visitor.Source, Network: x.Visitor.Network,
 	}, tried)
 	tried.reset()
 	if err != nil {

@@ -32,7 +32,7 @@ func newMetrics(r *observe.Registry) *metrics {
 		limit:     r.Gauges("relais_balance_limit", "Requests at once that a tier takes, as told, found or reported; 0 is any number.", maxSeries, "pool", "tier"),
 		reserve:   r.Gauges("relais_balance_reserve", "Of the limit, places kept for visitors with a basket.", maxSeries, "pool", "tier"),
 		slow:      r.Gauges("relais_balance_origins_slow", "Origins that get few requests because they are slower than their peers.", maxSeries, "pool", "tier"),
-		queue:     r.Counters("relais_balance_queue_total", "Visitors with a basket who came when every tier was full, by what became of them: served, expired, left, or full (the queue was).", 4*maxSeries, "pool", "result"),
+		queue:     r.Counters("relais_balance_queue_total", "Visitors with a basket who came when every tier was full, by what became of them: served, expired, left, full (the queue was), or yielded (to somebody whose source had less).", 5*maxSeries, "pool", "result"),
 		patience:  r.Counters("relais_balance_patience_total", "Requests that found a tier of a told limit full, and might wait for a moment, by what became of them: served, expired, left, or full (too many waited).", 4*maxSeries, "pool", "tier", "result"),
 		waiting:   r.Gauges("relais_balance_waiting", "Visitors with a basket who wait for a place, looked at each second.", maxSeries, "pool"),
 		reports:   r.Counters("relais_balance_load_reports_total", "Load reports of origins on answers.", 2*maxSeries, "pool", "result"),
@@ -128,7 +128,7 @@ func (m *metrics) forgetTier(pool bundle.Key, t *tier) {
 // poolCounters are the metrics of a pool.
 type poolCounters struct {
 	refused, retries, denied, hedgeWon, hedgeLost, hedgeDenied, reports, badReports observe.Counter
-	queueServed, queueExpired, queueLeft, queueFull                                 observe.Counter
+	queueServed, queueExpired, queueLeft, queueFull, queueYielded                   observe.Counter
 	waiting                                                                         observe.Gauge
 }
 
@@ -139,7 +139,7 @@ func (m *metrics) pool(pool bundle.Key) poolCounters {
 		hedgeWon: m.hedges.With(p, "won"), hedgeLost: m.hedges.With(p, "lost"), hedgeDenied: m.hedges.With(p, "denied"),
 		reports: m.reports.With(p, "ok"), badReports: m.reports.With(p, "refused"),
 		queueServed: m.queue.With(p, "served"), queueExpired: m.queue.With(p, "expired"), queueLeft: m.queue.With(p, "left"),
-		queueFull: m.queue.With(p, "full"), waiting: m.waiting.With(p),
+		queueFull: m.queue.With(p, "full"), queueYielded: m.queue.With(p, "yielded"), waiting: m.waiting.With(p),
 	}
 }
 
@@ -148,7 +148,7 @@ func (m *metrics) forgetPool(pool bundle.Key) {
 		f.Forget(string(pool))
 	}
 	m.waiting.Forget(string(pool))
-	for _, r := range []string{"served", "expired", "left", "full"} {
+	for _, r := range []string{"served", "expired", "left", "full", "yielded"} {
 		m.queue.Forget(string(pool), r)
 	}
 	m.reports.Forget(string(pool), "ok")

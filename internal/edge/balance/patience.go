@@ -88,20 +88,24 @@ func (t *tier) joins(w *waiter) (granted, waits bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.waiting.Add(1) // before the look: who gives a place back looks here afterwards
-	if _, ok := t.admit(t.marks.Load().forLane(w.lane)); ok {
+	if _, ok := t.admit(t.marks.Load().forLane(w.lane, w.held)); ok {
 		q.waiting.Add(-1)
 		return true, false
 	}
 	ahead, most := 0, int(q.depth.Load())
 	for i := range w.lane + 1 {
-		ahead += q.lanes[i].n
+		ahead += len(q.lanes[i].list)
 	}
 	if w.lane == laneBasket {
 		most *= basketWaits
 	}
 	if q.joined.Add(1); ahead >= min(most, mostWaiting) {
-		q.waiting.Add(-1)
-		return false, false
+		last := q.lanes[w.lane].last(w.rank)
+		if last == nil {
+			q.waiting.Add(-1)
+			return false, false
+		}
+		q.call(last)
 	}
 	w.granted, w.called = false, false
 	q.lanes[w.lane].push(w)
@@ -115,12 +119,17 @@ func (t *tier) hand() {
 	defer q.mu.Unlock()
 	m := t.marks.Load()
 	for i := range q.lanes {
-		for w := q.lanes[i].first; w != nil; w = q.lanes[i].first {
-			if _, ok := t.admit(m.forLane(i)); !ok {
-				return // the bounds of the lanes after it are no higher
+		for k := 0; k < len(q.lanes[i].list); {
+			w := q.lanes[i].list[k]
+			if _, ok := t.admit(m.forLane(i, w.held)); ok {
+				w.granted = true
+				q.call(w)
+				continue
 			}
-			w.granted = true
-			q.call(w)
+			if w.held == 0 {
+				return // the bounds of those after it are no higher
+			}
+			k++
 		}
 	}
 }
@@ -131,8 +140,8 @@ func (t *tier) dismiss() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for i := range q.lanes {
-		for q.lanes[i].first != nil {
-			q.call(q.lanes[i].first)
+		for len(q.lanes[i].list) > 0 {
+			q.call(q.lanes[i].list[0])
 		}
 	}
 }
@@ -162,11 +171,11 @@ func (t *tier) leaves(w *waiter) (granted bool) {
 	return w.granted
 }
 
-// forLane is the bound for those who wait.
-func (m *marks) forLane(lane int) int64 {
+// forLane is the bound for those who wait, of whose source others have so much.
+func (m *marks) forLane(lane int, held int64) int64 {
 	switch lane {
 	case laneBasket:
-		return m.basket
+		return m.forBasket(held)
 	case laneNew:
 		return m.wide
 	}
@@ -177,7 +186,7 @@ func (m *marks) forLane(lane int) int64 {
 func (p *Pool) free(t *tier) {
 	t.inFlight.Add(-1)
 	if p.line.waiting.Load() > 0 {
-		p.line.next() // they have waited for longer, and in every tier
+		p.line.next(p.room()) // they have waited for longer, and in every tier
 	} else if t.patience.waiting.Load() > 0 {
 		t.hand()
 	}
@@ -279,6 +288,9 @@ func (a *attempt) linger(ctx context.Context, x *stage.Exchange, v *Visitor, s *
 	t, w := s.tier, &a.waiter
 	if w.lane = int(s.lane); w.turn == nil {
 		w.turn = make(chan struct{}, 1)
+	}
+	if w.held, w.rank = a.pool.holds(v), 0; w.lane == laneBasket {
+		w.rank = a.pool.rank(x, w.held)
 	}
 	d := t.patience.lasts(w.lane)
 	if a.deadline != 0 {

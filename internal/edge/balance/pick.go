@@ -11,12 +11,15 @@ type Visitor struct {
 	Class stage.Class
 	Key   uint64 // tells visitors apart; 0 when it is not known
 	Tier  string // holds the visitor's basket; empty when none does
-	Hash  uint64 // for consistent-hash
-	Kind  uint8  // of the request: those of one kind take about as long as each other
-	Now   int64  // the pool's clock, nanoseconds
-	seed  uint64 // of chances, in a replay; else 0
-	turn  bool   // it has waited for a place, and is the next one
-	wait  waiting
+	// Source and Network tell where a visitor with a basket comes from; 0 where that says nothing.
+	Source, Network uint64
+	Hash            uint64 // for consistent-hash
+	Kind            uint8  // of the request: those of one kind take about as long as each other
+	Now             int64  // the pool's clock, nanoseconds
+	seed            uint64 // of chances, in a replay; else 0
+	turn            bool   // it has waited for a place, and is the next one
+	held            int64  // by others of its source
+	wait            waiting
 	// Background says that nobody waits for the answer.
 	Background bool
 }
@@ -93,7 +96,8 @@ type Slot struct {
 	skipped [maxTiers]Reason
 	at      int    // index of the tier
 	began   int64  // the pool's clock
-	basket  bool   // of a visitor with a basket
+	basket  bool   // of a visitor with a basket, and
+	from    source // where it comes from
 	wanted  Reason // why the tier of first choice was not chosen
 	timed   bool   // the pool wants to know how long answers take
 	counts  bool   // and looks for outliers
@@ -144,6 +148,7 @@ const (
 func (s *Slot) Release(o Outcome) {
 	if s.basket {
 		s.tier.baskets.Add(-1)
+		s.pool.uncount(s.from)
 	}
 	s.begin()
 	s.origin.inFlight.Add(-1)
@@ -194,6 +199,7 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 		w = p.remake(w, v.Now)
 	}
 	s := p.slot(w, &v)
+	p.rivals.note(v.Source, v.Now)
 	if !v.turn && p.line.waiting.Load() > 0 {
 		if !v.Background {
 			w.sentAway()
@@ -202,6 +208,9 @@ func (p *Pool) Pick(v Visitor, tried *Tried) (Slot, error) {
 	}
 	if v.Background {
 		return s.pickSpare(w, &v, tried)
+	}
+	if !v.turn {
+		v.held = p.holds(&v)
 	}
 	basket := -1
 	if w.sticky && v.Tier != "" {
@@ -273,7 +282,7 @@ func (w *view) sentAway() {
 // forKnown is the bound for a visitor who is not anonymous.
 func (m *marks) forKnown(v *Visitor) int64 {
 	if v.Class == protectedClass {
-		return m.basket
+		return m.forBasket(v.held)
 	}
 	return m.general
 }
@@ -412,7 +421,7 @@ func (s *Slot) enter(w *view, i int, m *marks, bound int64, v *Visitor, tried *T
 	}
 	taken, ok := t.state.admit(bound)
 	if !ok {
-		if s.basket && !v.turn && v.wait != mayWait {
+		if s.basket && !v.turn && v.wait != mayWait && taken >= m.basket { // who yields is no want of places
 			t.state.reserve.away.Add(1)
 		}
 		s.skipped[i] = ReasonHard
@@ -440,6 +449,7 @@ func (s *Slot) sit(w *view, i int, v *Visitor, tried *Tried) bool {
 		o = t.instead(o, v, tried)
 	}
 	if s.basket {
+		s.from = s.pool.count(v, t.state.half())
 		t.state.baskets.Add(1)
 		t.state.tally.basket.Add(1)
 	} else if v.Class == stage.Known {

@@ -28,8 +28,10 @@ type Pool struct {
 	times   histogram   // until the heads of answers, for hedging
 	remade  atomic.Bool // a view is being made beside the requests
 
-	line  line  // those who wait for a place
-	drain drain // how fast places come free
+	line     line  // those who wait for a place
+	drain    drain // how fast places come free
+	rivals   rivals
+	holdings atomic.Pointer[holdings] // nil until places become few
 
 	awake atomic.Bool
 	stir  func(*Pool) // has the pool watched; nil in tests that watch themselves

@@ -50,7 +50,7 @@ func (a *attempt) lingerReplayed(x *stage.Exchange, v *Visitor, s *Slot) (Slot, 
 	for r.Skip(began.Add(patience)) {
 		x.Pass(max(0, r.Now().Sub(x.Now())))
 		v.Now = a.stage.now(x)
-		if _, ok := t.admit(t.marks.Load().forLane(int(s.lane))); !ok {
+		if _, ok := t.admit(t.marks.Load().forLane(int(s.lane), 0)); !ok {
 			continue
 		}
 		if slot, ok := a.pool.seat(t, v, &a.tried); ok {

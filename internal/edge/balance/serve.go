@@ -94,7 +94,7 @@ func (a *attempt) begin(x *stage.Exchange, p *Pool) {
 func (a *attempt) run(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
 	v := Visitor{
 		Class: x.Visitor.Class, Key: x.Visitor.Key, Tier: x.Visitor.Tier, Background: x.Visitor.Background,
-		Now: a.stage.now(x),
+		Source: x.Visitor.Source, Network: x.Visitor.Network, Now: a.stage.now(x),
 	}
 	if x.Replayed() {
 		v.seed = x.Chance() | 1

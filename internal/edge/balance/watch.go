@@ -59,7 +59,7 @@ func (p *Pool) observe(now, wall int64) bool {
 	}
 	if p.line.waiting.Load() > 0 {
 		active = true
-		p.line.next()
+		p.line.next(p.room())
 	}
 	p.record(now, wall)
 	if active || now-p.lastUse < int64(asleepAfter) {

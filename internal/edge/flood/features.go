@@ -213,7 +213,7 @@ func sourceCell(before *source, file, state bool) uint8 {
 
 // standingCell says how near to an order a visitor is, and where a request says that it comes from.
 func standingCell(x *stage.Exchange, state, file bool) uint8 {
-	c := int(x.Visitor.Class)*3 + int(x.Visitor.Step)
+	c := int(x.Visitor.Class)*4 + int(x.Visitor.Step) // of four steps, so that nobody's path makes another class of him
 	c <<= 1
 	if state {
 		c |= 1

@@ -11,6 +11,7 @@ import (
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
+	"github.com/relais-edge/relais/internal/edge/budget"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/snapshot"
@@ -45,6 +46,7 @@ type Stage struct {
 	unwatched observe.Counter
 	urls      urls
 	sources   sources
+	callbacks *budget.Table
 	tick      atomic.Uint32
 	pardons   pardons
 	denials   denials
@@ -62,7 +64,10 @@ func New(cfg Config, r *observe.Registry) *Stage {
 	if cfg.Sites <= 0 {
 		cfg.Sites = DefaultSites
 	}
-	s := &Stage{cfg: cfg, seed: maphash.MakeSeed(), metrics: newMetrics(r), sites: map[bundle.Key]*site{}}
+	s := &Stage{
+		cfg: cfg, seed: maphash.MakeSeed(), metrics: newMetrics(r), sites: map[bundle.Key]*site{},
+		callbacks: budget.New(callbackSets),
+	}
 	s.unwatched = r.Counters("relais_flood_unwatched_total", "Sites with a FloodPolicy that are not watched, as too many are.", 1).With()
 	s.denials.open(r)
 	s.tick.Store(1)
@@ -200,7 +205,7 @@ func (s *Stage) use(st *site, n uint32) {
 // meet takes the measures of the step that the site is in.
 func (s *Stage) meet(x *stage.Exchange, p *policy, m *local, n uint32) (*message.Response, error) {
 	v := m.v
-	spared := x.Visitor.Exempt() && s.sources.take(mix(x.Visitor.Key^m.site.hash^ceilingSalt), n, ceilingRate, ceilingBurst)
+	spared := x.Visitor.Exempt() && s.withinCeiling(x, m, n)
 	switch {
 	case v.shadow:
 	case !spared && v.step >= Stale:
@@ -245,6 +250,21 @@ const (
 	ceilingBurst = 60
 	ceilingSalt  = 0x5bd1e9955bd1e995
 )
+
+// A provider sends its callbacks from few addresses, and many at once when it was down. All have proved who they are.
+const (
+	callbackRate  = 1000 // a second, of one provider to one site
+	callbackBurst = 10_000
+	callbackSets  = 1 << 8
+)
+
+// withinCeiling says whether an exempt visitor sends no more than such may.
+func (s *Stage) withinCeiling(x *stage.Exchange, m *local, n uint32) bool {
+	if x.Visitor.Callback {
+		return s.callbacks.Take(mix(x.Visitor.Key^m.site.hash), budget.Per(callbackRate, time.Second).Burst(callbackBurst), x.Start)
+	}
+	return s.sources.take(mix(x.Visitor.Key^m.site.hash^ceilingSalt), n, ceilingRate, ceilingBurst)
+}
 
 // suspect says whether a request speaks for an attack.
 func (s *Stage) suspect(x *stage.Exchange, m *local) bool {

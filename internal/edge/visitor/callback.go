@@ -106,7 +106,9 @@ func (s *Stage) callback(ctx context.Context, x *stage.Exchange, pt *part, c *ca
 		return false, nil
 	}
 	pt.metrics[callbackSeen].Inc()
-	x.Visitor = stage.Visitor{Class: stage.Protected, Key: c.key, Step: stage.StepOrder, Reached: stage.StepOrder, Confirmed: true}
+	x.Visitor = stage.Visitor{
+		Class: stage.Protected, Key: c.key, Step: stage.StepOrder, Reached: stage.StepOrder, Confirmed: true, Callback: true,
+	}
 	x.MarkDetail("visitor", "callback", c.name)
 	return true, nil
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
@@ -20,6 +21,7 @@ type part struct {
 	names   []string // of all its cookies, also of policies that are off
 	headers []string // of all its tokens for programs
 	hash    uint64   // of the site
+	speaks  map[string]*atomic.Bool
 	metrics [len(outcomes)]observe.Counter
 }
 
@@ -38,6 +40,7 @@ type policy struct {
 	mintNet   [2]budget.Rate // of its network
 	credit    int
 	callbacks []callback
+	speaks    *atomic.Bool // the origin has used funnel; it outlives changes
 }
 
 // tier is a tier of one of the site's pools; a cookie holds its hash.
@@ -84,7 +87,7 @@ func hashName(s string) uint32 {
 // Compile implements stage.Compiler.
 func (s *Stage) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error) {
 	before, _ := old.(*part)
-	now := &part{routes: make([]*policy, len(site.Routes))}
+	now := &part{routes: make([]*policy, len(site.Routes)), speaks: map[string]*atomic.Bool{}}
 	for _, c := range []byte(site.Key) {
 		now.hash = (now.hash ^ uint64(c)) * 0x100000001b3
 	}
@@ -105,6 +108,13 @@ func (s *Stage) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error)
 				return nil, fmt.Errorf("visitor: site %s: VisitorPolicy %s: %w", site.Key, name, err)
 			}
 			named[name] = p
+			if before != nil {
+				p.speaks = before.speaks[name]
+			}
+			if p.speaks == nil {
+				p.speaks = &atomic.Bool{}
+			}
+			now.speaks[name] = p.speaks
 			if !slices.Contains(now.names, p.cookie) {
 				now.names = append(now.names, p.cookie)
 			}

@@ -30,7 +30,11 @@
 //
 // A source (an IPv4 address, an IPv6 /64) and its network get as many new protected cookies a
 // minute for each site as the policy's minting says. Beyond that the visitor gets a cookie that says known; it tries again
-// with its next basket. Sources are counted in a table of a fixed size.
+// with its next basket. Sources are counted in a table of a fixed size. An order that the origin confirms gives its source
+// more, once for each token; one that its path alone tells of gives back what its own token took, if it looks like an order.
+//
+// What only a path tells of counts for more when it was sent than when it was looked at: see unproven. Until it is protected a
+// visitor's paths put it before nobody (stage.Visitor.Near).
 //
 // # A visitor with a basket
 //

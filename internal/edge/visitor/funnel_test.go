@@ -228,15 +228,17 @@ func TestAFarmOfBasketsIsBoundedByItsNetworkAndSharedAddressesAreNot(t *testing.
 		if n != 100 {
 			t.Errorf("%d confirmed baskets, want 100", n)
 		}
-		// A shared address: of eleven buyers one waits for protection, until the first has ordered.
+		// A shared address: of eleven buyers one waits for protection, until the origin tells of the first order.
 		n = 0
 		for range 10 {
 			if mint("198.51.100.1", "/cart") {
 				n++
 			}
 		}
+		g.o.fields = "Relais-Funnel: ordered"
 		g.do2("198.51.100.1", "POST", "/cart/checkout")
-		for range 20 {
+		g.o.fields = ""
+		for range 30 {
 			if mint("198.51.100.1", "/cart") {
 				n++
 			}

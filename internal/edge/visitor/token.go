@@ -21,6 +21,8 @@ var textLen = seal.TextLen(payloadLen)
 
 // The bits of a token's second byte: the class in the lowest two, the step reached in the next two.
 const (
+	flagPaid      = 0x10 // see token.paid
+	flagAged      = 0x20 // it was renewed
 	flagConfirmed = 0x40 // the origin said so
 	flagFinal     = 0x80 // its order is complete, so that it is not renewed
 )
@@ -31,6 +33,8 @@ type token struct {
 	reached   stage.Step
 	confirmed bool
 	final     bool
+	paid      bool   // it was taken from the budget of baskets by path, and no order has given that back
+	aged      bool   // it protects for longer than since issued
 	issued    uint32 // Unix time in seconds
 	expires   uint32
 	id        uint64
@@ -64,6 +68,12 @@ func (c *codec) append(b []byte, t *token) []byte {
 	if t.final {
 		flags |= flagFinal
 	}
+	if t.paid {
+		flags |= flagPaid
+	}
+	if t.aged {
+		flags |= flagAged
+	}
 	raw[0], raw[1] = version, flags
 	binary.BigEndian.PutUint32(raw[2:], t.issued)
 	binary.BigEndian.PutUint32(raw[6:], t.expires)
@@ -88,6 +98,7 @@ func (c *codec) parse(text []byte, now int64) (t token, err error) {
 	t = token{
 		class: stage.Class(raw[1] & 3), reached: stage.Step(raw[1] >> 2 & 3),
 		confirmed: raw[1]&flagConfirmed != 0, final: raw[1]&flagFinal != 0,
+		paid: raw[1]&flagPaid != 0, aged: raw[1]&flagAged != 0,
 		issued: binary.BigEndian.Uint32(raw[2:]), expires: binary.BigEndian.Uint32(raw[6:]),
 		id:   binary.BigEndian.Uint64(raw[10:]),
 		pool: binary.BigEndian.Uint32(raw[18:]), tier: binary.BigEndian.Uint32(raw[22:]),
@@ -120,9 +131,13 @@ func clientOf(x *stage.Exchange, id uint64) uint16 {
 	return uint16((budget.Fold(x.In.Get(message.UserAgent)) ^ id) * 0x9e3779b97f4a7c15 >> 48)
 }
 
-// sourceKey is the visitor key of a client without a token: the same on every edge and after every start,
-// so that a consistent hash of it is steady.
-func sourceKey(x *stage.Exchange) uint64 {
+// stranger is the visitor of x as far as its address tells. The keys are the same on every edge and after every
+// start, so that a consistent hash of them is steady.
+func stranger(x *stage.Exchange) stage.Visitor {
 	var m [24]byte
-	return budget.Fold(budget.AppendPrefix(m[:0], x.Client, 4, 8))
+	v := stage.Visitor{Key: budget.Fold(budget.AppendPrefix(m[:0], x.Client, 4, 8))}
+	if x.Client.IsValid() {
+		v.Source, v.Network = v.Key, budget.Fold(budget.AppendPrefix(m[:0], x.Client, 3, 6))
+	}
+	return v
 }

@@ -3,7 +3,6 @@ package visitor
 import (
 	"context"
 	"errors"
-	"math/rand/v2"
 	"time"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -36,6 +35,7 @@ type Stage struct {
 	secrets Secrets
 	counter *observe.Family[observe.Counter]
 	mint    *budget.Table
+	orders  *budget.Table // tokens whose order has given credit
 	uses    *uses
 	clock   *seal.Clock
 	bodies  bodies
@@ -47,6 +47,8 @@ const (
 	maxSeries = 100_000
 	// mintSets is the size of the table of sources: 416 KiB.
 	mintSets = 1 << 12
+	// orderSets is the size of the table of orders: 416 KiB.
+	orderSets = 1 << 12
 	// maxCredit is how many baskets a source may have in store from its orders.
 	maxCredit = 5000
 )
@@ -62,7 +64,7 @@ func New(slot stage.Slot, cfg Config, secrets Secrets, r *observe.Registry) *Sta
 		secrets: secrets,
 		counter: r.Counters("relais_visitor_total",
 			"Visitor tokens that were read and written, by what became of them.", maxSeries, "site", "outcome"),
-		mint: budget.NewAt(mintSets, cfg.Clock()), uses: newUses(), clock: seal.NewClock(nil),
+		mint: budget.NewAt(mintSets, cfg.Clock()), orders: budget.NewAt(orderSets, cfg.Clock()), uses: newUses(), clock: seal.NewClock(nil),
 		bodies: bodies{limit: bodyMemory}, presume: cfg.Presume,
 	}
 }
@@ -86,11 +88,12 @@ const (
 	move
 	end
 	withheld
+	unproven
 )
 
 var outcomes = [...]string{
 	"protected", "known", "invalid", "expired", "shared", "callback", "callback-bad",
-	"protect", "confirm", "capped", "renew", "move", "end", "withheld",
+	"protect", "confirm", "capped", "renew", "move", "end", "withheld", "unproven",
 }
 
 // What a token that comes from elsewhere than where it was given adds to the score: a telephone changes its
@@ -115,7 +118,7 @@ func (s *Stage) memory(x *stage.Exchange) *local {
 
 // Serve implements stage.Stage.
 func (s *Stage) Serve(ctx context.Context, x *stage.Exchange, next stage.Handler) (*message.Response, error) {
-	x.Visitor = stage.Visitor{Key: sourceKey(x)}
+	x.Visitor = stranger(x)
 	pt, _ := x.Site.Parts[s.slot].(*part)
 	if pt == nil {
 		return next.Serve(ctx, x)
@@ -172,9 +175,15 @@ func (s *Stage) recorded(x *stage.Exchange, p *policy) (t token, asked bool) {
 	if t.class == stage.Protected {
 		t.reached = stage.StepBasket
 	}
-	x.Visitor = stage.Visitor{Class: t.class, Key: t.id, Tier: p.tierName(t.tier), Reached: t.reached}
+	p.admit(x, &t)
 	x.Mark("visitor", t.class.String())
 	return t, asked
+}
+
+// admit makes the visitor of x whom a token says.
+func (p *policy) admit(x *stage.Exchange, t *token) {
+	x.Visitor.Class, x.Visitor.Key, x.Visitor.Tier = t.class, t.id, p.tierName(t.tier)
+	x.Visitor.Reached, x.Visitor.Confirmed = t.reached, t.confirmed
 }
 
 // shadow says what would have been.
@@ -193,7 +202,7 @@ func (p *policy) shadow(ctx context.Context, x *stage.Exchange, next stage.Handl
 // know makes the visitor of x whom its token says, as far as the token is used as one person uses it. Who comes
 // from another network or with another program keeps the basket's protection; it is only scored.
 func (s *Stage) know(x *stage.Exchange, pt *part, p *policy, t *token) {
-	x.Visitor = stage.Visitor{Class: t.class, Key: t.id, Tier: p.tierName(t.tier), Reached: t.reached, Confirmed: t.confirmed}
+	p.admit(x, t)
 	network := networkOf(x, t.id)
 	if network != t.network {
 		x.Visitor.Score += scoreMoved
@@ -252,184 +261,6 @@ func (p *policy) verify(t *token, text []byte, now int64, metrics *[len(outcomes
 		metrics[invalid].Inc()
 	}
 	return err == nil
-}
-
-func success(r *message.Response) bool { return r != nil && r.Status >= 200 && r.Status < 400 }
-
-// answer is what decides over a visitor's next token.
-type answer struct {
-	pt        *part
-	p         *policy
-	t         token
-	r         *message.Response
-	step      stage.Step
-	confirmed bool // the origin said so
-	emptied   bool // the origin said that there is no basket any more
-	asked     bool // the visitor wants a field and no cookie
-}
-
-// heed takes in what the origin says in its own field, and takes the field off. An answer that no origin
-// made just now for this visitor says nothing of it.
-func (a *answer) heed(x *stage.Exchange) {
-	if a.p.funnel == "" {
-		return
-	}
-	v := a.r.Lookup(a.p.funnel)
-	if v == nil {
-		return
-	}
-	if x.Tries > 0 && success(a.r) {
-		switch string(v) {
-		case "basket":
-			a.step, a.confirmed = stage.StepBasket, true
-		case "checkout":
-			a.step, a.confirmed = stage.StepCheckout, true
-		case "ordered":
-			a.step, a.confirmed = stage.StepOrder, true
-		case "none":
-			a.step, a.emptied = stage.StepBrowse, true
-		default:
-			x.MarkDetail("visitor", "unknown-word", "the origin's field says neither basket, checkout, ordered nor none")
-		}
-	}
-	a.r.DelLine(a.p.funnel)
-}
-
-// answer decides what an answer changes in the visitor's token, and writes it.
-func (s *Stage) answer(x *stage.Exchange, a answer) {
-	a.heed(x)
-	if a.t.id == 0 && a.step == stage.StepBrowse {
-		return
-	}
-	if s.presume != nil {
-		a.t.pool = hashName(x.Pool)
-	}
-	now := x.Start.Unix()
-	was := a.t
-	outcome := a.change(x, now)
-	if outcome < 0 {
-		return
-	}
-	pt := a.pt
-	if x.Tries == 0 || x.In.Method.Safe() && shareable(&a.r.Fields) {
-		pt.metrics[withheld].Inc()
-		return
-	}
-	if (outcome == protect || outcome == confirm) && was.class != stage.Protected && !s.mayMint(x, &a) {
-		outcome = capped
-		if was.class != stage.Anonymous { // the token it has is as good
-			pt.metrics[capped].Inc()
-			x.Mark("visitor", outcomes[capped])
-			return
-		}
-		a.t.class = stage.Known
-	}
-	if outcome == end && a.p.credit > 0 {
-		s.credit(x, &a)
-	}
-	a.t.bind(x)
-	pt.metrics[outcome].Inc()
-	x.Mark("visitor", outcomes[outcome])
-	s.write(x, &a, max(0, int64(a.t.expires)-now))
-}
-
-// mayMint asks the budgets of the source and its network for a basket.
-func (s *Stage) mayMint(x *stage.Exchange, a *answer) bool {
-	kind := uint64(0)
-	if a.confirmed {
-		kind = 1
-	}
-	scope := a.pt.hash ^ kind
-	return s.mint.Take(s.mint.Address(scope, x.Client), a.p.mint[kind], x.Start) &&
-		s.mint.Take(s.mint.Network(scope, x.Client), a.p.mintNet[kind], x.Start)
-}
-
-// credit gives the source of an order more baskets: a farm of baskets has no orders.
-func (s *Stage) credit(x *stage.Exchange, a *answer) {
-	for kind := range uint64(2) {
-		scope := a.pt.hash ^ kind
-		s.mint.Credit(s.mint.Address(scope, x.Client), a.p.credit, maxCredit, x.Start)
-		s.mint.Credit(s.mint.Network(scope, x.Client), a.p.credit, maxCredit, x.Start)
-	}
-}
-
-// change makes a.t what it is after the answer. It returns the outcome, or -1 when it stays.
-func (a *answer) change(x *stage.Exchange, now int64) int {
-	t, p := &a.t, a.p
-	ok := success(a.r)
-	tier, pool := hashName(x.Tier), hashName(x.Pool)
-	protected := t.class == stage.Protected
-	fills := ok && (a.step == stage.StepBasket || a.step == stage.StepCheckout)
-	switch {
-	case a.emptied && protected:
-		*t = token{class: stage.Known, issued: uint32(now), expires: uint32(now + p.lifetime), id: t.id}
-		return end
-	case a.step == stage.StepOrder && ok && protected && !t.final:
-		t.final, t.reached, t.issued, t.expires = true, stage.StepOrder, uint32(now), uint32(now+p.grace)
-		return end
-	case fills && (!protected || t.final):
-		if t.id == 0 {
-			t.id = rand.Uint64() | 1 // names a visitor; the signature is what protects it
-		}
-		*t = token{
-			class: stage.Protected, reached: a.step, confirmed: a.confirmed,
-			issued: uint32(now), expires: uint32(now + p.lifetime), id: t.id, pool: pool, tier: tier,
-		}
-		return protect
-	case !protected:
-		return -1
-	}
-	outcome := -1
-	if fills && (a.step > t.reached || a.confirmed && !t.confirmed) {
-		t.reached, t.confirmed = max(t.reached, a.step), t.confirmed || a.confirmed
-		outcome = confirm
-	}
-	if tier != 0 && (tier != t.tier || pool != t.pool) && (pool == t.pool || fills) {
-		t.tier, t.pool = tier, pool
-		outcome = move
-	}
-	if half := int64(t.issued) + (int64(t.expires)-int64(t.issued))/2; !t.final && now >= half {
-		t.issued, t.expires = uint32(now), uint32(now+p.lifetime)
-		outcome = max(outcome, renew)
-	}
-	return outcome
-}
-
-// shareable says whether a cache in front of the edge may keep an answer to a safe request for
-// other visitors (RFC 9111 sections 3 and 4.2.2), on the side of caution.
-func shareable(f *message.Fields) bool {
-	if !f.Has(message.CacheControl) {
-		return f.Has(message.Expires) || f.Has(message.LastModified)
-	}
-	for i := f.Next(message.CacheControl, 0); i >= 0; i = f.Next(message.CacheControl, i+1) {
-		_, _, v := f.At(i)
-		if hasDirective(v, "private") || hasDirective(v, "no-store") {
-			return false
-		}
-	}
-	return true
-}
-
-// hasDirective finds a directive without argument in a Cache-Control line.
-func hasDirective(line []byte, name string) bool {
-	for len(line) > 0 {
-		n := 0
-		for n < len(line) && line[n] != ',' {
-			n++
-		}
-		d := line[:n]
-		for len(d) > 0 && (d[0] == ' ' || d[0] == '\t') {
-			d = d[1:]
-		}
-		for len(d) > 0 && (d[len(d)-1] == ' ' || d[len(d)-1] == '\t') {
-			d = d[:len(d)-1]
-		}
-		if message.EqualFold(d, name) {
-			return true
-		}
-		line = line[min(n+1, len(line)):]
-	}
-	return false
 }
 
 // write adds the Set-Cookie line (RFC 6265 section 4.1), or the field for programs.

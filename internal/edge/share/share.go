@@ -39,10 +39,14 @@ const (
 	// uses full of their time. While they are, goodDelay is what parts are made for: some four such waits are in
 	// one answer from an origin.
 	badDelay, goodDelay = 20 * time.Millisecond, 3 * time.Millisecond
-	// They no longer are saturated when all that comes is served and takes less than easy.
-	full, easy = 0.9, 0.75
-	// easeTicks in a row must be easy before nobody is bounded any more.
-	easeTicks = 50
+	// They no longer are saturated when all that comes is served and takes less than easy, easeTicks in a row.
+	full, easy = 0.9, 0.5
+	easeTicks  = 100
+	// room is the share of the processors' time that is used: the rest is for what comes in bursts, as the collector's
+	// work does. Each tick changes the capacity by pace of what is missing to it.
+	room, pace = 0.7, 0.1
+	// A step back leaves stepBack of what was served, and is waited for.
+	stepBack, restTicks = 0.75, 3
 	// keep is what is left of a mean after a tick: half after 200 ms.
 	keep = 0.7
 	// least is a part that nobody is bounded below, in requests a second.
@@ -64,6 +68,7 @@ type Config struct {
 type Stage struct {
 	cfg     Config
 	refused *observe.Family[observe.Counter]
+	shared  observe.Gauge
 	rest    *tenant // of the organizations beyond maxOrganizations
 	budget  budget  // Run's own
 
@@ -133,6 +138,7 @@ func (t *tenant) bound(part float64) {
 func New(cfg Config, r *observe.Registry) *Stage {
 	s := &Stage{cfg: cfg, tenants: map[string]*tenant{}}
 	s.refused = r.Counters("relais_share_refused_total", "Requests that were refused because their organization had had its part of saturated processors.", maxOrganizations+1, "organization")
+	s.shared = r.Gauges("relais_share_capacity", "Requests a second that are shared among the organizations; 0 while nobody is bounded.", 1).With()
 	s.rest = s.tenant("")
 	s.rest.idle = idleTicks
 	return s
@@ -226,6 +232,7 @@ func (s *Stage) look() {
 		active = append(active, s.rest)
 	}
 	capacity, pressed := s.budget.turn(s.cfg.Load(), came, served)
+	s.shared.Set(capacity / tickEvery.Seconds())
 	if !pressed || len(active) < 2 {
 		for _, t := range active {
 			t.step.Store(unbounded)
@@ -253,6 +260,7 @@ type budget struct {
 	busy, came, served float64 // means
 	delay              float64 // the same, in seconds
 	capacity           float64 // 0 while nobody is bounded
+	rest               int     // ticks until the last step back is felt
 	easy               int     // ticks in a row in which all that came could have been served
 }
 
@@ -267,12 +275,9 @@ func (b *budget) turn(load observe.Load, came, served float64) (capacity float64
 	case b.capacity == 0 && b.delay < badDelay.Seconds() && (b.busy < full || wait < 1):
 		return 0, false
 	case b.capacity == 0:
-		b.capacity, b.easy = b.served, 0
-	case wait >= 1: // less than was served, in steps that the next look can judge
-		b.capacity = max(min(b.capacity, b.served)*max(0.8, 1-0.05*wait), 1)
-	case b.capacity < 2*b.served: // as far as is used, and the slower the nearer the wait is
-		b.capacity *= 1 + 0.04*(1-wait)
+		b.capacity, b.easy, b.rest = b.served, 0, 0
 	}
+	b.adapt(wait)
 	if b.easy++; wait >= 1 || b.served < 0.98*b.came || b.busy*b.came >= easy*b.served {
 		b.easy = 0
 	}
@@ -281,6 +286,24 @@ func (b *budget) turn(load observe.Load, came, served float64) (capacity float64
 		return 0, false
 	}
 	return b.capacity, true
+}
+
+// adapt looks for the capacity that uses the processors up to room, more slowly the nearer it is; a wait at which that
+// is not enough, since others use them too, is a good step back. A wait while there is room is the collector's, or a
+// burst, and soon over.
+func (b *budget) adapt(wait float64) {
+	if b.rest > 0 { // the last step back is not felt yet
+		b.rest--
+		return
+	}
+	if step := (room - b.busy) * pace; b.delay >= badDelay.Seconds() || wait >= 1 && step <= 0 {
+		b.capacity, b.rest = min(b.capacity, b.served)*stepBack, restTicks
+	} else if step <= 0 {
+		b.capacity *= 1 + step
+	} else if b.capacity < 2*b.served { // as far as is used
+		b.capacity *= 1 + step*max(0, 1-2*wait)
+	}
+	b.capacity = max(b.capacity, 1)
 }
 
 // fair bounds the tenants to parts of a capacity, by max-min fairness. It changes the order of the list.

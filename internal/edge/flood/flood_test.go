@@ -25,7 +25,7 @@ func TestALadderGoesUpWhileThatDoesNotSufficeAndDownByItself(t *testing.T) {
 	turn := func(n int, pressed, strange bool) {
 		for range n {
 			tick++
-			l.turn(tick, pressed, strange)
+			l.turn(tick, pressed, strange, false)
 		}
 	}
 	turn(100, true, false)
@@ -70,11 +70,27 @@ func TestALadderGoesUpWhileThatDoesNotSufficeAndDownByItself(t *testing.T) {
 	}
 }
 
+func TestASiegeIsMetWithoutDelay(t *testing.T) {
+	l := ladder{hold: 10, most: Drop, allowed: [steps]bool{Stale: true, Cache: true, Limit: true, Drop: true}}
+	for i, want := range []Step{Cache, Limit, Drop} {
+		if l.turn(uint32(100+i), true, true, true); l.step != want {
+			t.Fatalf("step %s in tick %d, want %s", l.step, i, want)
+		}
+	}
+	l = ladder{hold: 10, most: Drop, allowed: [steps]bool{Stale: true, Limit: true}}
+	if l.turn(100, true, true, true); l.step != Stale {
+		t.Fatalf("step %s: what may harm somebody is not taken at once", l.step)
+	}
+	if l.turn(101, true, false, true); l.step != Stale {
+		t.Fatalf("step %s although nothing is strange", l.step)
+	}
+}
+
 func TestAStepThatThePolicyLeavesOutIsNotTaken(t *testing.T) {
 	l := ladder{hold: 10, most: Drop}
 	l.allowed[Stale], l.allowed[Limit] = true, true
 	for tick := uint32(10); tick < 60; tick++ {
-		l.turn(tick, true, true)
+		l.turn(tick, true, true, false)
 		if l.step != Calm && !l.allowed[l.step] {
 			t.Fatalf("step %s", l.step)
 		}
@@ -83,7 +99,7 @@ func TestAStepThatThePolicyLeavesOutIsNotTaken(t *testing.T) {
 		t.Errorf("step %s", l.step)
 	}
 	l.ban(Limit, 60)
-	l.turn(61, true, true)
+	l.turn(61, true, true, false)
 	if l.step != Stale {
 		t.Errorf("step %s although it is banned", l.step)
 	}

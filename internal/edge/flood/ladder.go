@@ -61,8 +61,9 @@ type ladder struct {
 	familiar uint32 // ticks in a row in which nothing was strange
 }
 
-// turn takes one tick. It returns whether the step changed.
-func (l *ladder) turn(tick uint32, pressed, strange bool) bool {
+// turn takes one tick. It returns whether the step changed. A siege leaves no time: one tick tells it, and the
+// measures before the first that may harm somebody are taken together.
+func (l *ladder) turn(tick uint32, pressed, strange, siege bool) bool {
 	before := l.step
 	if l.holding < l.hold {
 		l.holding = l.hold
@@ -72,7 +73,10 @@ func (l *ladder) turn(tick uint32, pressed, strange bool) bool {
 	count(&l.familiar, !strange)
 	switch {
 	case l.step == Calm:
-		if l.pressed >= confirm {
+		if l.pressed >= confirm || siege && l.pressed > 0 {
+			l.up(tick)
+		}
+		if siege && l.step == Stale && l.may(Cache, tick) {
 			l.up(tick)
 		}
 	case !l.may(l.step, tick):

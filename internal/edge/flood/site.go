@@ -138,6 +138,8 @@ const (
 	learnAgain = 1200
 	// moreThanExpected is by what factor more must come than is expected.
 	moreThanExpected = 1.3
+	// siegeBy times as strange as an attack, with no room for half of what comes, is a siege.
+	siegeBy = 4
 	// harmKeep is what is left of the harm after a tick: half after ten seconds.
 	harmKeep = 0.966
 	// leastHarmed visitors must be harmed before a step is taken back.
@@ -190,7 +192,8 @@ func (s *site) judge(now time.Time, n uint32) {
 		s.ladder, r.began = ladder{banned: s.ladder.banned}, time.Time{}
 		return
 	}
-	if s.ladder.turn(n, r.load.saturated(), s.strange) {
+	siege := r.strange >= siegeBy*bound && r.load.Full >= r.rate/2
+	if s.ladder.turn(n, r.load.saturated(), s.strange, siege) {
 		switch {
 		case s.ladder.step == Calm:
 			r.began = time.Time{}

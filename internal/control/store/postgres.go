@@ -19,6 +19,7 @@ import (
 const (
 	postgresReaders = 8
 	postgresChannel = "relais_outbox"
+	connectTime     = 10 * time.Second // unless the connection string says another
 )
 
 // OpenPostgres opens a database of a PostgreSQL server (12 or newer) by its connection string, and makes the tables
@@ -32,7 +33,7 @@ func OpenPostgres(ctx context.Context, dsn string, o Options) (*Store, error) {
 	config.RuntimeParams["application_name"] = "relais"
 	config.RuntimeParams["lock_timeout"] = millis(l.Wait)
 	if config.ConnectTimeout == 0 {
-		config.ConnectTimeout = l.Wait
+		config.ConnectTimeout = connectTime
 	}
 	writing := config.Copy()
 	// A process that stands still does not keep the others' lock.

@@ -23,6 +23,7 @@ type querier interface {
 type Reader struct {
 	q     querier
 	store *Store
+	now   time.Time // of a change
 }
 
 // Query says which documents a list holds, and which page of it.
@@ -52,6 +53,14 @@ type OrganizationState struct {
 func isNoRows(err error) bool { return errors.Is(err, sql.ErrNoRows) }
 
 func fromMicros(us int64) time.Time { return time.UnixMicro(us).UTC() }
+
+// Now is the time by the store's clock; in a change it is that of the change.
+func (r *Reader) Now() time.Time {
+	if r.now.IsZero() {
+		return fromMicros(r.store.clock().UnixMicro())
+	}
+	return r.now
+}
 
 // Get reads one document, or ErrNotFound.
 func (r *Reader) Get(ctx context.Context, key Key) (Document, error) {

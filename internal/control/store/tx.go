@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"time"
 )
 
 // Expect is the revision at which a writer expects a document.
@@ -25,7 +24,6 @@ type Tx struct {
 	change Change
 
 	head   head
-	now    time.Time
 	writes int
 	kept   bool // the store's own books changed: committed, and no position in the log
 	bytes  int64
@@ -44,9 +42,6 @@ type orgState struct {
 	pruned    int64
 	changed   bool
 }
-
-// Now is the time of the change.
-func (tx *Tx) Now() time.Time { return tx.now }
 
 // Change is who changes, and why.
 func (tx *Tx) Change() Change { return tx.change }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/store/storetest"
@@ -132,4 +133,96 @@ func TestABackupGoesIntoEitherEngine(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A server that is killed and comes back has what it acknowledged, and the stores that used it go on. Who led knows that
+// he may no longer.
+func TestAServerThatIsKilled(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	pg, err := postgres.Start(ctx, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := pg.Stop(); err != nil {
+			t.Error(err)
+		}
+	}()
+	dsn, err := pg.Database(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := store.OpenPostgres(ctx, dsn, store.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if err := s.Subscribe(ctx, "pop"); err != nil {
+		t.Fatal(err)
+	}
+	acked := writeUnderKills(ctx, t, s, pg)
+	list, err := s.List(ctx, store.Query{Organization: "acme"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := map[string]bool{}
+	for _, d := range list.Documents {
+		have[d.Name] = true
+	}
+	for _, name := range acked {
+		if !have[name] {
+			t.Errorf("%s was acknowledged and is gone", name)
+		}
+	}
+	messages, err := s.Messages(ctx, "pop", 0)
+	if err != nil || len(messages) != len(have) {
+		t.Errorf("%d messages of %d changes, %v", len(messages), len(have), err)
+	}
+}
+
+func writeUnderKills(ctx context.Context, t *testing.T, s *store.Store, pg *postgres.Server) (acked []string) {
+	t.Helper()
+	write := func(name string) error {
+		_, err := s.Update(ctx, store.Change{Author: "ann"}, func(tx *store.Tx) error {
+			_, err := tx.Put(ctx, store.Key{Organization: "acme", Kind: "Site", Name: name}, []byte(`{}`), store.Any)
+			return err
+		})
+		return err
+	}
+	for round := range 3 {
+		lease, err := s.Lead(ctx, "rollout", "a")
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed := make(chan error, 1)
+		for n := 0; ; n++ {
+			if n == 10 {
+				go func() { killed <- pg.Kill() }()
+			}
+			name := fmt.Sprint(round, "-", n)
+			err := write(name)
+			if err == nil {
+				acked = append(acked, name)
+				continue
+			}
+			if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrUncertain) {
+				t.Errorf("a server that is gone: %v", err)
+			}
+			break
+		}
+		if err := <-killed; err != nil {
+			t.Fatal(err)
+		}
+		<-lease.Done()
+		if err := pg.Run(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for err := write(fmt.Sprint(round, "-again")); err != nil; err = write(fmt.Sprint(round, "-again")) {
+			if !errors.Is(err, store.ErrUnavailable) && !errors.Is(err, store.ErrUncertain) {
+				t.Fatal(err)
+			}
+		}
+	}
+	return acked
 }

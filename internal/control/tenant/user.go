@@ -135,7 +135,14 @@ func (s *Service) changeUser(ctx context.Context, actor Actor, org, login, actio
 		if err := fn(tx, &u); err != nil {
 			return err
 		}
-		return write(ctx, tx, userKey(org, login), u, store.Expect(revision))
+		if err := write(ctx, tx, userKey(org, login), u, store.Expect(revision)); err != nil || !u.Disabled {
+			return err
+		}
+		o, _, err := organization(ctx, &tx.Reader, org)
+		if err != nil {
+			return err
+		}
+		return keepsAdmin(ctx, tx, o)
 	})
 }
 
@@ -153,16 +160,9 @@ func (s *Service) SetDisabled(ctx context.Context, actor Actor, org, login strin
 	if disabled {
 		action = "user.disable"
 	}
-	return s.changeUser(ctx, actor, org, login, action, false, func(tx *store.Tx, u *User) error {
+	return s.changeUser(ctx, actor, org, login, action, false, func(_ *store.Tx, u *User) error {
 		u.Disabled, u.Devices = disabled, nil
-		o, _, err := organization(ctx, &tx.Reader, org)
-		if err != nil || !disabled {
-			return err
-		}
-		if err := write(ctx, tx, userKey(org, login), *u, store.Any); err != nil {
-			return err
-		}
-		return keepsAdmin(ctx, tx, o)
+		return nil
 	})
 }
 

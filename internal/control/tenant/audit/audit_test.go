@@ -123,6 +123,7 @@ func TestTheFirstBreakIsFound(t *testing.T) {
 		}, 2, "JSON"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			s, path := fresh(t)
 			fill(t, s, 10)
 			noted, err := audit.Verify(t.Context(), s, "acme")

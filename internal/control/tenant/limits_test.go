@@ -162,6 +162,41 @@ func TestTokensOfServicesAndTheirEnd(t *testing.T) {
 	}
 }
 
+// A token makes another that is no wider, no longer and nowhere else.
+func TestATokenMakesOnlyLesserOnes(t *testing.T) {
+	b := setup(t)
+	ctx := t.Context()
+	eve := b.user("east", "eve", tenant.RoleAdmin)
+	rules := []tenant.Rule{{Verbs: []tenant.Verb{"write"}, Kinds: []string{"Site", tenant.KindToken}}}
+	end := b.clock().Add(time.Hour)
+	text, err := b.CreateToken(ctx, eve, tenant.TokenRequest{Scope: "shop", Rules: rules, Expires: end})
+	b.must(err)
+	a, err := b.Authenticate(ctx, text)
+	b.must(err)
+	wider := []tenant.Rule{{Verbs: []tenant.Verb{"*"}, Kinds: []string{"Site"}}}
+	for name, q := range map[string]tenant.TokenRequest{
+		"wider":     {Scope: "shop", Rules: wider, Expires: end},
+		"longer":    {Scope: "shop", Rules: rules, Expires: end.Add(time.Second)},
+		"above":     {Scope: "east", Rules: rules, Expires: end},
+		"elsewhere": {Scope: "cafe", Rules: rules, Expires: end},
+	} {
+		if _, err := b.CreateToken(ctx, a, q); !errors.Is(err, tenant.ErrDenied) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	text, err = b.CreateToken(ctx, a, tenant.TokenRequest{Scope: "shop", Rules: rules[:1], Expires: end})
+	b.must(err)
+	second, err := b.Authenticate(ctx, text)
+	b.must(err)
+	if !b.may(second, "write", "Site", "shop", "") || b.may(second, "write", "Site", "east", "") {
+		t.Error("the second token is not within the first")
+	}
+	_, err = b.BeginTOTP(ctx, a)
+	b.denied(err)
+	b.denied(b.SetPassword(ctx, a, "east", "eve", password, "another long password"))
+	b.denied(b.CreateUser(ctx, a, "shop", "x", password, false))
+}
+
 func TestDecide(t *testing.T) {
 	for _, c := range []struct {
 		limit     tenant.Limit

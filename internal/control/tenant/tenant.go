@@ -114,6 +114,7 @@ type Grant struct {
 	Organization string // and those below it
 	Project      string // empty: all
 	Rules        []Rule
+	Expires      time.Time
 }
 
 // String is how the actor stands in revisions and the audit log.

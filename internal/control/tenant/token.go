@@ -89,6 +89,9 @@ func (s *Service) mayHaveToken(ctx context.Context, tx *store.Tx, actor Actor, q
 			return err
 		}
 	}
+	if t := actor.Token; t != nil && q.Expires.After(t.Expires) {
+		return fmt.Errorf("%w: the token would outlive the one that makes it", ErrDenied)
+	}
 	own, err := s.rulesOf(ctx, &tx.Reader, actor, q.Scope, q.Project)
 	if err != nil {
 		return err
@@ -122,7 +125,7 @@ func (s *Service) Authenticate(ctx context.Context, text string) (Actor, error) 
 	if err != nil || !auth.SameSecret(kept.Hash, t.Secret) || !kept.Expires.After(now) || u.Disabled {
 		return Actor{}, auth.ErrToken
 	}
-	return Actor{t.Organization, kept.User, &Grant{kept.ID, kept.Scope, kept.Project, kept.Rules}}, nil
+	return Actor{t.Organization, kept.User, &Grant{kept.ID, kept.Scope, kept.Project, kept.Rules, kept.Expires}}, nil
 }
 
 // RevokeToken ends a token: the user's own, or one of the organization by who may delete tokens.

@@ -71,8 +71,7 @@ func NewThrottle(c ThrottleConfig) *Throttle {
 	return &Throttle{cfg: c, pairs: map[pair]*tries{}, account: map[string]*tries{}, source: map[netip.Prefix]*tries{}}
 }
 
-// network is what one customer of a provider has: an IPv4 address is shared rather than owned in numbers, an IPv6 /64 is
-// one home.
+// network is what one guesser has many addresses of: a /24 of IPv4, the /56 that a home has of IPv6.
 func network(a netip.Addr) netip.Prefix {
 	a = a.Unmap()
 	bits := 24

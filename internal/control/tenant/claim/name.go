@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 	"golang.org/x/net/publicsuffix"
@@ -40,6 +41,10 @@ func ParseName(s string) (Name, error) {
 	ascii, err := idna.Lookup.ToASCII(text)
 	if err != nil {
 		return bad("is not well formed: " + err.Error())
+	}
+	// What the mapping makes of a name must be one by itself, else two spellings of one name could pass for two names.
+	if again, err := idna.Lookup.ToASCII(ascii); err != nil || again != ascii || !utf8.ValidString(text) {
+		return bad("has no form that means the same")
 	}
 	// The mapping turns other full stops (U+3002) into dots too, so the last one goes after it.
 	ascii = strings.TrimSuffix(strings.ToLower(ascii), ".")

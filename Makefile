@@ -12,7 +12,7 @@ PARSERTIME ?= 60s
 LONGTIME ?= 30m
 UNITS := ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/proc ./test/slow ./test/crash/...
 
-.PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache test-packet generate fmt clean
+.PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache test-packet test-control generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -46,6 +46,10 @@ waf-long: ## as many made requests as MADE through screen and engine (1.2 millio
 
 race: ## unit tests with the race detector
 	@tools/test.sh -race -timeout 25m -tags $(TAGS) $(UNITS)
+
+test-control: ## the control plane's rooms, over SQLite and PostgreSQL (installs it on Debian)
+	$(GO) test -race -count=1 -timeout 15m -v ./internal/control/store
+	$(GO) test -race -count=1 -timeout 15m ./internal/control/...
 
 fuzz: ## each fuzz target for FUZZTIME, those of the parsers for PARSERTIME
 	@tools/fuzz.sh all $(FUZZTIME) $(PARSERTIME)

@@ -34,6 +34,9 @@ func update(t *testing.T, s *store.Store, fn func(tx *store.Tx) error) {
 
 func fill(t *testing.T, s *store.Store, n int) {
 	t.Helper()
+	for ; n > 100; n -= 100 { // a change has a bound of time, and the machine may be busy
+		fill(t, s, 100)
+	}
 	update(t, s, func(tx *store.Tx) error {
 		for i := range n {
 			for _, org := range []string{"acme", "zeta"} {

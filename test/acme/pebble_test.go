@@ -38,8 +38,8 @@ type authority struct {
 	url, rootPEM string
 	http, tls    int // the ports that challenges come to
 	roots        *x509.CertPool
-	orders       atomic.Int64
-	broken       atomic.Bool // it answers 500
+	orders       atomic.Int64 // that it took
+	broken       atomic.Bool  // it answers 500
 }
 
 func ports(t *testing.T, n int) []int {
@@ -79,10 +79,11 @@ func start(t *testing.T, life uint64) *authority {
 			http.Error(w, "broken", http.StatusInternalServerError)
 			return
 		}
-		if strings.HasPrefix(r.URL.Path, "/order-plz") {
-			a.orders.Add(1)
+		answer := &statusWriter{ResponseWriter: w}
+		h.ServeHTTP(answer, r)
+		if strings.HasPrefix(r.URL.Path, "/order-plz") && answer.status == http.StatusCreated {
+			a.orders.Add(1) // others are refused for their nonce, one of twenty, and asked for again (RFC 8555 section 6.5)
 		}
-		h.ServeHTTP(w, r)
 	}))
 	s.Config.ErrorLog = quiet
 	s.StartTLS()
@@ -91,6 +92,17 @@ func start(t *testing.T, life uint64) *authority {
 	a.rootPEM = string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))
 	a.roots.AppendCertsFromPEM(signer.GetRootCert(0).PEM())
 	return a
+}
+
+// statusWriter remembers the status.
+type statusWriter struct {
+	http.ResponseWriter
+	status int
+}
+
+func (w *statusWriter) WriteHeader(status int) {
+	w.status = status
+	w.ResponseWriter.WriteHeader(status)
 }
 
 // node is an edge under test.

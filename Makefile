@@ -35,7 +35,7 @@ check: ## format, vet, lint, the house's rules
 test: check build allocs race waf drill-virtual fuzz e2e browser acme conformance ## every lane that proves the product
 
 allocs: ## the hot paths allocate nothing (counted without the race detector)
-	$(GO) test -count=1 -tags $(TAGS) -run 'Alloc|Nothing' ./internal/...
+	@tools/test.sh -count=1 -tags $(TAGS) -run "Alloc|Nothing" ./internal/...
 
 waf: ## all regression tests of the Core Rule Set through screen and engine, at each paranoia level
 	$(GO) test -count=1 -timeout 40m -run 'TestVerdicts|TestOverlays' -v ./internal/edge/waf -args -full

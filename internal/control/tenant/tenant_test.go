@@ -28,6 +28,7 @@ type bed struct {
 	*tenant.Service
 	t     *testing.T
 	store *store.Store
+	key   string // of the vault
 	op    tenant.Actor
 
 	mu  sync.Mutex
@@ -58,6 +59,7 @@ func setup(t *testing.T) *bed {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.key = private
 	vault, err := secret.NewVault(private)
 	if err != nil {
 		t.Fatal(err)
@@ -445,6 +447,34 @@ func TestGuessersDoNotLockTheOwnerOut(t *testing.T) {
 		}
 		return err
 	}))
+}
+
+func TestSecondFactorsOutliveTheKeyThatClosedThem(t *testing.T) {
+	b := setup(t)
+	ctx := t.Context()
+	sam := b.user("shop", "sam", "")
+	b.user("cafe", "kim", "") // has none
+	uri, err := b.BeginTOTP(ctx, sam)
+	b.must(err)
+	_, err = b.ConfirmTOTP(ctx, sam, authenticator(t, uri, b.clock()))
+	b.must(err)
+	young, _, err := secret.NewKey()
+	b.must(err)
+	serve := func(keys string) *tenant.Service {
+		v, err := secret.NewVault(keys)
+		b.must(err)
+		return tenant.New(tenant.Config{Store: b.store, Vault: v, Hasher: auth.NewHasher(auth.Cost{Passes: 1, MemoryKiB: 64, Lanes: 1}, 2), Issuer: "Relais", Clock: b.clock})
+	}
+	both := serve(young + "\n" + b.key)
+	for _, want := range []int{1, 0} {
+		if n, err := both.RotateTOTP(ctx, "root"); err != nil || n != want {
+			t.Errorf("closed %d anew, not %d: %v", n, want, err)
+		}
+	}
+	b.pass(time.Minute)
+	b.Service = serve(young)
+	_, err = b.login(tenant.Credentials{Organization: "shop", Login: "sam", Password: password, Code: authenticator(t, uri, b.clock())})
+	b.must(err)
 }
 
 func TestSecondFactor(t *testing.T) {

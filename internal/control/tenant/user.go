@@ -2,7 +2,6 @@ package tenant
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -284,33 +283,9 @@ func (s *Service) RemoveTOTP(ctx context.Context, actor Actor, org, login, code 
 	})
 }
 
-// RotateTOTP closes users' second factors anew for the vault's newest key, and gives how many.
+// RotateTOTP closes users' second factors anew for the vault's newest key, and gives how many users had one.
 func (s *Service) RotateTOTP(ctx context.Context, author string) (n int, err error) {
-	q := store.Query{Kind: KindUser, Limit: 100}
-	for {
-		var page store.Page
-		closed := 0
-		_, err := s.store.Update(ctx, store.Change{Author: author, Reason: "rotation of the control plane's key"}, func(tx *store.Tx) error {
-			if page, err = tx.List(ctx, q); err != nil {
-				return err
-			}
-			for _, d := range page.Documents {
-				done, err := s.rotateTOTP(ctx, tx, d)
-				if err != nil {
-					return err
-				}
-				closed += done
-			}
-			return nil
-		})
-		if err != nil {
-			return n, err
-		}
-		n += closed
-		if q.Cursor = page.Next; q.Cursor == "" {
-			return n, nil
-		}
-	}
+	return secret.Renew(ctx, s.store, KindUser, author, s.rotateTOTP)
 }
 
 func (s *Service) rotateTOTP(ctx context.Context, tx *store.Tx, d store.Document) (int, error) {
@@ -336,26 +311,6 @@ func (s *Service) rotateTOTP(ctx context.Context, tx *store.Tx, d store.Document
 		return 0, nil
 	}
 	return 1, write(ctx, tx, d.Key, u, store.Expect(d.Revision))
-}
-
-// Users lists an organization's users, without what proves who they are.
-func (s *Service) Users(ctx context.Context, actor Actor, org, cursor string, limit int) (list []User, next string, err error) {
-	err = s.store.View(ctx, func(r *store.Reader) error {
-		if err := s.Authorize(ctx, r, actor, Access{VerbRead, KindUser, org, ""}); err != nil {
-			return err
-		}
-		p, err := r.List(ctx, store.Query{Organization: org, Kind: KindUser, Cursor: cursor, Limit: limit})
-		for _, d := range p.Documents {
-			var u User
-			if err := json.Unmarshal(d.Body, &u); err != nil {
-				return fmt.Errorf("tenant: %s is damaged: %w", d.Key, err)
-			}
-			list = append(list, User{Login: u.Login, Service: u.Service, Disabled: u.Disabled})
-		}
-		next = p.Next
-		return err
-	})
-	return list, next, err
 }
 
 // forget drops a recovery code that was used.

@@ -312,3 +312,10 @@ func TestTheThrottleHasABound(t *testing.T) {
 		t.Errorf("waits %s", w)
 	}
 }
+
+func TestWithoutACostTheStandardsHolds(t *testing.T) {
+	h := NewHasher(Cost{}, 1)
+	if !strings.HasPrefix(h.decoy, "$argon2id$v=19$m=65536,t=3,p=4$") {
+		t.Error(h.decoy)
+	}
+}

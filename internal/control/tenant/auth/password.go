@@ -22,9 +22,6 @@ type Cost struct {
 	Lanes     uint8
 }
 
-// DefaultCost is the second recommendation of RFC 9106 section 4.
-func DefaultCost() Cost { return Cost{Passes: 3, MemoryKiB: 64 << 10, Lanes: 4} }
-
 const (
 	saltBytes = 16
 	hashBytes = 32
@@ -49,8 +46,12 @@ type Hasher struct {
 	decoy string
 }
 
-// NewHasher makes a hasher of which at once work at a time, and 32 for each of them wait.
+// NewHasher makes a hasher of which at once work at a time, and 32 for each of them wait. No cost is the second
+// recommendation of RFC 9106 section 4.
 func NewHasher(c Cost, at int) *Hasher {
+	if c == (Cost{}) {
+		c = Cost{Passes: 3, MemoryKiB: 64 << 10, Lanes: 4}
+	}
 	h := &Hasher{cost: c, slots: make(chan struct{}, max(at, 1)), line: make(chan struct{}, 33*max(at, 1))}
 	h.decoy = encode(c, make([]byte, saltBytes), make([]byte, hashBytes))
 	return h

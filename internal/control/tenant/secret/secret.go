@@ -55,7 +55,7 @@ func NewKey() (private, public string, err error) {
 }
 
 // NewVault takes private keys a line, the newest first; lines that begin with # are comments. To rotate, put a new one
-// first, call Rotate, and take the old one away then.
+// first, call Rotate (and for users RotateTOTP of tenant), and take the old one away then.
 func NewVault(keys string) (*Vault, error) {
 	v := &Vault{}
 	for n, line := range strings.Split(keys, "\n") {
@@ -202,13 +202,18 @@ func OpenAt(private string, key store.Key, sealed []byte) ([]byte, error) {
 	return unseal(key, sealed, id)
 }
 
-// rotatePage is how many secrets one change closes anew.
+// rotatePage is how many documents one change closes anew.
 const rotatePage = 100
 
-// Rotate closes every secret document anew that is not closed for the newest key, a page at a time, and forgets the form
-// it had before: pruning the history is the caller's. It gives how many it closed. It may be called again after an error.
+// Rotate closes every secret document anew that is not closed for the newest key, and forgets the form it had before:
+// pruning the history is the caller's. It gives how many it closed. It may be called again after an error.
 func (v *Vault) Rotate(ctx context.Context, s Store, author string) (n int, err error) {
-	q := store.Query{Kind: Kind, Limit: rotatePage}
+	return Renew(ctx, s, Kind, author, v.rotate)
+}
+
+// Renew calls renew for every document of a kind, a page of them in a change, and gives how many it says that it closed anew.
+func Renew(ctx context.Context, s Store, kind, author string, renew func(context.Context, *store.Tx, store.Document) (int, error)) (n int, err error) {
+	q := store.Query{Kind: kind, Limit: rotatePage}
 	for {
 		var page store.Page
 		closed := 0
@@ -217,7 +222,7 @@ func (v *Vault) Rotate(ctx context.Context, s Store, author string) (n int, err 
 				return err
 			}
 			for _, d := range page.Documents {
-				done, err := v.rotate(ctx, tx, d)
+				done, err := renew(ctx, tx, d)
 				if err != nil {
 					return err
 				}

@@ -72,6 +72,7 @@ var rooms = []room{
 	{"internal/control/tenant/secret", 2, nil},
 	{"internal/control/tenant", 3, nil},
 	{"internal/control/tenant/claim", 4, nil},
+	{"internal/control/rollout", 5, nil},
 	{"internal/bus", 1, nil},
 	{"internal/bus/*", 2, nil},
 	{"internal/manifest", 1, nil},

@@ -1,0 +1,332 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"hash/fnv"
+	"io"
+	"slices"
+	"time"
+)
+
+// Place is what is known of a PoP that serves an organization.
+type Place struct {
+	Pop string
+	// Alive: it was heard of within the time for that.
+	Alive bool
+	// Confirmed is the fleet's revision that it said it serves.
+	Confirmed uint64
+	// Refused is why it did not take the organization's bundle; empty where it did.
+	Refused string
+	// Before is what it counted until the change reached it, Since what it counted since. At a PoP that has no change
+	// Since counts from when the ring was entered.
+	Before, Since Sample
+	// Calm is how loaded it was when the ring was entered, Load how loaded it is.
+	Calm, Load Gauges
+}
+
+// Input is what Step decides on.
+type Input struct {
+	Organization string
+	Policy       *Policy
+	Places       []Place // in any order
+	Now          time.Time
+	// Revision is what the fleet's revision becomes if the step changes what a PoP serves.
+	Revision uint64
+}
+
+// Event is what happened to a rollout.
+type Event struct {
+	Kind     Kind   `json:"kind"`
+	Revision int64  `json:"revision"` // of the organization
+	Text     string `json:"text"`
+}
+
+// Kind of an Event.
+type Kind string
+
+// The kinds of events.
+const (
+	Began    Kind = "began"
+	Advanced Kind = "advanced"
+	Finished Kind = "finished"
+	Undone   Kind = "undone"
+	Denied   Kind = "denied" // before any PoP had it
+	Waits    Kind = "waits"
+	Unheard  Kind = "unheard" // a PoP is left out because nothing is heard of it
+)
+
+// Step says what becomes of a rollout. It changes nothing that it was given; where nothing happens it gives the same
+// state and no events.
+func Step(s *State, in *Input) (State, []Event) {
+	next := s.clone()
+	m := &mover{s: &next, in: in}
+	if next.Moving != nil {
+		m.watch()
+	}
+	if next.Moving == nil && next.Waiting != nil {
+		m.begin()
+	}
+	return next, m.events
+}
+
+type mover struct {
+	s      *State
+	in     *Input
+	events []Event
+}
+
+func (m *mover) tell(k Kind, revision int64, format string, a ...any) {
+	m.events = append(m.events, Event{k, revision, fmt.Sprintf(format, a...)})
+}
+
+// begin starts what waits, unless something stands against it.
+func (m *mover) begin() {
+	s, w := m.s, m.s.Waiting
+	if w.Index == s.Stable.Index {
+		s.Stable.Revision, s.Waiting = w.Revision, nil
+		m.tell(Finished, w.Revision, "is what is served already")
+		return
+	}
+	if s.Paused != "" {
+		m.waits("paused: " + s.Paused)
+		return
+	}
+	back := s.proved(w.Version)
+	if why := m.in.Policy.frozen(m.in.Now); why != "" && !w.Emergency && !back {
+		m.waits(why)
+		return
+	}
+	if g := &m.in.Policy.Replay; g.On && !back && !w.Emergency {
+		if w.Replayed == nil {
+			m.waits("recorded requests are replayed")
+			return
+		}
+		if why := g.refuses(w.Replayed); why != "" {
+			s.Refused = &Refused{Version: w.Version, Time: m.in.Now, Ring: -1, Why: why}
+			s.Waiting = nil
+			m.tell(Denied, w.Revision, "%s", why)
+			return
+		}
+	}
+	s.Waiting = nil
+	if back || len(m.in.Places) == 0 {
+		s.finish(w.Version)
+		if back {
+			m.tell(Finished, w.Revision, "goes to all PoPs at once: they all served it before")
+		} else {
+			m.tell(Finished, w.Revision, "no PoP serves the organization")
+		}
+		return
+	}
+	s.Moving = &Moving{Version: w.Version, Emergency: w.Emergency, Ring: -1}
+	m.advance(Began)
+}
+
+// waits tells why something waits, once.
+func (m *mover) waits(why string) {
+	if m.s.Waiting.Told != why {
+		m.s.Waiting.Told = why
+		m.tell(Waits, m.s.Waiting.Revision, "%s", why)
+	}
+}
+
+// advance enters the next ring that has more PoPs than there are, or finishes.
+func (m *mover) advance(kind Kind) {
+	mv, all := m.s.Moving, len(m.in.Places)
+	for ring := mv.Ring + 1; ring < max(1, len(m.in.Policy.Rings)); ring++ {
+		size := m.in.Policy.size(ring, all)
+		if size <= len(mv.Pops) {
+			continue
+		}
+		mv.Ring, mv.Entered, mv.Settled, mv.At = ring, m.in.Now, time.Time{}, m.in.Revision
+		mv.Pops = m.members(size)
+		m.tell(kind, mv.Revision, "ring %d: %d of %d PoPs", ring+1, len(mv.Pops), all)
+		return
+	}
+	v := mv.Version
+	m.s.Moving = nil
+	m.s.finish(v)
+	m.tell(Finished, v.Revision, "all %d PoPs", all)
+}
+
+// members are those who have it and as many more as a ring holds: first who is alive, then by an order that is another
+// for each organization, so that no PoP is everybody's first.
+func (m *mover) members(size int) []string {
+	type candidate struct {
+		pop  string
+		has  bool
+		away bool
+		hash uint64
+	}
+	list := make([]candidate, 0, len(m.in.Places))
+	for i := range m.in.Places {
+		p := &m.in.Places[i]
+		h := fnv.New64a()
+		_, _ = io.WriteString(h, m.in.Organization+"\x00"+p.Pop)
+		_, has := slices.BinarySearch(m.s.Moving.Pops, p.Pop)
+		list = append(list, candidate{p.Pop, has, !p.Alive, mix(h.Sum64())})
+	}
+	rank := func(b bool) int {
+		if b {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(list, func(a, b candidate) int {
+		return cmp.Or(rank(b.has)-rank(a.has), rank(a.away)-rank(b.away), cmp.Compare(a.hash, b.hash), cmp.Compare(a.pop, b.pop))
+	})
+	pops := make([]string, 0, size)
+	for _, c := range list[:min(size, len(list))] {
+		pops = append(pops, c.pop)
+	}
+	slices.Sort(pops)
+	return pops
+}
+
+// mix spreads a hash whose inputs differ in their last letters only (splitmix64's last steps).
+func mix(x uint64) uint64 {
+	x ^= x >> 30
+	x *= 0xbf58476d1ce4e5b9
+	x ^= x >> 27
+	x *= 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// watch looks after what is under way.
+func (m *mover) watch() {
+	mv := m.s.Moving
+	touched, others := m.split()
+	if why := m.broken(touched); why != "" {
+		m.undo(why)
+		return
+	}
+	if why := m.unwell(touched, others); why != "" {
+		m.undo(why)
+		return
+	}
+	if urgent := m.s.Waiting; urgent != nil && urgent.Emergency && !mv.Emergency && m.s.Paused == "" {
+		m.undo("a change in the emergency lane takes its place")
+		m.s.Refused = nil // nothing was found against it
+		return
+	}
+	if !m.settled(touched) || m.s.Paused != "" {
+		return
+	}
+	if m.in.Now.Sub(mv.Settled) >= m.in.Policy.wait(mv.Ring, mv.Emergency) {
+		m.advance(Advanced)
+	}
+}
+
+// split parts those who have the bundle from those who do not.
+func (m *mover) split() (touched, others []*Place) {
+	for i := range m.in.Places {
+		p := &m.in.Places[i]
+		if _, has := slices.BinarySearch(m.s.Moving.Pops, p.Pop); has {
+			touched = append(touched, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	return touched, others
+}
+
+// silent is the share of a ring of which nothing may be heard any more: networks break for reasons of their own.
+const silent = .05
+
+// broken says which PoP did not survive the bundle.
+func (m *mover) broken(touched []*Place) string {
+	mv, quiet, last := m.s.Moving, 0, ""
+	for _, p := range touched {
+		if p.Refused != "" {
+			return fmt.Sprintf("PoP %s refused it: %s", p.Pop, p.Refused)
+		}
+		if !p.Alive && p.Confirmed >= mv.At {
+			quiet, last = quiet+1, p.Pop
+		}
+		if p.Alive && p.Confirmed < mv.At && m.in.Now.Sub(mv.Entered) > m.in.Policy.Patience {
+			return fmt.Sprintf("PoP %s does not confirm it after %s", p.Pop, m.in.Policy.Patience)
+		}
+	}
+	if float64(quiet) > silent*float64(len(touched)) {
+		return fmt.Sprintf("nothing is heard of %d of %d PoPs since they have it, such as %s", quiet, len(touched), last)
+	}
+	return ""
+}
+
+// unwell says what visitors or PoPs suffer of.
+func (m *mover) unwell(touched, others []*Place) string {
+	var now, before, elsewhere Sample
+	var load, memory float64
+	for _, p := range touched {
+		now, before = now.Add(p.Since), before.Add(p.Before)
+	}
+	for _, p := range others {
+		elsewhere = elsewhere.Add(p.Since)
+		load += (p.Load.CPU - p.Calm.CPU) / float64(len(others))
+		memory += (p.Load.Memory - p.Calm.Memory) / float64(len(others))
+	}
+	gate := &m.in.Policy.Gate
+	if elsewhere.Requests < gate.Requests { // too few elsewhere: what they were before
+		elsewhere = before
+	}
+	if why := gate.compare(now, elsewhere); why != "" {
+		return why
+	}
+	for _, p := range touched {
+		if p.Alive && p.Confirmed >= m.s.Moving.At {
+			if why := gate.strained(p.Load, p.Calm, load, memory); why != "" {
+				return "PoP " + p.Pop + ": " + why
+			}
+		}
+	}
+	return ""
+}
+
+// settled says whether all of the ring have confirmed; who is away for too long is left out.
+func (m *mover) settled(touched []*Place) bool {
+	mv := m.s.Moving
+	if !mv.Settled.IsZero() {
+		return true
+	}
+	var away []string
+	for _, p := range touched {
+		switch {
+		case p.Confirmed >= mv.At:
+		case !p.Alive && m.in.Now.Sub(mv.Entered) > m.in.Policy.Patience:
+			away = append(away, p.Pop)
+		default:
+			return false
+		}
+	}
+	if len(away) > 0 {
+		if len(away) == len(touched) && len(m.in.Places) > len(touched) {
+			return m.replace(away)
+		}
+		m.tell(Unheard, mv.Revision, "%d PoPs are left out, such as %s", len(away), away[0])
+	}
+	mv.Settled = m.in.Now
+	return true
+}
+
+// replace takes a ring of which nothing is heard back for others: it proved nothing.
+func (m *mover) replace(away []string) bool {
+	mv := m.s.Moving
+	if !slices.ContainsFunc(m.in.Places, func(p Place) bool { return p.Alive }) {
+		return false // nobody is heard of; wait
+	}
+	size := len(mv.Pops)
+	mv.Pops = nil
+	mv.Pops = m.members(size)
+	mv.Entered, mv.At = m.in.Now, m.in.Revision
+	m.tell(Unheard, mv.Revision, "nothing is heard of %s; %s takes its place", away[0], mv.Pops[0])
+	return false
+}
+
+// undo takes the bundle back from all PoPs that have it.
+func (m *mover) undo(why string) {
+	mv := m.s.Moving
+	m.s.Refused = &Refused{Version: mv.Version, Time: m.in.Now, Ring: mv.Ring, Pops: len(mv.Pops), Why: why}
+	m.s.Moving = nil
+	m.tell(Undone, mv.Revision, "taken back from %d PoPs: %s", len(mv.Pops), why)
+}

@@ -33,7 +33,7 @@ type JwtIssuer struct {
 	// JWKS are the issuer's public keys (RFC 7517).
 	JWKS *JwtKeys `json:"jwks,omitempty"`
 	// Secret that both sides know, for HS256, HS384 and HS512; at least 32 bytes.
-	Secret string `json:"secret,omitempty" schema:"maxLength=1024"`
+	Secret string `json:"secret,omitempty" schema:"maxLength=1024,secret"`
 	// ClockSkew is how far the issuer's clock may be off.
 	ClockSkew *Duration `json:"clockSkew,omitempty" schema:"default=1m,min=0s,max=1h"`
 	// Expiry says whether a token must have an exp claim.
@@ -133,7 +133,7 @@ type ApiPolicySpec struct {
 type ApiDocument struct {
 	// File beside this document (a relative path counts from its folder). It is read when documents are, and
 	// again when it changes.
-	File string `json:"file,omitempty" schema:"maxLength=4096"`
+	File string `json:"file,omitempty" schema:"maxLength=4096,local"`
 	// Inline is the document's text.
 	Inline string `json:"inline,omitempty" schema:"maxLength=4194304"`
 }

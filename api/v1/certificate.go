@@ -12,7 +12,7 @@ type CertificateSpec struct {
 	// Internal issues the certificate from the edge's own CA.
 	Internal *InternalCertificate `json:"internal,omitempty"`
 	// Files reads PEM files; they are read again when they change.
-	Files *CertificateFiles `json:"files,omitempty"`
+	Files *CertificateFiles `json:"files,omitempty" schema:"local"`
 	// Inline is PEM in the document.
 	Inline *CertificateInline `json:"inline,omitempty"`
 	// ACME gets certificates from an authority such as Let's Encrypt (RFC 8555), and renews them.
@@ -64,17 +64,17 @@ type ACMEExternalAccount struct {
 	// KeyID names the key.
 	KeyID string `json:"keyId" schema:"required,maxLength=1024"`
 	// HMAC is the key, in base64url.
-	HMAC string `json:"hmac" schema:"required,maxLength=1024"`
+	HMAC string `json:"hmac" schema:"required,maxLength=1024,secret"`
 }
 
 // ACMEHook changes DNS. Exactly one of Exec and Webhook is given.
 type ACMEHook struct {
 	// Exec is a program and its first arguments. It is given three more: present or cleanup, the record's
 	// name with its last dot, and its value; and ends with 0 once that is done.
-	Exec []string `json:"exec,omitempty" schema:"maxItems=32,maxLength=4096"`
+	Exec []string `json:"exec,omitempty" schema:"maxItems=32,maxLength=4096,local"`
 	// Webhook is an address that gets POST {"action": "present" or "cleanup", "name": ..., "value": ...} as
 	// JSON and answers with a status of 2xx once that is done.
-	Webhook string `json:"webhook,omitempty" schema:"maxLength=2048"`
+	Webhook string `json:"webhook,omitempty" schema:"maxLength=2048,local"`
 	// Wait is how long after that the record is everywhere.
 	Wait *Duration `json:"wait,omitempty" schema:"default=30s,min=0s,max=1h"`
 	// Timeout of one call.
@@ -85,7 +85,7 @@ type ACMEHook struct {
 // itself or by a wildcard such as *.example.com, is asked for. A site for all names (*) needs Ask too.
 type ACMEOnDemand struct {
 	// Ask is an address that is asked with GET and ?domain=NAME, and allows the name with a status of 2xx.
-	Ask string `json:"ask,omitempty" schema:"maxLength=2048"`
+	Ask string `json:"ask,omitempty" schema:"maxLength=2048,local"`
 	// PerMinute bounds how many names are tried, for this document on this edge.
 	PerMinute int `json:"perMinute,omitempty" schema:"default=10,min=1,max=10000"`
 }
@@ -95,5 +95,5 @@ type CertificateInline struct {
 	// Certificate chain, leaf first.
 	Certificate string `json:"certificate" schema:"required,maxLength=262144"`
 	// Key of the leaf.
-	Key string `json:"key" schema:"required,maxLength=65536"`
+	Key string `json:"key" schema:"required,maxLength=65536,secret"`
 }

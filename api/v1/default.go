@@ -26,6 +26,8 @@ func Default(d Document) {
 			spare := len(d.Spec.Statuses) == 0
 			d.Spec.SpareBaskets = &spare
 		}
+	case *RolloutPolicy:
+		defaultRings(&d.Spec)
 	case *OriginPool:
 		for i := range d.Spec.Tiers {
 			if d.Spec.Tiers[i].Name == "" {

@@ -14,6 +14,9 @@
 //	                    hostname, hostname-pattern (a hostname, *.name or *), cidr, address, path, token,
 //	                    field-name, regexp, name
 //	ref=Kind            the name of a document of that kind in the same organization
+//	secret              a control plane keeps it closed and never gives it back
+//	local               names something of the machine or the network that serves: a control plane takes it from its
+//	                    operator alone
 //
 // Of a list, maxItems and minItems bound the list and all the rest bounds its elements. A field whose
 // zero value differs from its default and is allowed is a pointer, so that a written zero survives;

@@ -61,7 +61,7 @@ type CachePurge struct {
 	// Addresses from which PURGE is allowed.
 	Addresses []string `json:"addresses,omitempty" schema:"maxItems=1000,format=cidr"`
 	// Tokens of which a PURGE carries one, as Authorization: Bearer.
-	Tokens []string `json:"tokens,omitempty" schema:"maxItems=16,maxLength=1024"`
+	Tokens []string `json:"tokens,omitempty" schema:"maxItems=16,maxLength=1024,secret"`
 }
 
 // CacheBypass matches a request when each part that is given does; of a list one member has to. Members of

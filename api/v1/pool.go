@@ -217,7 +217,7 @@ type ConnectionSpec struct {
 	// SourceAddresses are those of this machine from which origins are dialled, so that origins can shut
 	// out everybody else. An origin of a family without an address here is not dialled. Absent lets the
 	// system choose.
-	SourceAddresses []string `json:"sourceAddresses,omitempty" schema:"maxItems=64,format=address"`
+	SourceAddresses []string `json:"sourceAddresses,omitempty" schema:"maxItems=64,format=address,local"`
 	// Signature signs each request to the origin (RFC 9421), so that the origin can refuse all others.
 	Signature *OriginSignature `json:"signature,omitempty"`
 }
@@ -228,7 +228,7 @@ type OriginSignature struct {
 	// KeyID names the secret to the origin, so that it can be changed.
 	KeyID string `json:"keyId,omitempty" schema:"default=relais,format=token,maxLength=64"`
 	// Secret is shared with the origin, at least 16 bytes.
-	Secret string `json:"secret" schema:"required,maxLength=512"`
+	Secret string `json:"secret" schema:"required,maxLength=512,secret"`
 }
 
 // OriginProtocol is what an origin is spoken to with.

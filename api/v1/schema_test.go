@@ -96,6 +96,12 @@ func (g *generator) describe(t reflect.Type, f *Field) string {
 		_, values, _ := strings.Cut(f.Bounds(), "write a")
 		d += " It is a" + values + "."
 	}
+	if f.Secret {
+		d += " It is a secret: a control plane keeps it closed and never gives it back."
+	}
+	if f.Local {
+		d += " A control plane takes it from its operator alone."
+	}
 	return d
 }
 

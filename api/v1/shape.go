@@ -61,6 +61,10 @@ type Rules struct {
 	MinItems, MaxItems, MaxLength int
 	Format                        string
 	Ref                           Kind
+	// Secret is closed where a control plane keeps it, and never given back.
+	Secret bool
+	// Local names something of the machine or the network that serves; a control plane takes it from its operator alone.
+	Local bool
 
 	value reflect.Value // the default, of type Shape.Type
 }
@@ -88,7 +92,7 @@ func Kinds() []Kind {
 	return []Kind{
 		KindListener, KindCertificate, KindSite, KindService, KindOriginPool,
 		KindCachePolicy, KindImagePolicy, KindWafPolicy, KindAccessPolicy, KindJwtPolicy, KindApiPolicy, KindRateLimit, KindVisitorPolicy,
-		KindWaitingRoom, KindBotPolicy, KindFloodPolicy,
+		KindWaitingRoom, KindBotPolicy, KindFloodPolicy, KindPop, KindPlacement, KindKillSwitch, KindRolloutPolicy,
 	}
 }
 
@@ -127,6 +131,14 @@ func New(k Kind) Document {
 		return new(BotPolicy)
 	case KindFloodPolicy:
 		return new(FloodPolicy)
+	case KindPop:
+		return new(Pop)
+	case KindPlacement:
+		return new(Placement)
+	case KindKillSwitch:
+		return new(KillSwitch)
+	case KindRolloutPolicy:
+		return new(RolloutPolicy)
 	}
 	return nil
 }
@@ -206,6 +218,10 @@ func (f *Field) readTag(tag string) error {
 		switch key {
 		case "required":
 			f.Required = true
+		case "secret":
+			f.Secret = true
+		case "local":
+			f.Local = true
 		case "default":
 			f.Default = val
 			f.value, err = parseLeaf(f.Shape, val)

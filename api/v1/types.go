@@ -24,6 +24,10 @@ const (
 	KindCertificate   Kind = "Certificate"
 	KindJwtPolicy     Kind = "JwtPolicy"
 	KindApiPolicy     Kind = "ApiPolicy"
+	KindPop           Kind = "Pop"
+	KindPlacement     Kind = "Placement"
+	KindKillSwitch    Kind = "KillSwitch"
+	KindRolloutPolicy Kind = "RolloutPolicy"
 )
 
 // TypeMeta says which kind and version a document has.
@@ -38,8 +42,13 @@ type Metadata struct {
 	Name string `json:"name" schema:"required,format=name,maxLength=253"`
 	// Organization owns the document; documents refer only to documents of their own organization.
 	Organization string `json:"organization,omitempty" schema:"default=default,format=name,maxLength=63"`
+	// Project groups documents within the organization, for who may change them. One edge by itself does not look at it.
+	Project string `json:"project,omitempty" schema:"format=name,maxLength=63"`
 	// Labels are free pairs for selection.
 	Labels map[string]string `json:"labels,omitempty" schema:"maxItems=64"`
+	// Revision at which the document was read from a control plane: given back, a change is refused when somebody
+	// else changed the document meanwhile. It is not kept.
+	Revision int `json:"revision,omitempty" schema:"min=1"`
 }
 
 // Mode says whether a protection acts.

@@ -77,6 +77,14 @@ func Validate(d Document) []Problem {
 		c.botPolicy(&d.Spec)
 	case *FloodPolicy:
 		c.floodPolicy(&d.Spec)
+	case *Pop:
+		c.pop(&d.Spec)
+	case *Placement:
+		c.placement(&d.Spec)
+	case *KillSwitch:
+		c.killSwitch(&d.Spec)
+	case *RolloutPolicy:
+		c.rolloutPolicy(&d.Spec)
 	}
 	return c.problems
 }

@@ -17,10 +17,10 @@ type VisitorPolicySpec struct {
 	Header string `json:"header,omitempty" schema:"default=Relais-Visitor,format=field-name"`
 	// Secret signs the token, at least 16 bytes; give the same to all edges of a site. Absent means one
 	// that the edge makes and keeps on its disk.
-	Secret string `json:"secret,omitempty" schema:"maxLength=512"`
+	Secret string `json:"secret,omitempty" schema:"maxLength=512,secret"`
 	// PreviousSecrets sign nothing more, but what they signed is good. Take one out a Lifetime after it was
 	// replaced.
-	PreviousSecrets []string `json:"previousSecrets,omitempty" schema:"maxItems=4,maxLength=512"`
+	PreviousSecrets []string `json:"previousSecrets,omitempty" schema:"maxItems=4,maxLength=512,secret"`
 	// Basket names the requests that put something into a basket: a 2xx or 3xx answer to one of them
 	// makes the visitor protected; one to a GET only when it says Cache-Control: private or no-store.
 	Basket []StageMatch `json:"basket,omitempty" schema:"maxItems=16"`
@@ -81,7 +81,7 @@ type CallbackSignature struct {
 	// Header holds the signature; absent means X-Hub-Signature-256 for github and Stripe-Signature for stripe.
 	Header string `json:"header,omitempty" schema:"format=field-name"`
 	// Secrets, any of which may have been used.
-	Secrets []string `json:"secrets" schema:"required,minItems=1,maxItems=4,maxLength=512"`
+	Secrets []string `json:"secrets" schema:"required,minItems=1,maxItems=4,maxLength=512,secret"`
 	// Tolerance is how far the time of a stripe signature may be from ours.
 	Tolerance Duration `json:"tolerance,omitempty" schema:"default=5m,min=1s,max=24h"`
 	// MaxBody is the longest body that is looked at; a longer one is an ordinary request.
@@ -127,9 +127,9 @@ type WaitingRoomSpec struct {
 	Header string `json:"header,omitempty" schema:"default=Relais-Ticket,format=field-name"`
 	// Secret signs tickets, at least 16 bytes; give the same to all edges of a site. Absent means one that the
 	// edge makes and keeps on its disk.
-	Secret string `json:"secret,omitempty" schema:"maxLength=512"`
+	Secret string `json:"secret,omitempty" schema:"maxLength=512,secret"`
 	// PreviousSecrets sign nothing more, but what they signed is good.
-	PreviousSecrets []string `json:"previousSecrets,omitempty" schema:"maxItems=4,maxLength=512"`
+	PreviousSecrets []string `json:"previousSecrets,omitempty" schema:"maxItems=4,maxLength=512,secret"`
 	// Page is shown to those who wait, in place of the edge's own. ${room.position}, ${room.wait} (seconds, empty
 	// while nobody knows) and ${room.refresh} (seconds) are replaced too.
 	Page Page `json:"page,omitempty"`
@@ -150,9 +150,9 @@ type Challenge struct {
 	Header string `json:"header,omitempty" schema:"default=Relais-Pass,format=field-name"`
 	// Secret signs puzzles and proofs, at least 16 bytes; give the same to all edges of a site. Absent means one
 	// that the edge makes and keeps on its disk.
-	Secret string `json:"secret,omitempty" schema:"maxLength=512"`
+	Secret string `json:"secret,omitempty" schema:"maxLength=512,secret"`
 	// PreviousSecrets sign nothing more, but what they signed is good.
-	PreviousSecrets []string `json:"previousSecrets,omitempty" schema:"maxItems=4,maxLength=512"`
+	PreviousSecrets []string `json:"previousSecrets,omitempty" schema:"maxItems=4,maxLength=512,secret"`
 }
 
 // BotPolicy counts what speaks for a program, tells verified programs from others, and asks for work or refuses.
@@ -191,7 +191,7 @@ type VerifiedBot struct {
 	Addresses []string `json:"addresses,omitempty" schema:"maxItems=10000,format=cidr"`
 	// AddressFiles hold such addresses, one a line or as JSON with ipv4Prefix and ipv6Prefix. They are read when the
 	// site is built anew.
-	AddressFiles []string `json:"addressFiles,omitempty" schema:"maxItems=16,maxLength=4096"`
+	AddressFiles []string `json:"addressFiles,omitempty" schema:"maxItems=16,maxLength=4096,local"`
 	// Domains end the name of its addresses in DNS, whose own addresses are asked for in turn.
 	Domains []string `json:"domains,omitempty" schema:"maxItems=16,format=hostname"`
 	// Keys are public Ed25519 keys, in base64url, with which it signs requests (Web Bot Auth, RFC 9421).

@@ -331,6 +331,9 @@ func openAccessLog(name string, out io.Writer, in *instance) (io.Writer, error) 
 func (in *instance) report(c pop.Change) {
 	if len(c.Problems) == 0 && c.Err == nil {
 		in.edge.SetRevision(c.Revision)
+		if n := len(c.Unused); n > 0 {
+			in.logger.Warn("documents that only a control plane (relais control) has a use for; one edge serves without them", "documents", n, "first", c.Unused[0])
+		}
 	}
 	switch {
 	case !in.serving.Load():

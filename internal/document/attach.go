@@ -53,6 +53,9 @@ func (s *Set) attachAPI(i int, spec *v1.ApiPolicySpec) []Problem {
 	if d == nil || (d.File == "") == (d.Inline == "") {
 		return nil // Validate has told
 	}
+	if d.File != "" && s.mode.sent {
+		return []Problem{s.place(i, v1.Problem{Field: "spec.document.file", What: "names a file, and the control plane reads none", Fix: "give its text in spec.document.inline, or send the document with relais apply, which does"})}
+	}
 	text, name, field := d.Inline, "", "spec.document.inline"
 	if d.File != "" {
 		name, field = d.File, "spec.document.file"
@@ -75,6 +78,11 @@ func (s *Set) attachAPI(i int, spec *v1.ApiPolicySpec) []Problem {
 	if err == nil {
 		// The bundle holds all that is needed. Others share the old one by pointer.
 		spec.Document = &v1.ApiDocument{Inline: string(b)}
+		if s.mode.written {
+			if w, ok := s.Written[i].(*v1.ApiPolicy); ok {
+				w.Spec.Document = &v1.ApiDocument{Inline: text}
+			}
+		}
 		return nil
 	}
 	out := v1.Problem{Field: field, What: err.Error(), Fix: "mend the OpenAPI document"}

@@ -17,10 +17,12 @@ const maxFaults = 50
 
 // decoder turns a tree into a document. It is used again for many.
 type decoder struct {
-	t      *tree
-	env    func(string) (string, bool)
-	at     []step
-	faults []fault
+	t   *tree
+	env func(string) (string, bool)
+	// literal takes dollar signs as they are.
+	literal bool
+	at      []step
+	faults  []fault
 }
 
 // step is a field's name, or an index when the name is empty.
@@ -95,6 +97,9 @@ func (d *decoder) identify() v1.Document {
 		if near := v1.Suggest(n.text, slices.Values(kindNames())); near != "" {
 			fix = "did you mean " + quote(near) + "?"
 		}
+	}
+	if n := &d.t.nodes[kind]; kk != 0 && v1.Reserved(v1.Kind(n.text)) {
+		what, fix = quote(n.text)+" is reserved for a later version", "remove the document"
 	}
 	d.at = append(d.at, step{name: "kind"})
 	d.fault(at, what, fix)
@@ -224,7 +229,7 @@ func (d *decoder) value(i int32, v reflect.Value, s *v1.Shape) bool {
 		return false
 	}
 	text, fromEnv := n.text, false
-	if strings.Contains(text, "$") {
+	if !d.literal && strings.Contains(text, "$") {
 		var what, fix string
 		if text, what, fix = expand(text, d.env); what != "" {
 			d.fault(n.at, what, fix)
@@ -315,7 +320,10 @@ func (d *decoder) strings(i int32, v reflect.Value) {
 		key := &d.t.nodes[k]
 		val := &d.t.nodes[key.next]
 		d.at = append(d.at, step{name: printable(key.text)})
-		text, what, fix := expand(val.text, d.env)
+		text, what, fix := val.text, "", ""
+		if !d.literal {
+			text, what, fix = expand(val.text, d.env)
+		}
 		switch _, twice := m[key.text]; {
 		case !key.kind.scalar() || !val.kind.scalar():
 			d.fault(key.at, "is not a pair of texts", "write pairs such as team: shop")

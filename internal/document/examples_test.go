@@ -38,7 +38,7 @@ func TestExamplesLoadWithAndWithoutEnvironment(t *testing.T) {
 			there = append(there, e.Name())
 		}
 	}
-	there = slices.DeleteFunc(there, func(n string) bool { return n == "services.yaml" }) // which has a test of its own
+	there = slices.DeleteFunc(there, func(n string) bool { return n == "services.yaml" || n == "fleet.yaml" }) // which have tests of their own
 	if !slices.Equal(names, there) {
 		t.Errorf("examples are %v, tested are %v", there, names)
 	}
@@ -150,4 +150,11 @@ func TestServicesExampleHasEveryProtocolOfAService(t *testing.T) {
 		t.Errorf("services are %v, want %v", got, want)
 	}
 	example(t, "services.yaml", nil)
+}
+
+func TestTheExampleOfAFleetIsOfNoUseToOneEdge(t *testing.T) {
+	set := example(t, "fleet.yaml", nil)
+	if unused := set.Unused(); len(unused) != 5 || len(set.Documents) != 5 || unused[0] != "Pop fra" {
+		t.Errorf("%d documents, unused are %q", len(set.Documents), unused)
+	}
 }

@@ -41,7 +41,10 @@ type Set struct {
 	// Documents in the order of the files, defaults filled in. Those with problems are among them, as
 	// far as their name is known, so that others that name them are not blamed for it.
 	Documents []v1.Document
+	// Written are the same documents without defaults, as they were written; of Decode and LoadWritten alone.
+	Written []v1.Document
 
+	mode       mode
 	origins    []origin // of Documents
 	files      []source
 	referenced []string
@@ -61,6 +64,16 @@ type origin struct {
 // deeper) and, for "-", from standard input. Env looks up variables, as os.LookupEnv does. It gives all
 // problems of all files at once; when there is one, the documents must not be put into service.
 func Load(paths []string, env func(string) (string, bool)) (*Set, []Problem) {
+	return load(paths, mode{env: env})
+}
+
+// LoadWritten is Load that keeps the documents as they were written too, variables and files that they name filled in:
+// so that they can be sent to a control plane.
+func LoadWritten(paths []string, env func(string) (string, bool)) (*Set, []Problem) {
+	return load(paths, mode{env: env, written: true})
+}
+
+func load(paths []string, how mode) (*Set, []Problem) {
 	l := lister{stdin: os.Stdin}
 	for _, p := range paths {
 		l.path(p)
@@ -68,7 +81,7 @@ func Load(paths []string, env func(string) (string, bool)) (*Set, []Problem) {
 	if len(l.files) == 0 && len(l.problems) == 0 {
 		l.problems = append(l.problems, Problem{File: strings.Join(paths, ", "), What: "holds no documents", Fix: "name a file, or a directory with *.yaml, *.yml or *.json files"})
 	}
-	set, problems := Read(l.files, env)
+	set, problems := read(l.files, how)
 	if problems = append(l.problems, problems...); len(problems) == 0 && len(set.Documents) == 0 {
 		problems = append(problems, Problem{File: strings.Join(paths, ", "), What: "holds no documents", Fix: "write at least one; an edge without documents serves nothing"})
 	}
@@ -98,6 +111,19 @@ func (s *Set) Compile() (*bundle.Bundle, []Problem) {
 
 func (s *Set) fileIndex(name string) int {
 	return slices.IndexFunc(s.files, func(f source) bool { return f.name == name })
+}
+
+// Place gives the problem of the document at an index its file and line.
+func (s *Set) Place(i int, p v1.Problem) Problem { return s.place(i, p) }
+
+// Unused names the documents that one edge by itself has no use for, as problems do.
+func (s *Set) Unused() (names []string) {
+	for _, d := range s.Documents {
+		if kind, _ := d.Meta(); v1.OfFleet(kind) {
+			names = append(names, label(d))
+		}
+	}
+	return names
 }
 
 // place gives the problem of a document of the set its file and line.

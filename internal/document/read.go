@@ -19,13 +19,35 @@ const batch = 64
 // read again to tell them, as long as there are few.
 type result struct {
 	documents []v1.Document
+	written   []v1.Document
 	nths      []int
 	problems  int
 }
 
 // Read reads the documents of texts. See Load.
 func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
-	set := &Set{}
+	return read(files, mode{env: env})
+}
+
+// Decode reads documents that somebody sent: dollar signs mean nothing, no file is read that they name, and they are
+// kept as they were written too, in Written.
+func Decode(files []File) (*Set, []Problem) {
+	return read(files, mode{sent: true, written: true})
+}
+
+// mode is how documents are read.
+type mode struct {
+	env     func(string) (string, bool)
+	sent    bool // by somebody who is not of this machine
+	written bool // keep them without defaults too
+}
+
+func (m mode) reader() *reader {
+	return &reader{decoder: decoder{env: m.env, literal: m.sent}, written: m.written}
+}
+
+func read(files []File, how mode) (*Set, []Problem) {
+	set := &Set{mode: how}
 	var parts []origin
 	var problems []Problem
 	for i, f := range files {
@@ -37,8 +59,8 @@ func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
 			return set, problems
 		}
 	}
-	results := set.readParts(parts, env)
-	teller := &reader{decoder: decoder{env: env}}
+	results := set.readParts(parts)
+	teller := how.reader()
 	more := 0
 	set.Documents = make([]v1.Document, 0, len(parts))
 	set.origins = make([]origin, 0, len(parts))
@@ -54,6 +76,9 @@ func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
 			o := parts[i]
 			o.nth = r.nths[j]
 			set.Documents = append(set.Documents, d)
+			if how.written {
+				set.Written = append(set.Written, r.written[j])
+			}
 			set.origins = append(set.origins, o)
 		}
 	}
@@ -68,14 +93,14 @@ func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
 }
 
 // readParts reads the parts side by side, as many at a time as there are processors.
-func (s *Set) readParts(parts []origin, env func(string) (string, bool)) []result {
+func (s *Set) readParts(parts []origin) []result {
 	results := make([]result, len(parts))
 	var next atomic.Int64
 	var wg sync.WaitGroup
 	workers := min(runtime.GOMAXPROCS(0), 1+len(parts)/batch)
 	for range workers {
 		wg.Go(func() {
-			r := &reader{decoder: decoder{env: env}}
+			r := s.mode.reader()
 			for {
 				end := int(next.Add(batch))
 				if end-batch >= len(parts) {
@@ -119,6 +144,7 @@ func split(parts []origin, file int, text string) []origin {
 type reader struct {
 	fast    fastReader
 	decoder decoder
+	written bool
 	tell    func(Problem) // nil when problems are only counted
 }
 
@@ -149,6 +175,9 @@ func (r *reader) part(f *source, o origin) (out result) {
 			if _, m := doc.Meta(); m.Name != "" {
 				out.documents = append(out.documents, doc)
 				out.nths = append(out.nths, nth)
+				if r.written {
+					out.written = append(out.written, r.again(&trees[nth]))
+				}
 			}
 		}
 		r.report(&out, place{f.name, text, o.line}, name, faults)
@@ -157,6 +186,13 @@ func (r *reader) part(f *source, o origin) (out result) {
 		r.report(&out, place{f.name, text, o.line}, "", []fault{*broken})
 	}
 	return out
+}
+
+// again decodes a document once more, which keeps it without defaults.
+func (r *reader) again(t *tree) v1.Document {
+	d := r.decoder
+	d.at, d.faults = nil, nil
+	return d.document(t)
 }
 
 // place is a part of a file, and the line before it.

@@ -45,6 +45,8 @@ type Change struct {
 	Sites    int
 	Services int
 	Took     time.Duration
+	// Unused are documents that only a control plane has a use for.
+	Unused []string
 	// Problems are why nothing changed; empty when the change is in service.
 	Problems []document.Problem
 	// Err is why the edge could not take documents that are good in themselves.
@@ -93,8 +95,8 @@ func Compile(paths []string, env func(string) (string, bool)) (*bundle.Bundle, [
 	return b, problems
 }
 
-// compileFiles is Compile that also gives the files that documents name.
-func compileFiles(paths []string, env func(string) (string, bool)) (*bundle.Bundle, []string, []document.Problem) {
+// compileFiles is Compile that also gives what was read.
+func compileFiles(paths []string, env func(string) (string, bool)) (*bundle.Bundle, *document.Set, []document.Problem) {
 	set, problems := document.Load(paths, env)
 	b, found := set.Compile()
 	problems = append(problems, found...)
@@ -105,21 +107,21 @@ func compileFiles(paths []string, env func(string) (string, bool)) (*bundle.Bund
 		})
 	}
 	if len(problems) > 0 {
-		return nil, set.Referenced(), problems
+		return nil, set, problems
 	}
-	return b, set.Referenced(), nil
+	return b, set, nil
 }
 
 // Load reads the documents and puts them in service.
 func (f *Files) Load(ctx context.Context) Change {
 	begin := time.Now()
 	stamp := f.stamp()
-	b, beside, problems := compileFiles(f.cfg.Paths, f.cfg.Env)
-	if f.follow(beside) { // the stamp is of before the reading, so that no change falls in between
+	b, set, problems := compileFiles(f.cfg.Paths, f.cfg.Env)
+	if f.follow(set.Referenced()) { // the stamp is of before the reading, so that no change falls in between
 		stamp = f.stamp()
-		b, _, problems = compileFiles(f.cfg.Paths, f.cfg.Env)
+		b, set, problems = compileFiles(f.cfg.Paths, f.cfg.Env)
 	}
-	c := Change{Problems: problems}
+	c := Change{Problems: problems, Unused: set.Unused()}
 	if len(problems) == 0 {
 		c.Revision, c.Sites, c.Services = revision(stamp), len(b.Sites), len(b.Services)
 		c.Err = f.cfg.Apply.Apply(ctx, b)

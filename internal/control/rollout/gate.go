@@ -5,8 +5,15 @@ import (
 	"math"
 )
 
-// Buckets is how many classes of latency a Sample has: until 1 ms, 2 ms, 4 ms ... 16 s, and what is slower.
-const Buckets = 16
+// Buckets is how many classes of latency a Sample has: until 1 ms, and each until a fifth more than the one before, until
+// 16 s; the last has no bound.
+const Buckets = 55
+
+// step is the ratio of a bucket's bound to the one before.
+const step = 1.2
+
+// bound of a bucket in milliseconds.
+func bound(bucket int) float64 { return math.Pow(step, float64(bucket)) }
 
 // Sample is what a PoP counted of an organization over a time.
 type Sample struct {
@@ -53,7 +60,7 @@ func (s *Sample) tail(bucket int) (n int64) {
 	return n
 }
 
-// p99 is the first bucket with at most one request in a hundred above it.
+// p99 is the first bucket with at most one request in a hundred above it. There is a last one, above which is nothing.
 func (s *Sample) p99() int {
 	for b := range Buckets - 1 {
 		if 100*s.tail(b) <= s.Requests {
@@ -75,15 +82,22 @@ func (g *Gate) compare(touched, others Sample) string {
 	if why := g.worse("visitors known to be good who are blocked", touched.Blocked, touched.Known, others.Blocked, others.Known, g.Blocked); why != "" {
 		return why
 	}
-	if b := others.p99(); b < Buckets-1 {
-		if why := g.worse(fmt.Sprintf("requests slower than %d ms", 1<<b), touched.tail(b), touched.Requests, others.tail(b), others.Requests, g.Slow); why != "" {
-			return why
-		}
+	if why := g.slower(touched, others); why != "" {
+		return why
 	}
 	if others.Lookups >= g.Requests { // an empty cache misses everything, which says nothing of a change
 		return g.worse("misses of the cache", touched.Misses, touched.Lookups, others.Misses, others.Lookups, g.Misses)
 	}
 	return ""
+}
+
+// slower holds the 99th percentiles against each other; that more are beyond the other's must be no chance either.
+func (g *Gate) slower(touched, others Sample) string {
+	b, o := touched.p99(), others.p99()
+	if o >= Buckets-1 || bound(b) <= g.Slow*bound(o) || !surely(touched.tail(o), touched.Requests, others.tail(o), others.Requests) {
+		return ""
+	}
+	return fmt.Sprintf("latency: 99 of 100 within %.0f ms, elsewhere or before within %.0f ms (%.1f times as much may be)", bound(b), bound(o), g.Slow)
 }
 
 // certain is by how many deviations a share has to be larger than the other until it is no chance: three in ten thousand
@@ -99,13 +113,18 @@ func (g *Gate) worse(what string, bad, of, otherBad, otherOf int64, most float64
 	if share-other <= most {
 		return ""
 	}
-	// Two proportions, pooled; half a request more on each side keeps it honest where there are few.
-	n, m := float64(of), float64(otherOf)
-	pooled := (float64(bad) + float64(otherBad) + 1) / (n + m + 2)
-	if (share-other)/math.Sqrt(pooled*(1-pooled)*(1/n+1/m)) < certain {
+	if !surely(bad, of, otherBad, otherOf) {
 		return ""
 	}
 	return fmt.Sprintf("%s: %.2f %% of %d, elsewhere or before %.2f %% of %d (%.2f %% more may be)", what, 100*share, of, 100*other, otherOf, 100*most)
+}
+
+// surely says whether the first share is larger and it is no chance: two proportions, pooled; half a request more on each
+// side keeps it honest where there are few.
+func surely(bad, of, otherBad, otherOf int64) bool {
+	n, m := float64(of), float64(otherOf)
+	pooled := (float64(bad) + float64(otherBad) + 1) / (n + m + 2)
+	return (float64(bad)/n-float64(otherBad)/m)/math.Sqrt(pooled*(1-pooled)*(1/n+1/m)) >= certain
 }
 
 // Gauges is how loaded a PoP is; shares of 1.
@@ -114,13 +133,22 @@ type Gauges struct {
 	Memory float64 `json:"memory"`
 }
 
-// strained says by what a touched PoP is more loaded than before, beyond what the others are.
-func (g *Gate) strained(now, before Gauges, others float64, othersMemory float64) string {
-	switch {
-	case now.CPU-before.CPU-others > g.CPU:
-		return fmt.Sprintf("processors: %.0f %% busy, %.0f %% before the change (at the PoPs without it %+.0f %%)", 100*now.CPU, 100*before.CPU, 100*others)
-	case now.Memory-before.Memory-othersMemory > g.Memory:
-		return fmt.Sprintf("memory: %.0f %% used, %.0f %% before the change (at the PoPs without it %+.0f %%)", 100*now.Memory, 100*before.Memory, 100*othersMemory)
+// more is by how much a PoP is busier than before, beyond what the others are, when it is the change that counts.
+const more = .05
+
+// strained says of what a touched PoP uses more than it may, where it did not before and the others do not: others is by
+// how much these use more than they did.
+func (g *Gate) strained(now, before, others Gauges) string {
+	for _, l := range [...]struct {
+		what                    string
+		now, before, other, may float64
+	}{
+		{"processors", now.CPU, before.CPU, others.CPU, g.CPU},
+		{"memory", now.Memory, before.Memory, others.Memory, g.Memory},
+	} {
+		if l.now > l.may && l.now-l.before-l.other > more {
+			return fmt.Sprintf("%s: %.0f %% in use, %.0f %% before the change (%.0f %% may be)", l.what, 100*l.now, 100*l.before, 100*l.may)
+		}
 	}
 	return ""
 }

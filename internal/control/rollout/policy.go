@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	v1 "github.com/relais-edge/relais/api/v1"
 )
 
 // Policy is how an organization's changes move.
@@ -14,23 +16,30 @@ type Policy struct {
 	Patience time.Duration
 	Freezes  []Freeze
 	Replay   ReplayGate
+	// Hurry bounds a ring's wait in the emergency lane, and for an organization's first bundle.
+	Hurry time.Duration
+	// Hold keeps what does not pass a gate where it is, for a person to decide, in place of taking it back.
+	Hold bool
+	// FrozenToo holds what is urgent in a freeze, too.
+	FrozenToo bool
 }
 
-// Ring is a part of the PoPs, counted with all rings before it. The last ring of a policy is always all PoPs.
+// Ring is a part of the PoPs, counted with all rings before it. After the last one come all PoPs.
 type Ring struct {
-	Pops    int           // at least so many
-	Percent float64       // and at least this share of those that serve the organization
-	Wait    time.Duration // after all have confirmed
+	Pops   int               // at least so many,
+	Share  float64           // or at least this share of those that serve the organization,
+	Labels map[string]string // or all that have these labels
+	Wait   time.Duration     // after all have confirmed
 }
 
-// Gate is by how much visitors may fare worse. Shares are of 1.
+// Gate is by how much visitors may fare worse, and how loaded a PoP may be. Shares are of 1.
 type Gate struct {
 	Errors   float64 // more errors, share of requests
 	Blocked  float64 // more of the visitors known to be good who are blocked, share of those visitors' requests
-	Slow     float64 // more requests that are slower than 99 of 100 were, share of requests
+	Slow     float64 // the 99th percentile of latency, times what it was
 	Misses   float64 // more misses of the cache, share of requests that ask it
-	CPU      float64 // more of the processors, share of all
-	Memory   float64 // more of the memory, share of what there is
+	CPU      float64 // of the processors that may be in use
+	Memory   float64 // of the memory that may be in use
 	Requests int64   // fewer than so many say nothing
 }
 
@@ -45,54 +54,90 @@ type ReplayGate struct {
 
 // Freeze is a time in which nothing begins but what is urgent, or goes back.
 type Freeze struct {
-	// From, To are an absolute time, or zero.
+	// From, To are a time that is once, or zero.
 	From, To time.Time
-	// Weekdays, in Location, from Start to End since midnight; End before Start goes over midnight. Empty: none.
+	// Weekdays, in Location, from Start to End since midnight; an End that is not later is of the next day.
 	Weekdays   []time.Weekday
 	Start, End time.Duration
 	Location   *time.Location
 	Why        string
 }
 
-// DefaultPolicy is what holds where nobody wrote another.
-func DefaultPolicy() Policy {
-	return Policy{
-		Rings:    []Ring{{Pops: 1, Wait: 10 * time.Second}, {Percent: .01, Wait: 10 * time.Second}, {Percent: .10, Wait: 10 * time.Second}, {Percent: 1}},
-		Gate:     Gate{Errors: .01, Blocked: .001, Slow: .03, Misses: .20, CPU: .25, Memory: .20, Requests: 100},
-		Patience: 15 * time.Second,
-	}
-}
+// patience is long enough for a heartbeat, a few blobs over a bad link and a start of the sites in use.
+const patience = 30 * time.Second
 
-// AtOnce is the policy of one ring that holds all PoPs.
-func AtOnce() Policy {
-	p := DefaultPolicy()
-	p.Rings = []Ring{{Percent: 1}}
+// PolicyOf is the policy that a document states, with its defaults filled in.
+func PolicyOf(s *v1.RolloutPolicySpec) Policy {
+	g := &s.Gates
+	p := Policy{
+		Gate: Gate{
+			Errors: fraction(g.ErrorRatio), Blocked: fraction(g.BlockedGood), Slow: float64(g.LatencyP99) / 100, Misses: fraction(g.HitRatioDrop),
+			CPU: fraction(g.CPU), Memory: fraction(g.Memory), Requests: int64(v1.Value(g.MinRequests)),
+		},
+		Patience: patience, Hurry: time.Duration(v1.Value(s.Emergency.Wait)),
+		Hold: !v1.Value(s.Undo), FrozenToo: !v1.Value(s.Emergency.Frozen),
+	}
+	for i := range s.Rings {
+		r := &s.Rings[i]
+		p.Rings = append(p.Rings, Ring{Pops: r.Pops, Share: fraction(r.Share), Labels: r.Labels, Wait: time.Duration(v1.Value(r.Wait))})
+	}
+	for i := range s.Freeze {
+		p.Freezes = append(p.Freezes, freezeOf(&s.Freeze[i]))
+	}
 	return p
 }
 
-// hurry bounds the wait of a ring in the emergency lane: long enough for ten heartbeats.
-const hurry = 2 * time.Second
+// DefaultPolicy is what holds where nobody wrote another.
+func DefaultPolicy() Policy {
+	d := &v1.RolloutPolicy{}
+	v1.Default(d)
+	return PolicyOf(&d.Spec)
+}
+
+func fraction(p *v1.Percent) float64 { return float64(v1.Value(p)) / 100 }
+
+func freezeOf(w *v1.FreezeWindow) Freeze {
+	f := Freeze{Why: w.Name}
+	if w.Start != nil && w.End != nil {
+		f.From, f.To = w.Start.Time, w.End.Time
+		return f
+	}
+	f.Location, _ = time.LoadLocation(w.TimeZone) // was checked; nil is UTC
+	f.Start, f.End = clock(w.From), clock(w.To)
+	days := []string{"sun", "mon", "tue", "wed", "thu", "fri", "sat"}
+	for i, d := range days {
+		if len(w.Weekdays) == 0 || slices.Contains(w.Weekdays, d) {
+			f.Weekdays = append(f.Weekdays, time.Weekday(i))
+		}
+	}
+	return f
+}
+
+// clock is a time of day since midnight.
+func clock(text string) time.Duration {
+	t, err := time.Parse("15:04", text)
+	if err != nil {
+		return 0 // was checked
+	}
+	return time.Duration(t.Hour())*time.Hour + time.Duration(t.Minute())*time.Minute
+}
 
 // wait is how long a ring is watched.
-func (p *Policy) wait(ring int, emergency bool) time.Duration {
+func (p *Policy) wait(ring int, urgent bool) time.Duration {
 	if ring >= len(p.Rings) {
 		return 0
 	}
 	w := p.Rings[ring].Wait
-	if emergency {
-		w = min(w, hurry)
+	if urgent {
+		w = min(w, p.Hurry)
 	}
 	return w
 }
 
-// size is how many of n PoPs have a bundle in a ring.
-func (p *Policy) size(ring, n int) int {
-	if ring >= len(p.Rings)-1 {
-		return n
-	}
-	r := p.Rings[ring]
-	share := int(r.Percent * float64(n))
-	if float64(share) < r.Percent*float64(n) {
+// size is how many of n PoPs have a bundle in a ring that counts them.
+func (r *Ring) size(n int) int {
+	share := int(r.Share * float64(n))
+	if float64(share) < r.Share*float64(n) {
 		share++
 	}
 	return min(n, max(1, r.Pops, share))
@@ -113,15 +158,7 @@ func (p *Policy) frozen(now time.Time) string {
 
 func (f *Freeze) holds(now time.Time) bool {
 	if !f.From.IsZero() || !f.To.IsZero() {
-		if now.Before(f.From) || !f.To.IsZero() && !now.Before(f.To) {
-			return false
-		}
-		if len(f.Weekdays) == 0 {
-			return true
-		}
-	}
-	if len(f.Weekdays) == 0 {
-		return false
+		return !now.Before(f.From) && now.Before(f.To)
 	}
 	where := f.Location
 	if where == nil {
@@ -132,8 +169,6 @@ func (f *Freeze) holds(now time.Time) bool {
 	since := time.Duration(local.Hour())*time.Hour + time.Duration(local.Minute())*time.Minute + time.Duration(local.Second())*time.Second
 	today, yesterday := slices.Contains(f.Weekdays, local.Weekday()), slices.Contains(f.Weekdays, (local.Weekday()+6)%7)
 	switch {
-	case f.Start == f.End:
-		return today
 	case f.Start < f.End:
 		return today && since >= f.Start && since < f.End
 	default:

@@ -9,6 +9,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/manifest"
 )
 
@@ -33,7 +34,12 @@ type fleet struct {
 }
 
 func newFleet(t rapid.TB, n int) *fleet {
-	f := &fleet{t: t, policy: DefaultPolicy(), now: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC), deaf: map[string]bool{}, dies: map[string]int64{}, refuses: map[string]string{}}
+	policy := DefaultPolicy()
+	for i := range policy.Rings {
+		policy.Rings[i].Wait = 10 * time.Second
+	}
+	policy.Patience, policy.Hurry, policy.Gate.Requests = 15*time.Second, 2*time.Second, 100
+	f := &fleet{t: t, policy: policy, now: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC), deaf: map[string]bool{}, dies: map[string]int64{}, refuses: map[string]string{}}
 	for i := range n {
 		f.places = append(f.places, Place{Pop: fmt.Sprintf("pop%03d", i), Alive: true})
 	}
@@ -124,7 +130,7 @@ func TestAChangeGoesRingByRing(t *testing.T) {
 
 func TestWhatDoesNotWaitTakesOneStepARing(t *testing.T) {
 	f := newFleet(t, 20)
-	f.policy = AtOnce()
+	f.policy.Rings = []Ring{{Share: 1}}
 	f.offer(2, false)
 	f.step()
 	if len(f.state.Moving.Pops) != 20 {
@@ -189,14 +195,14 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 		"slow": {func(f *fleet) {
 			f.ill = func(p *Place, v Version) {
 				p.Since.Requests += 100
-				p.Since.Latency[3] += 90
+				p.Since.Latency[20] += 90
 				if v.Revision == 2 {
-					p.Since.Latency[8] += 10
+					p.Since.Latency[23] += 10
 				} else {
-					p.Since.Latency[3] += 10
+					p.Since.Latency[20] += 10
 				}
 			}
-		}, "slower than"},
+		}, "latency"},
 		"misses": {func(f *fleet) {
 			f.ill = func(p *Place, v Version) {
 				p.Since.Requests += 100
@@ -209,7 +215,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 		}, "misses"},
 		"processors": {func(f *fleet) {
 			f.ill = func(p *Place, v Version) {
-				p.Calm.CPU, p.Load.CPU = .3, .35
+				p.Calm.CPU, p.Load.CPU = .86, .86 // all are busy
 				if v.Revision == 2 {
 					p.Load.CPU = .95
 				}
@@ -219,7 +225,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 			f.ill = func(p *Place, v Version) {
 				p.Calm.Memory, p.Load.Memory = .3, .35
 				if v.Revision == 2 {
-					p.Load.Memory = .8
+					p.Load.Memory = .95
 				}
 			}
 		}, "memory"},
@@ -393,6 +399,55 @@ func TestAPoPThatWasAwayBeforeHoldsUpNothing(t *testing.T) {
 	}
 }
 
+func TestARingOfLabels(t *testing.T) {
+	f := newFleet(t, 20)
+	for i := range f.places {
+		f.places[i].Labels = map[string]string{"stage": []string{"try", "real"}[min(i/3, 1)], "n": fmt.Sprint(i)}
+	}
+	f.policy.Rings = []Ring{{Labels: map[string]string{"stage": "try"}, Wait: time.Second}, {Labels: map[string]string{"stage": "none"}}, {Pops: 5, Wait: time.Second}}
+	f.offer(2, false)
+	f.step()
+	if got := f.state.Moving.Pops; !slices.Equal(got, []string{"pop000", "pop001", "pop002"}) {
+		t.Fatalf("%v", got)
+	}
+	f.run(10 * time.Second)
+	f.want(Began, Advanced, Advanced, Finished)
+}
+
+func TestAFirstBundleWaitsForNobodysVisitors(t *testing.T) {
+	f := newFleet(t, 200)
+	f.state = State{}
+	f.offer(1, false)
+	f.run(12 * time.Second)
+	f.want(Began, Advanced, Advanced, Advanced, Finished)
+}
+
+func TestWhoWantsToDecideIsAsked(t *testing.T) {
+	f := newFleet(t, 200)
+	f.policy.Hold = true
+	for i := range f.places {
+		f.refuses[f.places[i].Pop] = "no"
+	}
+	f.offer(2, false)
+	f.run(time.Minute)
+	f.want(Began, Held)
+	if len(f.state.Moving.Pops) != 1 || f.state.Paused == "" {
+		t.Errorf("%+v", f.state)
+	}
+}
+
+func TestTheDefaultsOfADocumentAreAPolicy(t *testing.T) {
+	p := DefaultPolicy()
+	if len(p.Rings) != 3 || p.Rings[1].Share != .01 || p.Gate.Slow <= 1 || p.Gate.Requests <= 0 || p.Hold || p.FrozenToo || p.Hurry <= 0 {
+		t.Errorf("%+v", p)
+	}
+	s := &v1.RolloutPolicySpec{Freeze: []v1.FreezeWindow{{Name: "nights", From: "22:00", To: "06:00", TimeZone: "Europe/Paris"}}}
+	f := PolicyOf(s).Freezes[0]
+	if !f.holds(time.Date(2026, 7, 3, 20, 0, 0, 0, time.UTC)) || f.holds(time.Date(2026, 7, 3, 19, 59, 0, 0, time.UTC)) || len(f.Weekdays) != 7 {
+		t.Errorf("%+v", f)
+	}
+}
+
 func TestPausedStaysWhereItIs(t *testing.T) {
 	f := newFleet(t, 200)
 	f.offer(2, false)
@@ -462,7 +517,7 @@ func TestNoMoreThanItsRingIsTouched(t *testing.T) {
 				t.Fatalf("%d versions at once", len(with))
 			}
 			for revision, n := range with {
-				if bad[revision] && n > 1 && f.places != nil && len(f.places) > 1 && f.state.Moving != nil && f.state.Moving.Ring > 0 && alive(f) {
+				if bad[revision] && n > 1 && f.places != nil && len(f.places) > 1 && f.state.Moving != nil && f.state.Moving.Ring > 0 && f.state.Paused == "" && alive(f) {
 					t.Fatalf("%d PoPs have what is bad: %+v", n, f.state.Moving)
 				}
 			}

@@ -47,6 +47,7 @@ type Waiting struct {
 type Moving struct {
 	Version
 	Emergency bool `json:"emergency,omitempty"`
+	First     bool `json:"first,omitempty"` // the organization's first bundle
 	// Ring is the number of the ring that was entered last, from 0.
 	Ring int `json:"ring"`
 	// Pops that have it, sorted.

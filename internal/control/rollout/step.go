@@ -12,6 +12,8 @@ import (
 // Place is what is known of a PoP that serves an organization.
 type Place struct {
 	Pop string
+	// Labels that rings choose by.
+	Labels map[string]string
 	// Alive: it was heard of within the time for that.
 	Alive bool
 	// Confirmed is the fleet's revision that it said it serves.
@@ -53,6 +55,7 @@ const (
 	Undone   Kind = "undone"
 	Denied   Kind = "denied" // before any PoP had it
 	Waits    Kind = "waits"
+	Held     Kind = "held"    // a gate was not passed, and a person decides
 	Unheard  Kind = "unheard" // a PoP is left out because nothing is heard of it
 )
 
@@ -93,7 +96,7 @@ func (m *mover) begin() {
 		return
 	}
 	back := s.proved(w.Version)
-	if why := m.in.Policy.frozen(m.in.Now); why != "" && !w.Emergency && !back {
+	if why := m.in.Policy.frozen(m.in.Now); why != "" && (!w.Emergency || m.in.Policy.FrozenToo) && !back {
 		m.waits(why)
 		return
 	}
@@ -119,7 +122,8 @@ func (m *mover) begin() {
 		}
 		return
 	}
-	s.Moving = &Moving{Version: w.Version, Emergency: w.Emergency, Ring: -1}
+	// What nobody is served yet can be worse for nobody: only the PoPs are watched.
+	s.Moving = &Moving{Version: w.Version, Emergency: w.Emergency, First: s.Stable.Revision == 0, Ring: -1}
 	m.advance(Began)
 }
 
@@ -131,57 +135,77 @@ func (m *mover) waits(why string) {
 	}
 }
 
-// advance enters the next ring that has more PoPs than there are, or finishes.
+// advance enters the next ring that adds PoPs, or finishes.
 func (m *mover) advance(kind Kind) {
-	mv, all := m.s.Moving, len(m.in.Places)
-	for ring := mv.Ring + 1; ring < max(1, len(m.in.Policy.Rings)); ring++ {
-		size := m.in.Policy.size(ring, all)
-		if size <= len(mv.Pops) {
+	mv := m.s.Moving
+	for ring := mv.Ring + 1; ring <= len(m.in.Policy.Rings); ring++ {
+		pops := m.members(ring)
+		if len(pops) <= len(mv.Pops) {
 			continue
 		}
 		mv.Ring, mv.Entered, mv.Settled, mv.At = ring, m.in.Now, time.Time{}, m.in.Revision
-		mv.Pops = m.members(size)
-		m.tell(kind, mv.Revision, "ring %d: %d of %d PoPs", ring+1, len(mv.Pops), all)
+		mv.Pops = pops
+		m.tell(kind, mv.Revision, "ring %d: %d of %d PoPs", ring+1, len(mv.Pops), len(m.in.Places))
 		return
 	}
 	v := mv.Version
 	m.s.Moving = nil
 	m.s.finish(v)
-	m.tell(Finished, v.Revision, "all %d PoPs", all)
+	m.tell(Finished, v.Revision, "all %d PoPs", len(m.in.Places))
 }
 
 // members are those who have it and as many more as a ring holds: first who is alive, then by an order that is another
 // for each organization, so that no PoP is everybody's first.
-func (m *mover) members(size int) []string {
+func (m *mover) members(ring int) []string {
 	type candidate struct {
 		pop  string
-		has  bool
-		away bool
+		rank int // 0: has it, 1: alive, 2: away
 		hash uint64
 	}
+	size, labels := len(m.in.Places), map[string]string(nil)
+	if ring < len(m.in.Policy.Rings) {
+		r := &m.in.Policy.Rings[ring]
+		size, labels = r.size(size), r.Labels
+	}
+	var pops []string
 	list := make([]candidate, 0, len(m.in.Places))
 	for i := range m.in.Places {
 		p := &m.in.Places[i]
+		c := candidate{pop: p.Pop, rank: 1}
+		if _, has := slices.BinarySearch(m.s.Moving.Pops, p.Pop); has {
+			c.rank = 0
+		} else if !p.Alive {
+			c.rank = 2
+		}
+		if len(labels) > 0 {
+			if c.rank == 0 || covers(labels, p.Labels) {
+				pops = append(pops, p.Pop)
+			}
+			continue
+		}
 		h := fnv.New64a()
 		_, _ = io.WriteString(h, m.in.Organization+"\x00"+p.Pop)
-		_, has := slices.BinarySearch(m.s.Moving.Pops, p.Pop)
-		list = append(list, candidate{p.Pop, has, !p.Alive, mix(h.Sum64())})
-	}
-	rank := func(b bool) int {
-		if b {
-			return 1
-		}
-		return 0
+		c.hash = mix(h.Sum64())
+		list = append(list, c)
 	}
 	slices.SortFunc(list, func(a, b candidate) int {
-		return cmp.Or(rank(b.has)-rank(a.has), rank(a.away)-rank(b.away), cmp.Compare(a.hash, b.hash), cmp.Compare(a.pop, b.pop))
+		return cmp.Or(a.rank-b.rank, cmp.Compare(a.hash, b.hash), cmp.Compare(a.pop, b.pop))
 	})
-	pops := make([]string, 0, size)
 	for _, c := range list[:min(size, len(list))] {
 		pops = append(pops, c.pop)
 	}
 	slices.Sort(pops)
 	return pops
+}
+
+// covers says whether have has all labels of want.
+func covers(want, have map[string]string) bool {
+	for k, v := range want {
+		if got, there := have[k]; !there || got != v {
+			return false
+		}
+	}
+	return true
 }
 
 // mix spreads a hash whose inputs differ in their last letters only (splitmix64's last steps).
@@ -198,11 +222,11 @@ func (m *mover) watch() {
 	mv := m.s.Moving
 	touched, others := m.split()
 	if why := m.broken(touched); why != "" {
-		m.undo(why)
+		m.fail(why)
 		return
 	}
 	if why := m.unwell(touched, others); why != "" {
-		m.undo(why)
+		m.fail(why)
 		return
 	}
 	if urgent := m.s.Waiting; urgent != nil && urgent.Emergency && !mv.Emergency && m.s.Paused == "" {
@@ -213,7 +237,7 @@ func (m *mover) watch() {
 	if !m.settled(touched) || m.s.Paused != "" {
 		return
 	}
-	if m.in.Now.Sub(mv.Settled) >= m.in.Policy.wait(mv.Ring, mv.Emergency) {
+	if m.in.Now.Sub(mv.Settled) >= m.in.Policy.wait(mv.Ring, mv.Emergency || mv.First) {
 		m.advance(Advanced)
 	}
 }
@@ -257,14 +281,14 @@ func (m *mover) broken(touched []*Place) string {
 // unwell says what visitors or PoPs suffer of.
 func (m *mover) unwell(touched, others []*Place) string {
 	var now, before, elsewhere Sample
-	var load, memory float64
+	var drift Gauges
 	for _, p := range touched {
 		now, before = now.Add(p.Since), before.Add(p.Before)
 	}
 	for _, p := range others {
 		elsewhere = elsewhere.Add(p.Since)
-		load += (p.Load.CPU - p.Calm.CPU) / float64(len(others))
-		memory += (p.Load.Memory - p.Calm.Memory) / float64(len(others))
+		drift.CPU += (p.Load.CPU - p.Calm.CPU) / float64(len(others))
+		drift.Memory += (p.Load.Memory - p.Calm.Memory) / float64(len(others))
 	}
 	gate := &m.in.Policy.Gate
 	if elsewhere.Requests < gate.Requests { // too few elsewhere: what they were before
@@ -275,7 +299,7 @@ func (m *mover) unwell(touched, others []*Place) string {
 	}
 	for _, p := range touched {
 		if p.Alive && p.Confirmed >= m.s.Moving.At {
-			if why := gate.strained(p.Load, p.Calm, load, memory); why != "" {
+			if why := gate.strained(p.Load, p.Calm, drift); why != "" {
 				return "PoP " + p.Pop + ": " + why
 			}
 		}
@@ -315,12 +339,23 @@ func (m *mover) replace(away []string) bool {
 	if !slices.ContainsFunc(m.in.Places, func(p Place) bool { return p.Alive }) {
 		return false // nobody is heard of; wait
 	}
-	size := len(mv.Pops)
 	mv.Pops = nil
-	mv.Pops = m.members(size)
+	mv.Pops = m.members(mv.Ring)
 	mv.Entered, mv.At = m.in.Now, m.in.Revision
 	m.tell(Unheard, mv.Revision, "nothing is heard of %s; %s takes its place", away[0], mv.Pops[0])
 	return false
+}
+
+// fail takes the bundle back, or holds it where the policy leaves that to a person.
+func (m *mover) fail(why string) {
+	if !m.in.Policy.Hold {
+		m.undo(why)
+		return
+	}
+	if m.s.Paused == "" {
+		m.s.Paused = why
+		m.tell(Held, m.s.Moving.Revision, "held at %d PoPs: %s", len(m.s.Moving.Pops), why)
+	}
 }
 
 // undo takes the bundle back from all PoPs that have it.

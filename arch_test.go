@@ -76,6 +76,7 @@ var rooms = []room{
 	{"internal/bus", 1, nil},
 	{"internal/bus/*", 2, nil},
 	{"internal/manifest", 1, nil},
+	{"internal/fleet", 2, nil},
 	{"demo/*", 4, nil},
 	{"cmd/relais", 7, nil},
 	{"cmd/*", 7, nil},

@@ -75,3 +75,10 @@ type Signed struct {
 	Key       string `json:"key"`  // id of the key
 	Signature []byte `json:"signature"`
 }
+
+// Delta leads from one table to another.
+type Delta struct {
+	From    Digest   `json:"from"` // of the table that it is for
+	Changed []Tenant `json:"changed,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+}

@@ -3,76 +3,13 @@ package rollout
 import (
 	"fmt"
 	"math"
+
+	"github.com/relais-edge/relais/internal/fleet"
 )
-
-// Buckets is how many classes of latency a Sample has: until 1 ms, and each until a fifth more than the one before, until
-// 16 s; the last has no bound.
-const Buckets = 55
-
-// step is the ratio of a bucket's bound to the one before.
-const step = 1.2
-
-// bound of a bucket in milliseconds.
-func bound(bucket int) float64 { return math.Pow(step, float64(bucket)) }
-
-// Sample is what a PoP counted of an organization over a time.
-type Sample struct {
-	Requests int64 `json:"requests"`
-	Errors   int64 `json:"errors"`  // answered with a 5xx by the edge or an origin
-	Known    int64 `json:"known"`   // requests of visitors known to be good
-	Blocked  int64 `json:"blocked"` // of those, refused by a protection
-	Lookups  int64 `json:"lookups"` // asked the cache
-	Misses   int64 `json:"misses"`
-	// Latency counts requests by their time until the answer began.
-	Latency [Buckets]int64 `json:"latency"`
-}
-
-// Add gives the sum.
-func (s Sample) Add(o Sample) Sample { return s.with(o, 1) }
-
-// Sub gives what came after o. A PoP that began anew counts from 0: then what it has is what came.
-func (s Sample) Sub(o Sample) Sample {
-	d := s.with(o, -1)
-	if d.Requests < 0 || d.Errors < 0 || d.Known < 0 || d.Blocked < 0 || d.Lookups < 0 || d.Misses < 0 {
-		return s
-	}
-	return d
-}
-
-func (s Sample) with(o Sample, sign int64) Sample {
-	s.Requests += sign * o.Requests
-	s.Errors += sign * o.Errors
-	s.Known += sign * o.Known
-	s.Blocked += sign * o.Blocked
-	s.Lookups += sign * o.Lookups
-	s.Misses += sign * o.Misses
-	for i := range s.Latency {
-		s.Latency[i] += sign * o.Latency[i]
-	}
-	return s
-}
-
-// tail is how many requests were slower than a bucket's bound.
-func (s *Sample) tail(bucket int) (n int64) {
-	for _, c := range s.Latency[bucket+1:] {
-		n += c
-	}
-	return n
-}
-
-// p99 is the first bucket with at most one request in a hundred above it. There is a last one, above which is nothing.
-func (s *Sample) p99() int {
-	for b := range Buckets - 1 {
-		if 100*s.tail(b) <= s.Requests {
-			return b
-		}
-	}
-	return Buckets - 1
-}
 
 // compare says what visitors at the touched PoPs fare worse in than the others, and empty where it is nothing, or where
 // either side has too few requests to say.
-func (g *Gate) compare(touched, others Sample) string {
+func (g *Gate) compare(touched, others fleet.Sample) string {
 	if touched.Requests < g.Requests || others.Requests < g.Requests {
 		return ""
 	}
@@ -92,12 +29,12 @@ func (g *Gate) compare(touched, others Sample) string {
 }
 
 // slower holds the 99th percentiles against each other; that more are beyond the other's must be no chance either.
-func (g *Gate) slower(touched, others Sample) string {
-	b, o := touched.p99(), others.p99()
-	if o >= Buckets-1 || bound(b) <= g.Slow*bound(o) || !surely(touched.tail(o), touched.Requests, others.tail(o), others.Requests) {
+func (g *Gate) slower(touched, others fleet.Sample) string {
+	b, o := touched.P99(), others.P99()
+	if o >= fleet.Buckets-1 || fleet.Bound(b) <= g.Slow*fleet.Bound(o) || !surely(touched.Tail(o), touched.Requests, others.Tail(o), others.Requests) {
 		return ""
 	}
-	return fmt.Sprintf("latency: 99 of 100 within %.0f ms, elsewhere or before within %.0f ms (%.1f times as much may be)", bound(b), bound(o), g.Slow)
+	return fmt.Sprintf("latency: 99 of 100 within %.0f ms, elsewhere or before within %.0f ms (%.1f times as much may be)", fleet.Bound(b), fleet.Bound(o), g.Slow)
 }
 
 // certain is by how many deviations a share has to be larger than the other until it is no chance: three in ten thousand
@@ -127,18 +64,12 @@ func surely(bad, of, otherBad, otherOf int64) bool {
 	return (float64(bad)/n-float64(otherBad)/m)/math.Sqrt(pooled*(1-pooled)*(1/n+1/m)) >= certain
 }
 
-// Gauges is how loaded a PoP is; shares of 1.
-type Gauges struct {
-	CPU    float64 `json:"cpu"`
-	Memory float64 `json:"memory"`
-}
-
 // more is by how much a PoP is busier than before, beyond what the others are, when it is the change that counts.
 const more = .05
 
 // strained says of what a touched PoP uses more than it may, where it did not before and the others do not: others is by
 // how much these use more than they did.
-func (g *Gate) strained(now, before, others Gauges) string {
+func (g *Gate) strained(now, before, others fleet.Gauges) string {
 	for _, l := range [...]struct {
 		what                    string
 		now, before, other, may float64

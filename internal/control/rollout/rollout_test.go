@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/fleet"
 	"github.com/relais-edge/relais/internal/manifest"
 )
 
@@ -17,8 +18,8 @@ func version(n int64) Version {
 	return Version{n, manifest.Ref{Digest: manifest.Of(fmt.Append(nil, n)), Size: 10}}
 }
 
-// fleet is PoPs that do what they are told, unless a test says otherwise.
-type fleet struct {
+// scene is PoPs that do what they are told, unless a test says otherwise.
+type scene struct {
 	t        rapid.TB
 	policy   Policy
 	state    State
@@ -33,13 +34,13 @@ type fleet struct {
 	most     int // PoPs that ever had a revision that was taken back
 }
 
-func newFleet(t rapid.TB, n int) *fleet {
+func newScene(t rapid.TB, n int) *scene {
 	policy := DefaultPolicy()
 	for i := range policy.Rings {
 		policy.Rings[i].Wait = 10 * time.Second
 	}
 	policy.Patience, policy.Hurry, policy.Gate.Requests = 15*time.Second, 2*time.Second, 100
-	f := &fleet{t: t, policy: policy, now: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC), deaf: map[string]bool{}, dies: map[string]int64{}, refuses: map[string]string{}}
+	f := &scene{t: t, policy: policy, now: time.Date(2026, 11, 27, 12, 0, 0, 0, time.UTC), deaf: map[string]bool{}, dies: map[string]int64{}, refuses: map[string]string{}}
 	for i := range n {
 		f.places = append(f.places, Place{Pop: fmt.Sprintf("pop%03d", i), Alive: true})
 	}
@@ -48,7 +49,7 @@ func newFleet(t rapid.TB, n int) *fleet {
 }
 
 // step looks once and has the PoPs obey.
-func (f *fleet) step() {
+func (f *scene) step() {
 	before := f.state.clone()
 	next, events := Step(&f.state, &Input{Organization: "acme", Policy: &f.policy, Places: f.places, Now: f.now, Revision: f.revision + 1})
 	if again, e := Step(&before, &Input{Organization: "acme", Policy: &f.policy, Places: f.places, Now: f.now, Revision: f.revision + 1}); fmt.Sprintf("%+v", e) != fmt.Sprintf("%+v", events) || again.At("pop000") != next.At("pop000") {
@@ -63,7 +64,7 @@ func (f *fleet) step() {
 	for i := range f.places {
 		p := &f.places[i]
 		if entered {
-			p.Before, p.Since = p.Before.Add(p.Since), Sample{}
+			p.Before, p.Since = p.Before.Add(p.Since), fleet.Sample{}
 		}
 		v := f.state.At(p.Pop)
 		if d, ok := f.dies[p.Pop]; ok && d == v.Revision {
@@ -82,26 +83,26 @@ func (f *fleet) step() {
 	}
 }
 
-func (f *fleet) run(d time.Duration) {
+func (f *scene) run(d time.Duration) {
 	for end := f.now.Add(d); f.now.Before(end); f.now = f.now.Add(time.Second) {
 		f.step()
 	}
 }
 
-func (f *fleet) offer(n int64, emergency bool) {
+func (f *scene) offer(n int64, emergency bool) {
 	if !f.state.Offer(version(n), emergency, f.now) {
 		f.t.Fatalf("revision %d is not taken in", n)
 	}
 }
 
-func (f *fleet) kinds() (list []Kind) {
+func (f *scene) kinds() (list []Kind) {
 	for _, e := range f.events {
 		list = append(list, e.Kind)
 	}
 	return list
 }
 
-func (f *fleet) want(kinds ...Kind) {
+func (f *scene) want(kinds ...Kind) {
 	f.t.Helper()
 	if got := f.kinds(); !slices.Equal(got, kinds) {
 		f.t.Fatalf("%v, want %v: %v", got, kinds, f.events)
@@ -109,7 +110,7 @@ func (f *fleet) want(kinds ...Kind) {
 }
 
 func TestAChangeGoesRingByRing(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.offer(2, false)
 	var sizes []int
 	for range 60 {
@@ -129,7 +130,7 @@ func TestAChangeGoesRingByRing(t *testing.T) {
 }
 
 func TestWhatDoesNotWaitTakesOneStepARing(t *testing.T) {
-	f := newFleet(t, 20)
+	f := newScene(t, 20)
 	f.policy.Rings = []Ring{{Share: 1}}
 	f.offer(2, false)
 	f.step()
@@ -141,7 +142,7 @@ func TestWhatDoesNotWaitTakesOneStepARing(t *testing.T) {
 }
 
 func TestEachOrganizationHasAnotherCanary(t *testing.T) {
-	f := newFleet(t, 20)
+	f := newScene(t, 20)
 	seen := map[string]bool{}
 	for i := range 100 {
 		s := State{Stable: version(1)}
@@ -156,25 +157,25 @@ func TestEachOrganizationHasAnotherCanary(t *testing.T) {
 
 func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 	for name, bad := range map[string]struct {
-		do  func(f *fleet)
+		do  func(f *scene)
 		why string
 	}{
-		"refused": {func(f *fleet) {
+		"refused": {func(f *scene) {
 			for i := range f.places {
 				f.refuses[f.places[i].Pop] = "part 3 is damaged"
 			}
 		}, "part 3 is damaged"},
-		"dies": {func(f *fleet) {
+		"dies": {func(f *scene) {
 			for i := range f.places {
 				f.dies[f.places[i].Pop] = 2
 			}
 		}, "nothing is heard"},
-		"stuck": {func(f *fleet) {
+		"stuck": {func(f *scene) {
 			for i := range f.places {
 				f.deaf[f.places[i].Pop] = true
 			}
 		}, "does not confirm"},
-		"errors": {func(f *fleet) {
+		"errors": {func(f *scene) {
 			f.ill = func(p *Place, v Version) {
 				p.Since.Requests += 100
 				p.Since.Errors++
@@ -183,7 +184,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 				}
 			}
 		}, "errors"},
-		"blocked buyers": {func(f *fleet) {
+		"blocked buyers": {func(f *scene) {
 			f.ill = func(p *Place, v Version) {
 				p.Since.Requests += 100
 				p.Since.Known += 50
@@ -192,7 +193,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 				}
 			}
 		}, "known to be good"},
-		"slow": {func(f *fleet) {
+		"slow": {func(f *scene) {
 			f.ill = func(p *Place, v Version) {
 				p.Since.Requests += 100
 				p.Since.Latency[20] += 90
@@ -203,7 +204,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 				}
 			}
 		}, "latency"},
-		"misses": {func(f *fleet) {
+		"misses": {func(f *scene) {
 			f.ill = func(p *Place, v Version) {
 				p.Since.Requests += 100
 				p.Since.Lookups += 100
@@ -213,7 +214,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 				}
 			}
 		}, "misses"},
-		"processors": {func(f *fleet) {
+		"processors": {func(f *scene) {
 			f.ill = func(p *Place, v Version) {
 				p.Calm.CPU, p.Load.CPU = .86, .86 // all are busy
 				if v.Revision == 2 {
@@ -221,7 +222,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 				}
 			}
 		}, "processors"},
-		"memory": {func(f *fleet) {
+		"memory": {func(f *scene) {
 			f.ill = func(p *Place, v Version) {
 				p.Calm.Memory, p.Load.Memory = .3, .35
 				if v.Revision == 2 {
@@ -231,7 +232,7 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 		}, "memory"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := newFleet(t, 200)
+			f := newScene(t, 200)
 			bad.do(f)
 			f.offer(2, false)
 			f.run(40 * time.Second)
@@ -248,9 +249,9 @@ func TestABadChangeIsTakenBackFromItsFirstPoP(t *testing.T) {
 }
 
 func TestWhatIsBadEverywhereIsNoFaultOfTheChange(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	for i := range f.places {
-		f.places[i].Before = Sample{Requests: 1000, Errors: 400}
+		f.places[i].Before = fleet.Sample{Requests: 1000, Errors: 400}
 	}
 	f.ill = func(p *Place, _ Version) { // an origin is down
 		p.Since.Requests += 100
@@ -266,8 +267,8 @@ func TestWhatIsBadEverywhereIsNoFaultOfTheChange(t *testing.T) {
 
 func TestOnePoPAloneIsHeldAgainstItself(t *testing.T) {
 	for _, errors := range []int64{0, 20} {
-		f := newFleet(t, 1)
-		f.places[0].Before = Sample{Requests: 10_000, Errors: 10}
+		f := newScene(t, 1)
+		f.places[0].Before = fleet.Sample{Requests: 10_000, Errors: 10}
 		f.ill = func(p *Place, v Version) {
 			if v.Revision == 2 {
 				p.Since.Requests += 100
@@ -283,7 +284,7 @@ func TestOnePoPAloneIsHeldAgainstItself(t *testing.T) {
 }
 
 func TestFewRequestsSayNothing(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	for i := range f.places {
 		f.places[i].Before.Requests = 1000
 	}
@@ -301,7 +302,7 @@ func TestFewRequestsSayNothing(t *testing.T) {
 }
 
 func TestTheWayBackNeedsNoRings(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.offer(2, false)
 	f.run(40 * time.Second)
 	f.events = nil
@@ -319,7 +320,7 @@ func TestTheWayBackNeedsNoRings(t *testing.T) {
 }
 
 func TestTheWayBackFromAChangeUnderWay(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.offer(2, false)
 	f.run(15 * time.Second)
 	back := version(1)
@@ -334,7 +335,7 @@ func TestTheWayBackFromAChangeUnderWay(t *testing.T) {
 }
 
 func TestAFreezeHoldsAllButTheEmergencyLane(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.policy.Freezes = []Freeze{{From: f.now, To: f.now.Add(time.Hour), Why: "Black Friday"}}
 	f.offer(2, false)
 	f.run(5 * time.Minute)
@@ -373,7 +374,7 @@ func TestFreezesByTheClockOnTheWall(t *testing.T) {
 }
 
 func TestTheNewestGoesNextAndNoneBetween(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.offer(2, false)
 	f.run(15 * time.Second)
 	f.offer(3, false)
@@ -385,7 +386,7 @@ func TestTheNewestGoesNextAndNoneBetween(t *testing.T) {
 }
 
 func TestAPoPThatWasAwayBeforeHoldsUpNothing(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	for i := range 60 {
 		f.places[i].Alive = false
 	}
@@ -400,7 +401,7 @@ func TestAPoPThatWasAwayBeforeHoldsUpNothing(t *testing.T) {
 }
 
 func TestARingOfLabels(t *testing.T) {
-	f := newFleet(t, 20)
+	f := newScene(t, 20)
 	for i := range f.places {
 		f.places[i].Labels = map[string]string{"stage": []string{"try", "real"}[min(i/3, 1)], "n": fmt.Sprint(i)}
 	}
@@ -415,7 +416,7 @@ func TestARingOfLabels(t *testing.T) {
 }
 
 func TestAFirstBundleWaitsForNobodysVisitors(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.state = State{}
 	f.offer(1, false)
 	f.run(12 * time.Second)
@@ -423,7 +424,7 @@ func TestAFirstBundleWaitsForNobodysVisitors(t *testing.T) {
 }
 
 func TestWhoWantsToDecideIsAsked(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.policy.Hold = true
 	for i := range f.places {
 		f.refuses[f.places[i].Pop] = "no"
@@ -449,7 +450,7 @@ func TestTheDefaultsOfADocumentAreAPolicy(t *testing.T) {
 }
 
 func TestPausedStaysWhereItIs(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.offer(2, false)
 	f.run(5 * time.Second)
 	f.state.Paused = "by ada"
@@ -463,7 +464,7 @@ func TestPausedStaysWhereItIs(t *testing.T) {
 }
 
 func TestAReplayCanRefuse(t *testing.T) {
-	f := newFleet(t, 200)
+	f := newScene(t, 200)
 	f.policy.Replay = ReplayGate{On: true, Blocked: .01, Failed: .01}
 	f.offer(2, false)
 	f.run(10 * time.Second)
@@ -486,7 +487,7 @@ func TestAReplayCanRefuse(t *testing.T) {
 // TestNoMoreThanItsRingIsTouched plays random fleets, faults and changes.
 func TestNoMoreThanItsRingIsTouched(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		f := newFleet(t, rapid.IntRange(1, 120).Draw(t, "PoPs"))
+		f := newScene(t, rapid.IntRange(1, 120).Draw(t, "PoPs"))
 		bad := map[int64]bool{}
 		f.ill = func(p *Place, v Version) {
 			p.Since.Requests += 100
@@ -529,6 +530,6 @@ func TestNoMoreThanItsRingIsTouched(t *testing.T) {
 }
 
 // alive says whether all PoPs of the fleet are.
-func alive(f *fleet) bool {
+func alive(f *scene) bool {
 	return !slices.ContainsFunc(f.places, func(p Place) bool { return !p.Alive })
 }

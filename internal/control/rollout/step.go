@@ -7,6 +7,8 @@ import (
 	"io"
 	"slices"
 	"time"
+
+	"github.com/relais-edge/relais/internal/fleet"
 )
 
 // Place is what is known of a PoP that serves an organization.
@@ -22,9 +24,9 @@ type Place struct {
 	Refused string
 	// Before is what it counted until the change reached it, Since what it counted since. At a PoP that has no change
 	// Since counts from when the ring was entered.
-	Before, Since Sample
+	Before, Since fleet.Sample
 	// Calm is how loaded it was when the ring was entered, Load how loaded it is.
-	Calm, Load Gauges
+	Calm, Load fleet.Gauges
 }
 
 // Input is what Step decides on.
@@ -280,8 +282,8 @@ func (m *mover) broken(touched []*Place) string {
 
 // unwell says what visitors or PoPs suffer of.
 func (m *mover) unwell(touched, others []*Place) string {
-	var now, before, elsewhere Sample
-	var drift Gauges
+	var now, before, elsewhere fleet.Sample
+	var drift fleet.Gauges
 	for _, p := range touched {
 		now, before = now.Add(p.Since), before.Add(p.Before)
 	}

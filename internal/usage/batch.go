@@ -207,3 +207,15 @@ func (r *reader) record(rec *Record) {
 	}
 	rec.Counts = CountsOf(v)
 }
+
+// GapError says that the control plane misses records before those of a batch. A spool that does not have them any more
+// sends the batch again with Gap.
+type GapError struct {
+	Want int64 // the number that is expected next
+	Have int64 // the first of the batch
+}
+
+// Error names both numbers.
+func (e *GapError) Error() string {
+	return fmt.Sprintf("the batch begins with record %d, and record %d was expected", e.Have, e.Want)
+}

@@ -35,6 +35,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/l4"
 	"github.com/relais-edge/relais/internal/edge/listen"
 	"github.com/relais-edge/relais/internal/edge/maintenance"
+	"github.com/relais-edge/relais/internal/edge/meter"
 	"github.com/relais-edge/relais/internal/edge/mirror"
 	"github.com/relais-edge/relais/internal/edge/origin"
 	"github.com/relais-edge/relais/internal/edge/ratelimit"
@@ -117,6 +118,7 @@ type Edge struct {
 	processor *observe.Processor
 	limits    *ratelimit.Stage
 	recorder  *record.Recorder
+	meter     *meter.Meter
 	keeper    *record.Keeper // nil when no requests are kept
 	ring      *record.Ring
 	log       *record.Log
@@ -209,14 +211,15 @@ func New(cfg Config) (*Edge, error) {
 		e.waf.Answers(),      // below what stores, compresses and makes pictures: what the origin wrote, once
 		e.cache.Watch(),      // sees what the origin wrote, before it is compressed or made into another picture
 		e.trial,              // below what compresses, as it compares pages
+		e.meter.Fetches(),    // above what tries again, so that it sees all tries
 		e.mirror,             // sees the request as it is sent, and only what is
 		e.balance,            // which tier and origin, and once more when it failed
 	)
 	// What nobody waits for comes in behind what is about who asks, and at the balancer takes only what is to
 	// spare. No copy of it goes to another pool.
-	fills.chain = stage.Chain(origins, closed, e.images.Ask(), e.cache, early, encoder.Own(), forward, encoder, e.images, e.waf.Answers(), e.cache.Watch(), e.balance)
+	fills.chain = stage.Chain(origins, closed, e.images.Ask(), e.cache, early, encoder.Own(), forward, encoder, e.images, e.waf.Answers(), e.cache.Watch(), e.meter.Fetches(), e.balance)
 	e.front = &front{
-		chain: chain, client: e.client, record: e.recorder,
+		chain: chain, client: e.client, record: e.recorder, meter: e.meter,
 		panics: m.Counters("relais_panics_total", "Panics that ended a request.", 1).With(),
 		report: cfg.Logger.Error, encode: encoder.Page, blame: e.flood.Blame, tarpit: newTarpit(m),
 	}

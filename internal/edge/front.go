@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/relais-edge/relais/internal/edge/meter"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -25,6 +26,7 @@ type front struct {
 	chain  stage.Handler
 	client func(*message.Request) client
 	record recorder
+	meter  *meter.Meter
 	panics observe.Counter
 	report func(msg string, args ...any)
 	encode func(*stage.Exchange, *message.Response) // compresses a page
@@ -98,6 +100,7 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 	c := f.client(req)
 	x.Client, x.PeerTrusted, x.ClientField, t.altSvc = c.addr, c.trusted, c.field, c.altSvc
 	x.ID = idFor(req, c)
+	f.meter.Watch(x)
 	f.record.Watch(x)
 	if t := req.Conn; t != nil && t.TLS != nil && c.identity {
 		identify(req, t.TLS.ClientCert)
@@ -171,6 +174,7 @@ func (f *front) turn() *turn {
 func (t *turn) End(o message.Outcome) {
 	t.Exchange.End(o)
 	t.front.record.Record(&t.Exchange, o)
+	t.front.meter.Count(&t.Exchange, o)
 	t.Exchange.Reset()
 	t.front.turns.Put(t)
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relais-edge/relais/internal/edge/meter"
 	"github.com/relais-edge/relais/internal/http/message"
 	"github.com/relais-edge/relais/internal/observe"
 	"github.com/relais-edge/relais/internal/stage"
@@ -39,7 +40,7 @@ func (r *records) Refused(_ *message.Conn, _ stage.RequestID, _ int, code, _ str
 func newFront(c client, f chainFunc) (*front, *records) {
 	r := &records{}
 	return &front{
-		chain: f, record: r, client: func(*message.Request) client { return c }, report: func(string, ...any) {},
+		chain: f, record: r, meter: meter.New(slotMeter), client: func(*message.Request) client { return c }, report: func(string, ...any) {},
 		panics: observe.New().Counters("panics", "", 1).With(), tokens: tokens{"abc": "abc.thumb"},
 		encode: func(*stage.Exchange, *message.Response) {}, tarpit: newTarpit(observe.New()),
 	}, r

@@ -8,6 +8,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/apiguard"
 	"github.com/relais-edge/relais/internal/edge/geo"
 	"github.com/relais-edge/relais/internal/edge/jwt"
+	"github.com/relais-edge/relais/internal/edge/meter"
 	"github.com/relais-edge/relais/internal/edge/origin"
 	"github.com/relais-edge/relais/internal/edge/record"
 )
@@ -18,6 +19,7 @@ func (e *Edge) remember(cfg *Config) (err error) {
 	if cfg.AccessLog != nil {
 		e.log = record.NewLog(cfg.AccessLog, cfg.Logger, cfg.Metrics)
 	}
+	e.meter = meter.New(slotMeter)
 	e.recorder = record.New(slotRecord, e.log, e.ring, cfg.Metrics)
 	if err := e.keep(cfg.Record, cfg.Metrics); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/stage"
+	"github.com/relais-edge/relais/internal/usage"
 )
 
 // servicePools joins balance and origin for services.
@@ -119,8 +120,15 @@ func (p *servicePlace) Release(failed bool) {
 	p.slot.Release(balance.Abandoned) // Reached has told of the good begin
 }
 
-// recordConnection hands what a service's connection was to the log and the ring.
-func (e *Edge) recordConnection(c *l4.Ended) { e.recorder.Connection((*record.Connection)(c)) }
+// recordConnection hands what a service's connection was to the log and the ring, and has it counted.
+func (e *Edge) recordConnection(c *l4.Ended) {
+	e.recorder.Connection((*record.Connection)(c))
+	organization, name := bundle.Key(c.Service).Split()
+	e.meter.Connection(organization, name, c.Received, c.Sent, c.Start.Add(c.Took))
+}
+
+// Usage gives what sites used since the last call, by site and hour, and begins anew: what is taken is the caller's to keep.
+func (e *Edge) Usage(now time.Time) []usage.Record { return e.meter.Take(now) }
 
 // tlsAddresses are the addresses on which listeners end TLS over TCP.
 func tlsAddresses(b *bundle.Bundle) map[string]bool {

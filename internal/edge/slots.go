@@ -35,6 +35,7 @@ const (
 	slotBots
 	slotFlood
 	slotShare
+	slotMeter
 	slots // how many there are
 )
 
@@ -89,5 +90,6 @@ func (e *Edge) live(c *challenge.Stage) []slotted {
 		{slotBots, "bots", e.bots},
 		{slotFlood, "flood", e.flood},
 		{slotShare, "share", e.share},
+		{slotMeter, "meter", e.meter},
 	}
 }

@@ -50,6 +50,8 @@ type Visitor struct {
 	Step, Reached Step
 	// Confirmed says that the origin itself said so, not only a path.
 	Confirmed bool
+	// Ordered says that this request's answer ended a basket in an order, which each basket does once.
+	Ordered bool
 	// Key tells visitors apart: from the signed cookie, else from the client address.
 	Key uint64
 	// Source tells addresses apart (IPv4, IPv6 /64) and Network their neighbourhoods (IPv4 /24, IPv6 /48). Both are 0

@@ -22,18 +22,27 @@ import (
 // backupFormat is the version of the file's form, apart from that of the schema.
 const backupFormat = 1
 
-// table is how a table stands in a backup: columns, what each is (i integer, t text, b bytes), and its primary key.
-type table struct {
+// Table is how a table stands in a backup: columns, what each is (i integer, t text, b bytes), and its primary key, by
+// which it is ordered.
+type Table struct {
 	Name    string   `json:"table"`
 	Columns []string `json:"columns"`
 	Types   string   `json:"types"`
-	key     string
+	Key     string   `json:"-"`
 }
 
-// tables are those of the newest schema.
-func tables() []table {
+// tables are those of the newest schema, the rooms' last.
+func (s *Store) tables() []Table {
+	list := ownTables()
+	for _, x := range s.schemas {
+		list = append(list, x.Tables...)
+	}
+	return list
+}
+
+func ownTables() []Table {
 	words := strings.Fields
-	return []table{
+	return []Table{
 		{"head", words("one position message"), "iii", "one"},
 		{"organizations", words("organization revision documents bytes pruned"), "tiiii", "organization"},
 		{"documents", words("organization project kind name revision created updated body"), "ttttiiib", "organization, project, kind, name"},
@@ -52,6 +61,8 @@ type backupHead struct {
 	Schema   int       `json:"schema"`
 	Position int64     `json:"position"`
 	Time     time.Time `json:"time"`
+	// Rooms are the versions of the schemas whose tables are in it, too.
+	Rooms map[string]int `json:"rooms,omitempty"`
 }
 
 type backupEnd struct {
@@ -68,10 +79,16 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) error {
 		if head.Position, err = r.Position(ctx); err != nil {
 			return err
 		}
+		if head.Rooms, err = s.rooms(ctx, r.q); err != nil {
+			return err
+		}
+		if err := s.knows(head.Rooms, "database"); err != nil {
+			return err
+		}
 		zip := gzip.NewWriter(w)
 		out := &lineWriter{w: bufio.NewWriterSize(zip, 1<<16), sum: sha256.New()}
 		out.line(head)
-		for _, t := range tables() {
+		for _, t := range s.tables() {
 			out.line(t)
 			if err := r.dump(ctx, t, out); err != nil {
 				return err
@@ -130,8 +147,8 @@ func (l *lineWriter) line(v any) {
 	_, l.err = l.w.Write(b)
 }
 
-func (r *Reader) dump(ctx context.Context, t table, out *lineWriter) error {
-	rows, err := r.q.QueryContext(ctx, "SELECT "+strings.Join(t.Columns, ", ")+" FROM "+t.Name+" ORDER BY "+t.key)
+func (r *Reader) dump(ctx context.Context, t Table, out *lineWriter) error {
+	rows, err := r.q.QueryContext(ctx, "SELECT "+strings.Join(t.Columns, ", ")+" FROM "+t.Name+" ORDER BY "+t.Key)
 	if err != nil {
 		return r.store.fail(ctx, "read "+t.Name, err)
 	}
@@ -149,8 +166,14 @@ func (r *Reader) dump(ctx context.Context, t table, out *lineWriter) error {
 	return r.store.fail(ctx, "read "+t.Name, rows.Err())
 }
 
+func (t Table) wellFormed() bool {
+	return len(t.Columns) == len(t.Types) && strings.Trim(t.Types, "itb") == "" && !slices.ContainsFunc(t.Columns, func(c string) bool {
+		return c == "" || strings.Trim(c, "abcdefghijklmnopqrstuvwxyz_") != ""
+	})
+}
+
 // row holds the places of a row's values, in their types.
-func (t table) row() []any {
+func (t Table) row() []any {
 	row := make([]any, len(t.Types))
 	for i, c := range t.Types {
 		switch c {
@@ -189,6 +212,9 @@ func (s *Store) Restore(ctx context.Context, from io.Reader) error {
 	case head.Schema > len(migrations()):
 		return &VersionError{"backup", head.Schema, len(migrations())}
 	}
+	if err := s.knows(head.Rooms, "backup"); err != nil {
+		return err
+	}
 	tx, err := s.engine.writes.BeginTx(ctx, nil)
 	if err != nil {
 		return s.fail(ctx, "begin to restore", err)
@@ -212,17 +238,36 @@ func (s *Store) restore(ctx context.Context, tx *sql.Tx, head backupHead, in *li
 	if err := tx.QueryRowContext(ctx, "SELECT position + message + (SELECT count(*) FROM organizations) FROM head"+s.engine.forUpdate).Scan(&used); err != nil {
 		return s.fail(ctx, "look whether the store is empty", err)
 	}
+	for _, x := range s.schemas {
+		for _, t := range x.Tables {
+			var n int64
+			if err := tx.QueryRowContext(ctx, "SELECT count(*) FROM "+t.Name).Scan(&n); err != nil {
+				return s.fail(ctx, "look whether the store is empty", err)
+			}
+			used += n
+		}
+	}
 	if used != 0 {
 		return ErrNotEmpty
 	}
 	// Its tables are made as they were when it was written, and brought up to date with what is in them.
-	for _, name := range append([]string{"schema_version"}, names()...) {
+	drop := append([]string{"schema_version"}, s.names()...)
+	if len(s.schemas) > 0 {
+		drop = append(drop, "room_versions")
+	}
+	for _, name := range drop {
 		if _, err := tx.ExecContext(ctx, "DROP TABLE "+name); err != nil {
 			return s.fail(ctx, "restore", err)
 		}
 	}
 	if err := s.apply(ctx, tx, 0, migrations()[:head.Schema]); err != nil {
 		return err
+	}
+	for name, v := range head.Rooms {
+		x, _ := s.schema(name)
+		if err := s.applyRoom(ctx, tx, x, 0, v); err != nil {
+			return err
+		}
 	}
 	if _, err := tx.ExecContext(ctx, "DELETE FROM head"); err != nil {
 		return s.fail(ctx, "restore", err)
@@ -231,13 +276,30 @@ func (s *Store) restore(ctx context.Context, tx *sql.Tx, head backupHead, in *li
 		return err
 	}
 	if head.Schema < len(migrations()) {
-		return s.apply(ctx, tx, head.Schema, migrations())
+		if err := s.apply(ctx, tx, head.Schema, migrations()); err != nil {
+			return err
+		}
+	}
+	_, err := s.migrateRooms(ctx, tx)
+	return err
+}
+
+// knows says whether this store was opened with all schemas that there are.
+func (s *Store) knows(rooms map[string]int, what string) error {
+	for name, v := range rooms {
+		x, ok := s.schema(name)
+		if !ok {
+			return fmt.Errorf("%w: the %s has tables of %s, which this store was opened without", ErrBackup, what, name)
+		}
+		if v > len(x.Steps) {
+			return &VersionError{what + "'s part " + name, v, len(x.Steps)}
+		}
 	}
 	return nil
 }
 
-func names() (list []string) {
-	for _, t := range tables() {
+func (s *Store) names() (list []string) {
+	for _, t := range s.tables() {
 		list = append(list, t.Name)
 	}
 	return list
@@ -251,14 +313,14 @@ func (s *Store) load(ctx context.Context, tx *sql.Tx, in *lineReader) error {
 			_ = insert.Close()
 		}
 	}()
-	var now table
+	var now Table
 	for rows := int64(0); ; {
 		sum := hex.EncodeToString(in.sum.Sum(nil))
 		line, err := in.next()
 		if err != nil {
 			return err
 		}
-		var t table
+		var t Table
 		var end backupEnd
 		switch {
 		case line[0] == '[':
@@ -282,26 +344,24 @@ func (s *Store) load(ctx context.Context, tx *sql.Tx, in *lineReader) error {
 	}
 }
 
-func (s *Store) loadTable(ctx context.Context, tx *sql.Tx, former *sql.Stmt, t table) (*sql.Stmt, error) {
+func (s *Store) loadTable(ctx context.Context, tx *sql.Tx, former *sql.Stmt, t Table) (*sql.Stmt, error) {
 	if former != nil {
 		if err := former.Close(); err != nil {
 			return nil, s.fail(ctx, "restore", err)
 		}
 	}
-	ok := slices.Contains(names(), t.Name) && len(t.Columns) == len(t.Types) && strings.Trim(t.Types, "itb") == ""
 	marks := make([]string, len(t.Columns))
-	for i, c := range t.Columns {
-		ok = ok && c != "" && strings.Trim(c, "abcdefghijklmnopqrstuvwxyz_") == ""
+	for i := range t.Columns {
 		marks[i] = fmt.Sprintf("$%d", i+1)
 	}
-	if !ok {
+	if !slices.Contains(s.names(), t.Name) || !t.wellFormed() {
 		return nil, fmt.Errorf("%w: it has a table %q that is not known", ErrBackup, t.Name)
 	}
 	insert, err := tx.PrepareContext(ctx, "INSERT INTO "+t.Name+" ("+strings.Join(t.Columns, ", ")+") VALUES ("+strings.Join(marks, ", ")+")")
 	return insert, s.fail(ctx, "restore "+t.Name, err)
 }
 
-func (s *Store) loadRow(ctx context.Context, insert *sql.Stmt, t table, line []byte) error {
+func (s *Store) loadRow(ctx context.Context, insert *sql.Stmt, t Table, line []byte) error {
 	row := t.row()
 	places := slices.Clone(row)
 	if err := json.Unmarshal(line, &places); err != nil || len(places) != len(row) || insert == nil {

@@ -40,6 +40,11 @@ body {bytes} NOT NULL, PRIMARY KEY (organization, log, seq))`,
 
 // migrate brings the database up to date. Several processes may do so at once: one does, the others wait.
 func (s *Store) migrate(ctx context.Context, steps [][]string) error {
+	for _, x := range s.schemas {
+		if err := x.check(); err != nil {
+			return err
+		}
+	}
 	deadline := time.Now().Add(s.limits.Wait)
 	for {
 		err := s.tryMigrate(ctx, steps)
@@ -70,10 +75,13 @@ func (s *Store) tryMigrate(ctx context.Context, steps [][]string) error {
 	if have > len(steps) {
 		return &VersionError{"database", have, len(steps)}
 	}
-	if have == len(steps) {
-		return nil
+	if have < len(steps) {
+		if err := s.apply(ctx, tx, have, steps); err != nil {
+			return err
+		}
 	}
-	if err := s.apply(ctx, tx, have, steps); err != nil {
+	rooms, err := s.migrateRooms(ctx, tx)
+	if err != nil || have == len(steps) && !rooms {
 		return err
 	}
 	return s.fail(ctx, "commit the migration", tx.Commit())
@@ -99,17 +107,21 @@ func (s *Store) version(ctx context.Context, tx *sql.Tx) (v int, err error) {
 
 // apply makes the steps after the first have of them.
 func (s *Store) apply(ctx context.Context, tx *sql.Tx, have int, steps [][]string) error {
-	pairs := []string{}
-	for _, name := range slices.Sorted(maps.Keys(s.engine.types)) {
-		pairs = append(pairs, name, s.engine.types[name])
-	}
-	types := strings.NewReplacer(pairs...)
 	todo := [][]string{}
 	if have == 0 {
 		todo = append(todo, []string{"CREATE TABLE schema_version (version BIGINT NOT NULL)", "INSERT INTO schema_version (version) VALUES (0)"})
 	}
 	todo = append(todo, steps[have:]...)
-	todo = append(todo, []string{fmt.Sprintf("UPDATE schema_version SET version = %d", len(steps))})
+	return s.run(ctx, tx, append(todo, []string{fmt.Sprintf("UPDATE schema_version SET version = %d", len(steps))}))
+}
+
+// run makes steps, with the engine's types in them.
+func (s *Store) run(ctx context.Context, tx *sql.Tx, todo [][]string) error {
+	pairs := []string{}
+	for _, name := range slices.Sorted(maps.Keys(s.engine.types)) {
+		pairs = append(pairs, name, s.engine.types[name])
+	}
+	types := strings.NewReplacer(pairs...)
 	for _, step := range todo {
 		for _, text := range step {
 			if _, err := tx.ExecContext(ctx, types.Replace(text)); err != nil {

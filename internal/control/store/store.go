@@ -51,6 +51,8 @@ type Commit struct {
 type Options struct {
 	Limits Limits
 	Clock  func() time.Time // of created, updated and revisions; time.Now
+	// Schemas are the tables that other rooms keep in the same database.
+	Schemas []Schema
 }
 
 // Store is one end of a database. Several stores, also of other processes, may use one database.
@@ -58,6 +60,8 @@ type Store struct {
 	engine engine
 	limits Limits
 	clock  func() time.Time
+
+	schemas []Schema
 
 	turn chan struct{} // one writer at a time: the others wait here, not in connections
 
@@ -90,7 +94,7 @@ type engine struct {
 func newStore(e engine, o Options) *Store {
 	life, stop := context.WithCancel(context.Background())
 	s := &Store{
-		engine: e, limits: o.Limits.withDefaults(), clock: o.Clock,
+		engine: e, limits: o.Limits.withDefaults(), clock: o.Clock, schemas: o.Schemas,
 		turn: make(chan struct{}, 1), changed: make(chan struct{}), stop: stop, life: life.Done(),
 	}
 	if s.clock == nil {

@@ -78,6 +78,7 @@ func (s *Stage) answer(x *stage.Exchange, a answer) {
 		x.Mark("visitor", outcomes[unproven])
 		return
 	}
+	x.Visitor.Ordered = outcome == end && a.step == stage.StepOrder
 	if outcome == protect && !s.mayMint(x, &a) {
 		outcome = capped
 		if was.class != stage.Anonymous { // the token it has is as good

@@ -56,6 +56,8 @@ func Run(t *testing.T, fresh func(t *testing.T) Fixture) {
 		{"leader that was killed", testLeaderKilled},
 		{"backup", testBackup},
 		{"damaged backup", testDamagedBackup},
+		{"rooms", testRooms},
+		{"rooms restored", testRoomsRestored},
 		{"newer schema", testNewer},
 		{"opened by many at once", testOpenedAtOnce},
 		{"cancelled", testCancelled},

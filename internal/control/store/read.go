@@ -249,3 +249,19 @@ func openCursor(s string, list uint64, last any) error {
 	}
 	return nil
 }
+
+// Organizations gives the newest revisions of all organizations to whose documents somebody ever wrote.
+func (r *Reader) Organizations(ctx context.Context) (map[string]int64, error) {
+	type row struct {
+		name     string
+		revision int64
+	}
+	rows, err := query(ctx, r, "list organizations", func(rows *sql.Rows) (x row, err error) {
+		return x, rows.Scan(&x.name, &x.revision)
+	}, "SELECT organization, revision FROM organizations WHERE revision > 0")
+	all := make(map[string]int64, len(rows))
+	for _, x := range rows {
+		all[x.name] = x.revision
+	}
+	return all, err
+}

@@ -86,7 +86,7 @@ func (e *End) send(subject string, data []byte, respond func([]byte) error) erro
 	}
 	for _, s := range to {
 		msg := Message{Subject: subject, Data: bytes.Clone(data)}
-		if respond != nil {
+		if respond != nil && MayAnswer(subject, e.rights.Inbox+".1") {
 			msg.Respond = s.end.responder(respond)
 		}
 		s.Push(msg)

@@ -304,7 +304,7 @@ func nobody(t *testing.T, bed Bed) {
 }
 
 func requestEnds(t *testing.T, bed Bed) {
-	a, b := bed.control(t), bed.control(t)
+	a, b := bed.control(t), bed.pop(t, "x")
 	asked := make(chan bus.Message, 1000)
 	serve(t, a, "up.*.blob", "", func(m bus.Message) { asked <- m })
 	ctx, end := context.WithCancel(t.Context())
@@ -352,7 +352,7 @@ func tooLarge(t *testing.T, bed Bed) {
 		tooMuch <- m.Respond(make([]byte, bus.MaxData+1))
 		_ = m.Respond(nil)
 	})
-	ask(t, a, "up.x.blob", "")
+	ask(t, bed.pop(t, "x"), "up.x.blob", "")
 	if err := <-tooMuch; !errors.Is(err, bus.ErrTooLarge) {
 		t.Errorf("respond: %v", err)
 	}
@@ -635,7 +635,20 @@ func denied(t *testing.T, bed Bed) {
 	}
 }
 
-func inboxes(t *testing.T, _ Bed) {
+func inboxes(t *testing.T, bed Bed) {
+	a, asked := bed.control(t), make(chan bool, 1000)
+	serve(t, a, "up.*.blob", "", func(m bus.Message) { asked <- m.Respond != nil })
+	ctx, end := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() { // nobody but the PoP itself is answered there, so it waits
+		defer close(over)
+		_, _ = a.Request(ctx, "up.paris.blob", nil)
+	}()
+	if <-asked {
+		t.Error("an answer that a PoP asks for would go to another")
+	}
+	end()
+	<-over
 	for _, c := range []struct {
 		subject, inbox string
 		want           bool

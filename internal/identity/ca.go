@@ -219,12 +219,9 @@ func (ca *CA) Issue(csr []byte, id Identity, life time.Duration) (Issued, error)
 
 // checkRequest gives the key that a request proves to have.
 func checkRequest(csr []byte, id Identity) (*ecdsa.PublicKey, error) {
-	if len(csr) > maxCSR {
-		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrRequest, maxCSR)
-	}
-	r, err := x509.ParseCertificateRequest(csr)
+	r, err := parseRequest(csr)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
+		return nil, err
 	}
 	key, ok := r.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P256() {
@@ -240,6 +237,17 @@ func checkRequest(csr []byte, id Identity) (*ecdsa.PublicKey, error) {
 		return nil, fmt.Errorf("%w: it asks for another name than %s", ErrRequest, id)
 	}
 	return key, nil
+}
+
+func parseRequest(csr []byte) (*x509.CertificateRequest, error) {
+	if len(csr) > maxCSR {
+		return nil, fmt.Errorf("%w: it has more than %d bytes", ErrRequest, maxCSR)
+	}
+	r, err := x509.ParseCertificateRequest(csr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrRequest, err)
+	}
+	return r, nil
 }
 
 // NewRequest makes a key of P-256 and the request (PKCS #10, DER) that proves it, for nobody in particular: whom the

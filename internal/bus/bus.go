@@ -48,7 +48,7 @@ type Bus interface {
 type Message struct {
 	Subject string
 	Data    []byte
-	Respond func(data []byte) error // nil where no answer is waited for
+	Respond func(data []byte) error // nil where no answer is waited for, or where it may not go (MayAnswer)
 }
 
 // Subscription is what Subscribe began.

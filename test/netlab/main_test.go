@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"testing"
 	"time"
 
@@ -43,17 +44,25 @@ func echoChild(addr string) int {
 	return 0
 }
 
+// echo serves until the listener is closed, and then closes all connections: once the lab is gone, no end of one comes.
 func echo(ln net.Listener) {
+	var conns []net.Conn
+	var work sync.WaitGroup
 	for {
 		c, err := ln.Accept()
 		if err != nil {
-			return
+			break
 		}
-		go func() {
+		conns = append(conns, c)
+		work.Go(func() {
 			_, _ = io.Copy(c, c)
 			_ = c.Close()
-		}()
+		})
 	}
+	for _, c := range conns {
+		_ = c.Close()
+	}
+	work.Wait()
 }
 
 // askChild asks an echo and says what it heard.

@@ -38,8 +38,8 @@
 // (RED, CoDel); nobody else's traffic fills them, and a rate is of IP packets without frames around them. Bytes are
 // never damaged. Links do not know each other: to take a whole region away, cut its hosts. There is no name service;
 // namespaces have no mounts of their own, so files, /etc/hosts, unix sockets by path and /sys are the machine's. The
-// devices have no offloads, so processes pay for each segment, and more than some 50,000 packets a second are not its
-// business on two processors.
+// devices have no offloads, so processes pay for each segment, and all packets pass through one thread: it is for how
+// systems behave on bad networks, not for how much they carry on good ones.
 //
 // It is Linux only, and wants root, /dev/net/tun and, for Command, nsenter(1).
 package netlab

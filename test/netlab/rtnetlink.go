@@ -28,10 +28,10 @@ func (r *routes) close() { _ = unix.Close(r.fd) }
 
 // up brings a device up; mtu and queue are left as they are when 0.
 func (r *routes) up(index, mtu, queue int) error {
-	b := []byte{unix.AF_UNSPEC, 0, 0, 0}                   // family, padding, type
-	b = binary.NativeEndian.AppendUint32(b, uint32(index)) //nolint:gosec // an index of a device
-	b = binary.NativeEndian.AppendUint32(b, unix.IFF_UP)   // flags
-	b = binary.NativeEndian.AppendUint32(b, unix.IFF_UP)   // those that change
+	b := []byte{unix.AF_UNSPEC, 0, 0, 0} // family, padding, type
+	b = binary.NativeEndian.AppendUint32(b, uint32(index))
+	b = binary.NativeEndian.AppendUint32(b, unix.IFF_UP) // flags
+	b = binary.NativeEndian.AppendUint32(b, unix.IFF_UP) // those that change
 	b = appendNumber(b, unix.IFLA_MTU, mtu)
 	b = appendNumber(b, unix.IFLA_TXQLEN, queue)
 	return r.ask("bring up a device", unix.RTM_NEWLINK, 0, b)

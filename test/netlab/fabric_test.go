@@ -154,6 +154,17 @@ func TestTheWayTakesBothAccessLinksOrThePairs(t *testing.T) {
 	}
 }
 
+func TestBeingLateDoesNotAddUp(t *testing.T) {
+	b := newBed(t, Config{})
+	a, c := b.host("a", Profile{Delay: 10 * time.Millisecond}), b.host("c", Profile{Delay: 5 * time.Millisecond})
+	b.send(a, c, 1, 100)
+	b.clock = int64(50 * time.Millisecond) // nobody ran until now
+	b.until(50 * time.Millisecond)
+	if len(b.got) != 1 || b.f.late.Max != 35*time.Millisecond || b.f.late.Count != 1 {
+		t.Errorf("%d arrived, late %v; want one, late by 35ms", len(b.got), b.f.late.String())
+	}
+}
+
 func TestLossIsTheShareAndRepeats(t *testing.T) {
 	const n = 20000
 	lossy := func(seed uint64, p Profile) []uint32 {

@@ -290,7 +290,7 @@ func TestARateBoundsWhatComesThrough(t *testing.T) {
 	l := newLab(t, Config{})
 	a, b := newHost(t, l, "a", Profile{}), newHost(t, l, "b", Profile{Rate: 8_000_000})
 	const size = 400_000
-	if took, least := download(t, a, b, size), 400*time.Millisecond-33*time.Millisecond; took < least { // what fits into the queue may be read late, so together
+	if took := download(t, a, b, size); took < 400*time.Millisecond {
 		t.Errorf("a megabyte a second carried %d bytes in %v", size, took)
 	}
 	s := stats(t, l).Hosts["b"].Up
@@ -420,7 +420,13 @@ func TestNothingIsLeftBehind(t *testing.T) {
 	until(t, "the children are there", func() bool { return len(residents(t, inodes)) >= 3 })
 	c := newHost(t, l, "c", Profile{})
 	cAddr, cNode := c.Addr(), c.inode
+	sleep := c.Command(context.Background(), "sleep", "600")
+	must(t, sleep.Start())
+	until(t, "the child is there", func() bool { return len(residents(t, map[string]bool{cNode: true})) > 0 })
 	must(t, c.Close())
+	if err := sleep.Wait(); err == nil {
+		t.Error("it slept to its end")
+	}
 	must(t, c.Close())
 	if err := c.Do(func() error { return nil }); !errors.Is(err, os.ErrClosed) {
 		t.Error(err)
@@ -558,6 +564,24 @@ func TestStrangePacketsDoNoHarm(t *testing.T) {
 	}))
 	p := newPinger(t, a, "b:7")
 	until(t, "packets are refused", func() bool { _, ok := p.ping(time.Millisecond); return !ok && stats(t, l).Hosts["b"].Refused > 0 })
+}
+
+func TestTheLabsMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	l := newLab(t, Config{Packets: 40})
+	a := newHost(t, l, "a", Profile{Delay: time.Hour})
+	newHost(t, l, "b", Profile{})
+	c, err := a.Dial(t.Context(), "udp4", "b:9")
+	must(t, err)
+	defer c.Close()
+	for range 200 {
+		_, err := c.Write([]byte("x"))
+		must(t, err)
+	}
+	until(t, "all are read", func() bool { return stats(t, l).Hosts["a"].Up.Packets >= 200 })
+	if s := stats(t, l); s.InFlight != 40 || s.Hosts["a"].Up.Inside != 40 || s.Hosts["a"].Up.Full < 160 {
+		t.Errorf("%+v", s)
+	}
 }
 
 func TestDoComesBack(t *testing.T) {

@@ -123,7 +123,7 @@ var homes = map[string][]string{
 	"github.com/nats-io/nats.go":            {"internal/bus/nats"},
 	"golang.org/x/crypto/argon2":            {"internal/control/tenant/auth"},
 	"filippo.io/age":                        {"internal/control/tenant/secret"},
-	"golang.org/x/sys":                      {"bench", "internal/http/deadline", "internal/edge/origin", "internal/edge/l4", "internal/edge/waf", "internal/packet"},
+	"golang.org/x/sys":                      {"bench", "internal/http/deadline", "internal/edge/origin", "internal/edge/l4", "internal/edge/waf", "internal/packet", "test/netlab"},
 	"golang.org/x/sync/errgroup":            {"cmd/relais", "internal/edge"},
 	"golang.org/x/term":                     {"cmd/relais"},
 	"go.uber.org/goleak":                    {"*"},

@@ -86,7 +86,8 @@ type Route struct {
 
 // RouteMatch holds when all of its parts hold.
 type RouteMatch struct {
-	// Path to compare with the request's normalised path (RFC 3986 section 6.2.2).
+	// Path to compare with the request's normalised path (RFC 3986 section 6.2.2), as it is and with runs of slashes
+	// merged.
 	Path *PathMatch `json:"path,omitempty"`
 	// Methods, one of which the request has.
 	Methods []string `json:"methods,omitempty" schema:"maxItems=16,format=token"`

@@ -41,7 +41,8 @@ type Pardoned struct {
 func (e *Edge) FloodDoor() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /flood/status", func(w http.ResponseWriter, r *http.Request) {
-		reply(w, http.StatusOK, e.flood.Status(bundle.Key(siteKey(r.FormValue("site")))), nil)
+		key := bundle.Key(siteKey(r.FormValue("site")))
+		reply(w, http.StatusOK, e.orders.Waiting(key, e.flood.Status(key)), nil)
 	})
 	mux.HandleFunc("POST /flood/shield", func(w http.ResponseWriter, r *http.Request) {
 		var q ShieldOrder

@@ -324,3 +324,25 @@ func replace(path string, b []byte) error {
 	}
 	return errors.Join(d.Sync(), d.Close())
 }
+
+// Waiting adds to the list of watched sites what is ordered for a site, or for all ("*"), that is not among them: a site is
+// watched from its first request, and an order from before a restart holds already.
+func (o *orderBook) Waiting(key bundle.Key, list []flood.Status) []flood.Status {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now, watched := time.Now(), len(list)
+	for _, h := range o.now.Shield {
+		if h.Site == "" && watched > 0 || h.Site != "" && key != "" && h.Site != key || !now.Before(h.Until) ||
+			slices.ContainsFunc(list[:watched], func(s flood.Status) bool { return s.Site == h.Site }) {
+			continue
+		}
+		if h.Site == "" {
+			h.Site = "*"
+		}
+		list = append(list, flood.Status{
+			Site: h.Site, Mode: "unknown until its first request", Step: flood.Calm.String(), Hand: h.Order, Until: &h.Until,
+			Saturated: "not measured yet", Measures: []flood.Measure{},
+		})
+	}
+	return list
+}

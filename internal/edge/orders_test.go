@@ -60,6 +60,13 @@ func TestAPersonsOrdersOutliveTheEdge(t *testing.T) {
 		}
 	})
 	run("the second keeps it and spares an address", func(b *bed) {
+		for _, site := range []string{"", "shop"} {
+			w := httptest.NewRecorder()
+			b.FloodDoor().ServeHTTP(w, httptest.NewRequest("GET", "/flood/status?site="+site, nil))
+			if !strings.Contains(w.Body.String(), `"hand":"on"`) && !strings.Contains(w.Body.String(), `"hand": "on"`) {
+				t.Errorf("before the first request nobody is told of the order: %s", w.Body)
+			}
+		}
 		if !b.challenged() {
 			t.Error("the order is lost")
 		}

@@ -120,7 +120,8 @@ type Exchange struct {
 	ClientField string
 	// Host is the authority's host in lower case, without port; an IPv6 address has no brackets.
 	Host []byte
-	// Path is the normalised path (RFC 3986 section 6.2.2), on which all rules work.
+	// Path is the normalised path (RFC 3986 section 6.2.2), on which all rules work; those that restrict work on
+	// Merged, too.
 	Path []byte
 
 	Site    *snapshot.Site
@@ -183,6 +184,7 @@ type Exchange struct {
 	forked message.Request // In of a fork
 	host   []byte
 	path   []byte
+	merged []byte // of path; empty where it is the same
 	form   []byte
 	query  []byte // of Narrow
 	narrow bool
@@ -197,6 +199,7 @@ func (x *Exchange) Reset() {
 	x.ID, x.Start, x.In, x.Forwarding, x.Client, x.PeerTrusted = RequestID{}, time.Time{}, nil, false, netip.Addr{}, false
 	x.ClientField = ""
 	x.Host, x.Path, x.Site, x.Route, x.Visitor = nil, nil, nil, nil, Visitor{}
+	x.merged = x.merged[:0]
 	x.Pool, x.Tier, x.Origin, x.Tries, x.CacheStatus = "", "", "", 0, ""
 	x.idText = x.idText[:0]
 	x.Full, x.StandIn = "", false
@@ -230,7 +233,55 @@ func (x *Exchange) SetPath(path []byte) { x.KeepPath(append(x.PathMemory(), path
 func (x *Exchange) PathMemory() []byte { return x.path[:0] }
 
 // KeepPath makes a path that was built in PathMemory x.Path.
-func (x *Exchange) KeepPath(path []byte) { x.path, x.Path = path, path }
+func (x *Exchange) KeepPath(path []byte) {
+	x.path, x.Path = path, path
+	x.merged = mergeSlashes(x.merged[:0], path)
+}
+
+// Merged lends Path with each run of slashes as one, the way many servers read it; nil where Path has no run. A
+// path that was not given to KeepPath has none.
+func (x *Exchange) Merged() []byte {
+	if len(x.merged) == 0 {
+		return nil
+	}
+	return x.merged
+}
+
+// mergeSlashes appends a normalised path with runs of slashes merged to dst, and nothing where there is no run.
+// Encoded slashes count within a run of two or more; one alone is a character of its segment.
+func mergeSlashes(dst, path []byte) []byte {
+	last := 0
+	for i := 0; i < len(path); {
+		end, n := i, 0
+		for {
+			if w := slash(path[end:]); w > 0 {
+				end, n = end+w, n+1
+				continue
+			}
+			break
+		}
+		if n > 1 {
+			dst = append(append(dst, path[last:i]...), '/')
+			last = end
+		}
+		i = max(end, i+1)
+	}
+	if last > 0 {
+		dst = append(dst, path[last:]...)
+	}
+	return dst
+}
+
+// slash is the length of the slash that b begins with, encoded or not; 0 when it begins with none.
+func slash(b []byte) int {
+	switch {
+	case len(b) > 0 && b[0] == '/':
+		return 1
+	case len(b) > 2 && b[0] == '%' && b[1] == '2' && b[2] == 'F':
+		return 3
+	}
+	return 0
+}
 
 // SetVariant keeps a copy of form as x.Variant.
 func (x *Exchange) SetVariant(form []byte) {

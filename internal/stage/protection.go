@@ -60,13 +60,27 @@ func NewScope(path string, methods []string) Scope {
 // All says whether s holds for every request.
 func (s *Scope) All() bool { return s.prefix == "" && s.known == 0 && len(s.others) == 0 }
 
-// Holds says whether x's normalised path and its method are in the scope.
+// Holds says whether x's method is in the scope and so is its path, as it was sent or with runs of slashes
+// merged: an origin may read it either way, and what restricts holds for both.
 func (s *Scope) Holds(x *Exchange) bool {
-	if n := len(s.prefix); n > 0 {
-		if len(x.Path) < n || string(x.Path[:n]) != s.prefix || len(x.Path) > n && x.Path[n] != '/' {
+	if !s.above(x.Path) {
+		if m := x.Merged(); m == nil || !s.above(m) {
 			return false
 		}
 	}
+	return s.holdsMethod(x)
+}
+
+// HoldsAsSent says the same of the path as it was sent alone. What relaxes asks it: a path that is in the scope as
+// it was sent is so with its slashes merged, too, so that neither reading obtains what the other would not.
+func (s *Scope) HoldsAsSent(x *Exchange) bool { return s.above(x.Path) && s.holdsMethod(x) }
+
+func (s *Scope) above(path []byte) bool {
+	n := len(s.prefix)
+	return n == 0 || len(path) >= n && string(path[:n]) == s.prefix && (len(path) == n || path[n] == '/')
+}
+
+func (s *Scope) holdsMethod(x *Exchange) bool {
 	if s.known == 0 && len(s.others) == 0 || s.known&(1<<x.In.Method) != 0 {
 		return true
 	}

@@ -71,3 +71,45 @@ func TestScopeMatchesByPathElementsAndMethod(t *testing.T) {
 		}
 	}
 }
+
+func TestRunsOfSlashesShedNoRestrictionAndObtainNoRelaxation(t *testing.T) {
+	for _, c := range []struct {
+		path, merged  string
+		holds, asSent bool // below /login/form
+	}{
+		{"/login/form", "", true, true},
+		{"//login/form", "/login/form", true, false},
+		{"/login///form/a", "/login/form/a", true, false},
+		{"/login/form//a", "/login/form/a", true, true},
+		{"/%2Flogin%2F%2Fform", "/login/form", true, false},
+		{"/login%2Fform", "", false, false}, // one encoded slash is a character of its segment
+		{"//login/%2Form", "/login/orm", false, false},
+		{"//", "/", false, false},
+		{"*", "", false, false},
+		{"/login/format//", "/login/format/", false, false},
+	} {
+		var r message.Request
+		r.SetMethod([]byte("GET"))
+		x := Exchange{In: &r}
+		s := NewScope("/login/form", nil)
+		x.SetPath([]byte("/a//longer/path//before"))
+		x.SetPath([]byte(c.path))
+		if got := string(x.Merged()); got != c.merged {
+			t.Errorf("%s merges to %q, want %q", c.path, got, c.merged)
+		}
+		if holds, asSent := s.Holds(&x), s.HoldsAsSent(&x); holds != c.holds || asSent != c.asSent {
+			t.Errorf("%s: holds %v, as sent %v; want %v and %v", c.path, holds, asSent, c.holds, c.asSent)
+		}
+		var f Exchange
+		x.ForkInto(&f)
+		if string(f.Merged()) != c.merged {
+			t.Errorf("a fork of %s merges to %q", c.path, f.Merged())
+		}
+		if n := testing.AllocsPerRun(10, func() { x.SetPath(f.Path); s.Holds(&x) }); n != 0 {
+			t.Errorf("%s: %v allocations", c.path, n)
+		}
+		if x.Reset(); x.Merged() != nil {
+			t.Errorf("%s: the next request has %q", c.path, x.Merged())
+		}
+	}
+}

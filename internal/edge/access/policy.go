@@ -33,6 +33,7 @@ type policy struct {
 // scoped is a rule with more than addresses.
 type scoped struct {
 	index     int
+	deny      bool
 	scope     stage.Scope
 	any       bool // no addresses: every address
 	table     *table
@@ -48,9 +49,17 @@ type place struct {
 	asn     uint32
 }
 
+// inScope says whether the rule's path and methods fit: what allows asks the path as it was sent alone.
+func (s *scoped) inScope(x *stage.Exchange) bool {
+	if s.deny {
+		return s.scope.Holds(x)
+	}
+	return s.scope.HoldsAsSent(x)
+}
+
 // holds says whether a request matches all parts of the rule.
 func (s *scoped) holds(x *stage.Exchange, at *place, places Places) bool {
-	if !s.scope.Holds(x) || !s.any && s.table.find(x.Client) == none {
+	if !s.inScope(x) || !s.any && s.table.find(x.Client) == none {
 		return false
 	}
 	if len(s.countries) > 0 || len(s.asns) > 0 {
@@ -89,7 +98,7 @@ func compile(name string, spec *v1.AccessPolicySpec) (*policy, error) {
 		switch {
 		case i > end:
 		case !s.All() || located || r.ClientCertificate != nil:
-			c := scoped{index: i, scope: s, any: len(nets) == 0, countries: slices.Sorted(slices.Values(r.Countries))}
+			c := scoped{index: i, deny: r.Action == "deny", scope: s, any: len(nets) == 0, countries: slices.Sorted(slices.Values(r.Countries))}
 			for _, n := range r.ASNs {
 				c.asns = append(c.asns, uint32(n))
 			}

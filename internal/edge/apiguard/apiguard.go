@@ -220,6 +220,9 @@ type endpoint struct {
 func (s *Stage) head(p *policy, x *stage.Exchange) (e endpoint, v *openapi.Violation) {
 	c := s.checker()
 	p.api.Find(methodOf(x.In), x.Path, &c.match)
+	if m := x.Merged(); m != nil && c.match.Operation == nil && p.unknown != "refuse" {
+		p.api.Find(methodOf(x.In), m, &c.match) // more slashes do not shed what the document asks
+	}
 	e = endpoint{c.match.Operation, c.match.Template, c.match.Allow}
 	if e.op != nil {
 		e.template = e.op.Template

@@ -100,7 +100,11 @@ func (k *key) hash(h *hasher, limit uint64, x *stage.Exchange, field []byte) uin
 	case onNetwork:
 		return mix(limit, onNetwork, addressHash(h, x.Client, k.v4, k.v6))
 	case onPath:
-		return mix(limit, onPath, h.bytes(x.Path))
+		path := x.Path
+		if m := x.Merged(); m != nil {
+			path = m // more slashes are no other path
+		}
+		return mix(limit, onPath, h.bytes(path))
 	case onHeader, onToken:
 		if k.id != message.Other {
 			v = x.In.Get(k.id)

@@ -108,7 +108,8 @@ func (f *Forward) build(x *stage.Exchange, c *compiled, p *forwardPool) error {
 		}
 		out.SetPath(path)
 	} else if p.path.changes() {
-		out.SetPath(p.path.append(nil, x.Path, c.matchedPrefix(x)))
+		path, prefix := c.matched(x)
+		out.SetPath(p.path.append(nil, path, prefix))
 	} else if !bytes.Equal(x.Path, x.In.Path()) {
 		out.SetPath(x.Path)
 	}
@@ -128,13 +129,15 @@ func (f *Forward) build(x *stage.Exchange, c *compiled, p *forwardPool) error {
 	return nil
 }
 
-func (c *compiled) matchedPrefix(x *stage.Exchange) string {
+// matched lends the path of x that a prefix of the route matches, and that prefix.
+func (c *compiled) matched(x *stage.Exchange) (path []byte, prefix string) {
 	for i := range c.matches {
 		if m := &c.matches[i]; m.hasPrefix && m.matches(x) {
-			return m.prefix
+			path, _ = m.pathOf(x)
+			return path, m.prefix
 		}
 	}
-	return ""
+	return x.Path, ""
 }
 
 // removeHopByHop removes what is for one connection only (RFC 9110 section 7.6.1) and what
@@ -235,7 +238,8 @@ func (c *compiled) answerRedirect(x *stage.Exchange) *message.Response {
 	if port := redirectPort(x, r, scheme); port != "" {
 		to = append(append(to, ':'), port...)
 	}
-	to = c.redirect.path.append(to, x.Path, c.matchedPrefix(x))
+	path, prefix := c.matched(x)
+	to = c.redirect.path.append(to, path, prefix)
 	if x.In.HasQuery() {
 		to = append(append(to, '?'), x.In.Query()...)
 	}

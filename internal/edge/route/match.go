@@ -86,7 +86,19 @@ func whole(expr string) (*regexp.Regexp, error) {
 }
 
 func (m *matcher) matches(x *stage.Exchange) bool {
-	return m.matchesPath(x.Path) && m.matchesMethod(x.In) && m.matchesHeaders(x.In) && m.matchesQuery(x.In)
+	_, ok := m.pathOf(x)
+	return ok && m.matchesMethod(x.In) && m.matchesHeaders(x.In) && m.matchesQuery(x.In)
+}
+
+// pathOf lends the path of x that m matches: as it was sent or, where that is another, with runs of slashes merged, as
+// the origin may read it; false when it matches neither. A route brings protections with it, which two slashes are not to
+// shed.
+func (m *matcher) pathOf(x *stage.Exchange) ([]byte, bool) {
+	if m.matchesPath(x.Path) {
+		return x.Path, true
+	}
+	p := x.Merged()
+	return p, p != nil && m.matchesPath(p)
 }
 
 func (m *matcher) matchesPath(p []byte) bool {

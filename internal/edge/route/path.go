@@ -38,11 +38,11 @@ func NormalizePath(dst, raw []byte) ([]byte, bool) {
 	return removeDots(dst, base), true
 }
 
-// plainPath says that a path is its own normal form, without looking further. It is the
-// common case.
+// plainPath says that a path is its own normal form and has no run of slashes, without looking
+// further. It is the common case.
 func plainPath(p []byte) bool {
 	for i, c := range p {
-		if c == '.' && p[i-min(i, 1)] == '/' || class[c] == forbidden || c == '%' {
+		if (c == '.' || c == '/' && i > 0) && p[i-min(i, 1)] == '/' || class[c] == forbidden || c == '%' {
 			return false
 		}
 	}

@@ -104,6 +104,10 @@ func TestFirstRouteThatMatchesServes(t *testing.T) {
 	for _, c := range []struct{ request, want string }{
 		{"GET http://h/a" + accept, "exact"},
 		{"GET http://h/b/../a" + accept, "exact"},
+		{"GET http://h//a" + accept, "exact"},
+		{"GET http://h//img//1.jpg" + accept, "images"},
+		{"GET http://h/%2fp//12" + accept, "regex"},
+		{"GET http://h/p%2f12" + accept, ""},
 		{"GET http://h/img" + accept, "images"},
 		{"GET http://h/img/1.jpg" + accept, "images"},
 		{"GET http://h/%69mg/1.jpg" + accept, "images"},
@@ -350,6 +354,25 @@ func TestRFC9440AForgedClientCertDoesNotReachTheOrigin(t *testing.T) {
 		}
 		if got := string(x.Out.Lookup("Client-Cert")); got != c.want {
 			t.Errorf("%s: Client-Cert is %q, want %q", c.name, got, c.want)
+		}
+	}
+}
+
+func TestTwoSlashesReachTheOriginUnlessAPrefixIsReplaced(t *testing.T) {
+	h := chain(t,
+		v1.Route{Name: "app", Match: onPath(v1.PathMatch{Prefix: "/app"}), Pool: "p", Filters: v1.Filters{Rewrite: &v1.Rewrite{Prefix: ptr("/inner")}}},
+		v1.Route{Name: "login", Match: onPath(v1.PathMatch{Prefix: "/login"}), Pool: "p"},
+		v1.Route{Name: "doubled", Match: onPath(v1.PathMatch{Regex: "//[^/].*"}), Pool: "p"},
+	)
+	for _, c := range []struct{ path, route, sent string }{
+		{"//login//a", "login", "//login//a"},
+		{"//app/x", "app", "/inner/x"},
+		{"/app//x", "app", "/inner//x"},
+		{"//z", "doubled", "//z"},
+	} {
+		x := exchange("GET http://h" + c.path)
+		if _, err := h.Serve(t.Context(), x); err != nil || x.Route.Name != c.route || string(x.Out.Path()) != c.sent {
+			t.Errorf("%s: %v, route %v, sent %s; want %s and %s", c.path, err, x.Route, x.Out.Path(), c.route, c.sent)
 		}
 	}
 }

@@ -53,7 +53,7 @@ type tier struct {
 func (p *policy) step(x *stage.Exchange) stage.Step {
 	for step := stage.StepOrder; step > stage.StepBrowse; step-- {
 		for i := range p.steps[step] {
-			if p.steps[step][i].Holds(x) {
+			if p.steps[step][i].HoldsAsSent(x) { // a step gives rights
 				return step
 			}
 		}

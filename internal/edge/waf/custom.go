@@ -150,11 +150,21 @@ func (r *ownRule) holds(x *stage.Exchange, s *sheet) bool {
 	return true
 }
 
+// inPath says whether the path is one that c looks for. An origin may read runs of slashes as one, so either reading is
+// enough; for a condition that spares, by not, both are needed.
+func (c *condition) inPath(x *stage.Exchange, s *sheet) bool {
+	found := c.is(x.Path, s)
+	if m := x.Merged(); m != nil && found == c.not {
+		return c.is(m, s)
+	}
+	return found
+}
+
 // found says whether a value of the target is one that c looks for.
 func (c *condition) found(x *stage.Exchange, s *sheet) bool {
 	switch c.kind {
 	case ofPath:
-		return c.is(x.Path, s)
+		return c.inPath(x, s)
 	case ofQuery:
 		return x.In.HasQuery() && c.is(x.In.Query(), s)
 	case ofHost:

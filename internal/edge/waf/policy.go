@@ -245,7 +245,7 @@ func (p *policy) apply(tx transaction, x *stage.Exchange, rules []rule) {
 }
 
 func (e *exclusion) holds(x *stage.Exchange) bool {
-	return (e.expires == math.MaxInt64 || x.Start.UnixNano() < e.expires) && e.scope.Holds(x) && (e.exact == "" || e.exact == string(x.Path))
+	return (e.expires == math.MaxInt64 || x.Start.UnixNano() < e.expires) && e.scope.HoldsAsSent(x) && (e.exact == "" || e.exact == string(x.Path))
 }
 
 // overlay tells the screen of the exclusions that hold for x. It is false when one of them may

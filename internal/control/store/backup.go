@@ -30,7 +30,8 @@ type table struct {
 	key     string
 }
 
-// tables are those of the newest schema.
+// tables are those of the newest schema, but for what is kept for a while: who restores ends sessions and lets nobody finish
+// a login that began before.
 func tables() []table {
 	words := strings.Fields
 	return []table{
@@ -216,7 +217,7 @@ func (s *Store) restore(ctx context.Context, tx *sql.Tx, head backupHead, in *li
 		return ErrNotEmpty
 	}
 	// Its tables are made as they were when it was written, and brought up to date with what is in them.
-	for _, name := range append([]string{"schema_version"}, names()...) {
+	for _, name := range append([]string{"schema_version", "ephemera"}, names()...) {
 		if _, err := tx.ExecContext(ctx, "DROP TABLE "+name); err != nil {
 			return s.fail(ctx, "restore", err)
 		}

@@ -24,10 +24,11 @@ type Tx struct {
 	change Change
 
 	head   head
-	writes int
-	kept   bool // the store's own books changed: committed, and no position in the log
-	bytes  int64
-	orgs   map[string]*orgState
+	writes     int
+	keptWrites int  // of what is kept for a while
+	kept       bool // the store's own books changed: committed, and no position in the log
+	bytes      int64
+	orgs       map[string]*orgState
 }
 
 // head is the row that all writers lock: so positions and messages become visible in their order, without gaps.

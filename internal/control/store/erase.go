@@ -6,6 +6,9 @@ import (
 	"fmt"
 )
 
+// eraseMark is the room for the mark that an entry was erased.
+const eraseMark = 16
+
 // EraseHistory forgets what a document that is no more was, and that it ever was. Revisions keep their numbers, so a reader
 // of an old one does not find it there: it is for what must not be kept, such as who somebody was.
 func (tx *Tx) EraseHistory(ctx context.Context, key Key) error {
@@ -39,7 +42,7 @@ func (tx *Tx) EraseEntries(ctx context.Context, organization, log string, after,
 		if err != nil {
 			return last, err
 		}
-		if err := checkJSON("the entry", body, int64(len(e.Body))); err != nil {
+		if err := checkJSON("the entry", body, int64(len(e.Body))+eraseMark); err != nil {
 			return last, fmt.Errorf("an entry does not grow: %w", err)
 		}
 		if _, err := tx.q.ExecContext(ctx, "UPDATE entries SET body = $1 WHERE organization = $2 AND log = $3 AND seq = $4", body, organization, log, e.Seq); err != nil {

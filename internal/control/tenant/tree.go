@@ -119,7 +119,7 @@ func (s *Service) DeleteOrganization(ctx context.Context, actor Actor, name stri
 		if err != nil {
 			return err
 		}
-		gone := []string{KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan}
+		gone := []string{KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindProvider, KindIdentity, KindBrand}
 		var keys []store.Key
 		err = each(ctx, &tx.Reader, store.Query{Organization: name}, func(d store.Document) error {
 			switch {
@@ -138,6 +138,9 @@ func (s *Service) DeleteOrganization(ctx context.Context, actor Actor, name stri
 			if err := tx.Delete(ctx, k, store.Any); err != nil {
 				return err
 			}
+		}
+		if _, err := tx.ForgetOwners(ctx, name+"/"); err != nil {
+			return err
 		}
 		if err := release(ctx, tx, name); err != nil {
 			return err
@@ -160,7 +163,7 @@ func (s *Service) parentOf(ctx context.Context, actor Actor, name string) (paren
 		parent = o.Parent()
 		return err
 	})
-	return parent, err
+	return parent, s.Denied(ctx, actor, name, "manage "+KindOrganization, "", err)
 }
 
 // belowAuthorized reads an organization that the actor manages from above.
@@ -174,10 +177,7 @@ func (s *Service) belowAuthorized(ctx context.Context, tx *store.Tx, actor Actor
 
 // Organization reads one.
 func (s *Service) Organization(ctx context.Context, actor Actor, name string) (o Organization, err error) {
-	err = s.store.View(ctx, func(r *store.Reader) error {
-		if err := s.Authorize(ctx, r, actor, Access{VerbRead, KindOrganization, name, ""}); err != nil {
-			return err
-		}
+	err = s.view(ctx, actor, Access{VerbRead, KindOrganization, name, ""}, func(r *store.Reader) error {
 		o, _, err = organization(ctx, r, name)
 		return err
 	})
@@ -186,10 +186,7 @@ func (s *Service) Organization(ctx context.Context, actor Actor, name string) (o
 
 // Children lists the organizations right below one, by name.
 func (s *Service) Children(ctx context.Context, actor Actor, parent, cursor string, limit int) (names []string, next string, err error) {
-	err = s.store.View(ctx, func(r *store.Reader) error {
-		if err := s.Authorize(ctx, r, actor, Access{VerbRead, KindOrganization, parent, ""}); err != nil {
-			return err
-		}
+	err = s.view(ctx, actor, Access{VerbRead, KindOrganization, parent, ""}, func(r *store.Reader) error {
 		p, err := r.List(ctx, store.Query{Organization: parent, Kind: KindChild, Cursor: cursor, Limit: limit})
 		for _, d := range p.Documents {
 			names = append(names, d.Name)

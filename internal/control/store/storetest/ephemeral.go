@@ -236,7 +236,7 @@ func testErase(t *testing.T, f Fixture) {
 		t.Error(err)
 	}
 	err = update(func(tx *store.Tx) error {
-		_, err := tx.EraseEntries(ctx, "acme", "audit", 0, 1, func(store.Entry) ([]byte, error) { return []byte(`{"more":"than there was before"}`), nil })
+		_, err := tx.EraseEntries(ctx, "acme", "audit", 0, 1, func(store.Entry) ([]byte, error) { return []byte(`{"much":"more than there was before in it"}`), nil })
 		return err
 	})
 	var l *store.LimitError

@@ -23,7 +23,7 @@ type Tx struct {
 	Reader
 	change Change
 
-	head   head
+	head       head
 	writes     int
 	keptWrites int  // of what is kept for a while
 	kept       bool // the store's own books changed: committed, and no position in the log

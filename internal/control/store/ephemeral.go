@@ -46,7 +46,13 @@ func (r *Reader) Ephemera(ctx context.Context, space, owner string) ([]Ephemeral
 
 // CountEphemera counts those of a space that did not expire; of one owner, or with the empty one of all.
 func (r *Reader) CountEphemera(ctx context.Context, space, owner string) (n int64, err error) {
-	row := r.q.QueryRowContext(ctx, "SELECT count(*) FROM ephemera WHERE space = $1 AND ($2 = '' OR owner = $2) AND expires > $3", space, owner, r.Now().UnixMicro())
+	w := &where{}
+	w.add("space = %s", space)
+	w.add("expires > %s", r.Now().UnixMicro())
+	if owner != "" {
+		w.add("owner = %s", owner)
+	}
+	row := r.q.QueryRowContext(ctx, "SELECT count(*) FROM ephemera"+w.String(), w.args...)
 	return n, r.store.fail(ctx, "count what is kept for a while", row.Scan(&n))
 }
 

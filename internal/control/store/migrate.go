@@ -38,7 +38,8 @@ body {bytes} NOT NULL, PRIMARY KEY (organization, log, seq))`,
 	}, {
 		`CREATE TABLE ephemera (space {text} NOT NULL, name {text} NOT NULL, owner {text} NOT NULL, expires BIGINT NOT NULL, body {bytes} NOT NULL,
 PRIMARY KEY (space, name))`,
-		"CREATE INDEX ephemera_owner ON ephemera (owner, space)",
+		"CREATE INDEX ephemera_owner ON ephemera (owner, space, expires)",
+		"CREATE INDEX ephemera_space ON ephemera (space, expires)",
 		"CREATE INDEX ephemera_expires ON ephemera (expires)",
 	}}
 }

@@ -28,12 +28,12 @@ import (
 
 // Bounds.
 const (
-	pendingLife = 10 * time.Minute // from Begin to Finish
-	maxPending  = 2000             // logins that began, of the providers of one organization
-	maxRedirect = 512
-	maxCode     = 4096
-	maxIDToken  = 32 << 10
-	skew        = time.Minute // between the provider's clock and ours
+	pendingLife  = 10 * time.Minute // from Begin to Finish
+	usualPending = 2000             // logins that began, of the providers of one organization
+	maxRedirect  = 512
+	maxCode      = 4096
+	maxIDToken   = 32 << 10
+	skew         = time.Minute // between the provider's clock and ours
 )
 
 var (
@@ -58,6 +58,7 @@ type Config struct {
 	Allowed  func(a netip.Addr) bool // addresses that may be asked beside public ones; nil: none
 	Loopback bool                    // providers may be on this machine, without TLS there: for tests
 	Roots    *x509.CertPool          // nil: the system's
+	Pending  int64                   // logins that began, of the providers of one organization; 2,000
 }
 
 // Service logs people in.
@@ -67,6 +68,7 @@ type Service struct {
 	clock    func() time.Time
 	timeout  time.Duration
 	loopback bool
+	pending  int64
 	client   *http.Client
 
 	mu     sync.Mutex
@@ -88,9 +90,12 @@ type Counts struct {
 
 // New makes a Service.
 func New(c Config) *Service {
-	s := &Service{store: c.Store, tenant: c.Tenant, clock: c.Clock, timeout: c.Timeout, loopback: c.Loopback, known: map[string]*issuer{}}
+	s := &Service{store: c.Store, tenant: c.Tenant, clock: c.Clock, timeout: c.Timeout, loopback: c.Loopback, pending: c.Pending, known: map[string]*issuer{}}
 	if s.clock == nil {
 		s.clock = time.Now
+	}
+	if s.pending <= 0 {
+		s.pending = usualPending
 	}
 	if s.timeout <= 0 {
 		s.timeout = 10 * time.Second
@@ -201,7 +206,7 @@ func (s *Service) begin(ctx context.Context, org, provider, redirect string, lin
 		if err != nil {
 			return err
 		}
-		if n >= maxPending {
+		if n >= s.pending {
 			return ErrBusy
 		}
 		return tx.Keep(ctx, store.Ephemeral{

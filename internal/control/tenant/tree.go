@@ -47,6 +47,15 @@ func organization(ctx context.Context, r *store.Reader, name string) (o Organiza
 	return o, revision, err
 }
 
+// PathOf gives the organizations from the operator to one, or store.ErrNotFound.
+func PathOf(ctx context.Context, r *store.Reader, name string) ([]string, error) {
+	o, _, err := organization(ctx, r, name)
+	if err != nil {
+		return nil, err
+	}
+	return o.Path, nil
+}
+
 // Setup makes the operator and its first user, who may do everything, in an empty store.
 func (s *Service) Setup(ctx context.Context, operator, login, password string) (Actor, error) {
 	if err := errors.Join(checkLabel("organization", operator), checkLogin(login)); err != nil {

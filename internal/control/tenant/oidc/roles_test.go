@@ -117,8 +117,13 @@ func TestNobodyMapsMoreThanHeHas(t *testing.T) {
 	b.is(put(tenant.RoleMapping{Claim: "x", Organization: "shop", Role: "sites"}), tenant.ErrInvalid)
 	b.is(put(make([]tenant.RoleMapping, 33)...), tenant.ErrInvalid)
 	for _, p := range []tenant.Provider{
-		{ClientID: ""}, {ClientID: "a\nb"}, {ClientID: "x", Scopes: []string{"a b"}}, {ClientID: "x", Domains: []string{"Example.com"}},
-		{ClientID: "x", Domains: []string{"com"}}, {ClientID: "x", Scopes: make([]string, 17)}, {ClientID: "x", Title: strings.Repeat("x", 257)},
+		{ClientID: ""},
+		{ClientID: "a\nb"},
+		{ClientID: "x", Scopes: []string{"a b"}},
+		{ClientID: "x", Domains: []string{"Example.com"}},
+		{ClientID: "x", Domains: []string{"com"}},
+		{ClientID: "x", Scopes: make([]string, 17)},
+		{ClientID: "x", Title: strings.Repeat("x", 257)},
 	} {
 		p.Issuer = "https://id.example.com"
 		b.is(b.tenant.PutProvider(ctx, b.op, "shop", "own", p, "s"), tenant.ErrInvalid)

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	upstream "github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
@@ -201,18 +203,23 @@ func (s *Service) begin(ctx context.Context, org, provider, redirect string, lin
 	if err != nil {
 		return "", "", fmt.Errorf("oidc: %w", err)
 	}
-	_, err = s.store.Update(ctx, store.Change{Author: "login by " + ref.String()}, func(tx *store.Tx) error {
-		n, err := tx.CountEphemera(ctx, space(ref.Organization), "")
-		if err != nil {
-			return err
+	room := func(r *store.Reader) error {
+		n, err := r.CountEphemera(ctx, space(ref.Organization), "")
+		if err == nil && n >= s.pending {
+			err = ErrBusy
 		}
-		if n >= s.pending {
-			return ErrBusy
-		}
-		return tx.Keep(ctx, store.Ephemeral{
-			Space: space(ref.Organization), Name: auth.HashSecret(secret), Owner: ref.String(), Expires: tx.Now().Add(pendingLife), Body: b,
+		return err
+	}
+	if err = s.store.View(ctx, room); err == nil { // who fills the room takes no writers' lock then
+		_, err = s.store.Update(ctx, store.Change{Author: "login by " + ref.String()}, func(tx *store.Tx) error {
+			if err := room(&tx.Reader); err != nil {
+				return err
+			}
+			return tx.Keep(ctx, store.Ephemeral{
+				Space: space(ref.Organization), Name: auth.HashSecret(secret), Owner: ref.String(), Expires: tx.Now().Add(pendingLife), Body: b,
+			})
 		})
-	})
+	}
 	if err != nil {
 		if errors.Is(err, ErrBusy) {
 			s.count(func(c *Counts) { c.Busy++ })
@@ -248,10 +255,21 @@ func config(p tenant.Provider, secret string, i *issuer, redirect string) *oauth
 // take ends a pending login, for one callback: a second one with the same state finds nothing.
 func (s *Service) take(ctx context.Context, c Callback) (p pending, err error) {
 	at := strings.LastIndexByte(c.State, '.') // names of organizations may hold dots
-	if at < 1 || len(c.State) > 256 {
+	if at < 1 || len(c.State) > 256 || !utf8.ValidString(c.State) || strings.ContainsFunc(c.State, unicode.IsControl) {
 		return p, ErrState
 	}
 	org, secret := c.State[:at], c.State[at+1:]
+	// Looked for first without the lock of all writers: anybody may come with a made-up state.
+	err = s.store.View(ctx, func(r *store.Reader) error {
+		_, err := r.Ephemeral(ctx, space(org), auth.HashSecret(secret))
+		return err
+	})
+	if errors.Is(err, store.ErrNotFound) {
+		return p, ErrState
+	}
+	if err != nil {
+		return p, err
+	}
 	_, err = s.store.Update(ctx, store.Change{Author: "login by a provider of " + org}, func(tx *store.Tx) error {
 		name := auth.HashSecret(secret)
 		e, err := tx.Ephemeral(ctx, space(org), name)
@@ -264,7 +282,7 @@ func (s *Service) take(ctx context.Context, c Callback) (p pending, err error) {
 		_, err = tx.Forget(ctx, space(org), name)
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) || errors.Is(err, store.ErrInvalid) {
+	if errors.Is(err, store.ErrNotFound) { // another callback was first
 		err = ErrState
 	}
 	if err == nil && c.Redirect != p.Redirect {

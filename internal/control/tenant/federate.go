@@ -84,13 +84,14 @@ func (s *Service) LoginAsserted(ctx context.Context, org string, a Assertion, so
 		if _, err := read(ctx, &tx.Reader, userKey(org, i.Login), &u); err != nil || u.Disabled || u.Service {
 			return errors.Join(fmt.Errorf("%w: user %s is disabled or no more", ErrFederated, i.Login), ignoreNotFound(err))
 		}
+		former := slices.Clone(i.Granted)
 		given, taken, err := asserted(ctx, tx, o, p, a, &i)
 		if err != nil {
 			return err
 		}
 		details["made"], details["linked"], details["given"], details["taken"] = made, link != nil, given, taken
 		entry.actor, entry.target = actor, i.Login
-		if revision == 0 || len(given)+len(taken) > 0 {
+		if revision == 0 || !slices.Equal(former, i.Granted) {
 			if err := write(ctx, tx, identityKey(org, a.Issuer, a.Subject), i, store.Expect(revision)); err != nil {
 				return err
 			}

@@ -466,7 +466,7 @@ func TestErasure(t *testing.T) {
 	for range 3 {
 		_, err := b.store.Update(ctx, store.Change{Author: hid.String(), Reason: "hidden reason"}, func(tx *store.Tx) error {
 			_, err := tx.Put(ctx, site, []byte(`{"host":"hidden.example.com"}`), store.Any)
-			return err
+			return errors.Join(err, tx.Emit(ctx, "purge", "gone", []byte(`{"url":"https://hidden.example.com/"}`)))
 		})
 		b.must(err)
 	}

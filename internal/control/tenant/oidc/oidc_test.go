@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/relais-edge/relais/internal/control/egress"
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
 	"github.com/relais-edge/relais/internal/control/tenant/audit"
@@ -524,4 +526,23 @@ func TestIssuersThatMayNotBe(t *testing.T) {
 	if b.provider.count("/.well-known/openid-configuration") != 0 {
 		t.Error("a loopback address was asked")
 	}
+	// With a certificate that is trusted, the address alone stands in the way.
+	inside := httptest.NewTLSServer(b.provider)
+	defer inside.Close()
+	b.must(b.tenant.PutProvider(ctx, b.op, "east", "idp", tenant.Provider{Issuer: inside.URL, ClientID: clientID}, clientSecret))
+	roots := x509.NewCertPool()
+	roots.AddCert(inside.Certificate())
+	b.provider.meta["issuer"] = inside.URL
+	public = oidc.New(oidc.Config{Store: b.store, Tenant: b.tenant, Clock: b.clock, Roots: roots})
+	_, _, err = public.Begin(ctx, "shop", "idp", redirect)
+	if !errors.Is(err, oidc.ErrDown) || !errors.Is(err, egress.ErrAddress) {
+		t.Error(err)
+	}
+	allowed := func(a netip.Addr) bool { return a.IsLoopback() }
+	for _, at := range []string{"authorization_endpoint", "token_endpoint", "jwks_uri"} {
+		b.provider.meta[at] = inside.URL + "/x"
+	}
+	public = oidc.New(oidc.Config{Store: b.store, Tenant: b.tenant, Clock: b.clock, Roots: roots, Allowed: allowed})
+	_, _, err = public.Begin(ctx, "shop", "idp", redirect)
+	b.must(err)
 }

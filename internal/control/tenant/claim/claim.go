@@ -185,7 +185,7 @@ func (s *Service) Prove(ctx context.Context, actor tenant.Actor, org, name strin
 		return err
 	})
 	if err != nil {
-		return c, err
+		return c, s.Tenant.Denied(ctx, actor, org, "hostname.prove", n.String(), err)
 	}
 	if f := probe(ctx, s.DNS, s.Web, n, c.Method, c.Proof); f != there {
 		return c, fmt.Errorf("%s: %w", n, ErrNoProof)

@@ -40,6 +40,7 @@ func (s *Store) tables() []Table {
 	return list
 }
 
+// ownTables leave out what is kept for a while: who restores ends sessions and lets nobody finish a login that began before.
 func ownTables() []Table {
 	words := strings.Fields
 	return []Table{
@@ -251,7 +252,7 @@ func (s *Store) restore(ctx context.Context, tx *sql.Tx, head backupHead, in *li
 		return ErrNotEmpty
 	}
 	// Its tables are made as they were when it was written, and brought up to date with what is in them.
-	drop := append([]string{"schema_version"}, s.names()...)
+	drop := append([]string{"schema_version", "ephemera"}, s.names()...)
 	if len(s.schemas) > 0 {
 		drop = append(drop, "room_versions")
 	}

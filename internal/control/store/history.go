@@ -226,31 +226,34 @@ AND (project, kind, name) > ($4, $5, $6) ORDER BY project, kind, name LIMIT $7`,
 // Prune forgets what documents of an organization were before a revision. The state at that revision and at each later
 // one is kept. Revision numbers go on.
 func (s *Store) Prune(ctx context.Context, c Change, organization string, before int64) error {
-	_, err := s.Update(ctx, c, func(tx *Tx) error {
-		o, err := tx.Organization(ctx, organization)
-		if err != nil {
-			return err
-		}
-		if before > o.Revision {
-			return orNotFound(nil, fmt.Sprintf("revision %d of %s", before, organization))
-		}
-		if before <= o.Pruned {
-			return nil
-		}
-		// What was deleted by then needs no row to be absent; of the rest the newest row by then says how it was.
-		for _, text := range []string{
-			`DELETE FROM changes WHERE organization = $1 AND number < $2 AND (body IS NULL OR EXISTS (SELECT 1 FROM changes AS d
+	_, err := s.Update(ctx, c, func(tx *Tx) error { return tx.Prune(ctx, organization, before) })
+	return err
+}
+
+// Prune is Store.Prune as a part of a change, before it writes anything of the organization.
+func (tx *Tx) Prune(ctx context.Context, organization string, before int64) error {
+	o, err := tx.Reader.Organization(ctx, organization)
+	if err != nil {
+		return err
+	}
+	if before > o.Revision {
+		return orNotFound(nil, fmt.Sprintf("revision %d of %s", before, organization))
+	}
+	if before <= o.Pruned {
+		return nil
+	}
+	// What was deleted by then needs no row to be absent; of the rest the newest row by then says how it was.
+	for _, text := range []string{
+		`DELETE FROM changes WHERE organization = $1 AND number < $2 AND (body IS NULL OR EXISTS (SELECT 1 FROM changes AS d
 WHERE d.organization = changes.organization AND d.project = changes.project AND d.kind = changes.kind AND d.name = changes.name
 AND d.number > changes.number AND d.number <= $2))`,
-			`DELETE FROM revisions WHERE organization = $1 AND number < $2 AND NOT EXISTS (SELECT 1 FROM changes AS c
+		`DELETE FROM revisions WHERE organization = $1 AND number < $2 AND NOT EXISTS (SELECT 1 FROM changes AS c
 WHERE c.organization = revisions.organization AND c.number = revisions.number)`,
-			"UPDATE organizations SET pruned = $2 WHERE organization = $1",
-		} {
-			if _, err := tx.q.ExecContext(ctx, text, organization, before); err != nil {
-				return s.fail(ctx, "prune "+organization, err)
-			}
+		"UPDATE organizations SET pruned = $2 WHERE organization = $1",
+	} {
+		if _, err := tx.q.ExecContext(ctx, text, organization, before); err != nil {
+			return tx.store.fail(ctx, "prune "+organization, err)
 		}
-		return tx.keep()
-	})
-	return err
+	}
+	return tx.keep()
 }

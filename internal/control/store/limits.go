@@ -19,6 +19,7 @@ type Limits struct {
 	PageBytes     int64         // of the bodies of a page, but at least one item; 16 MiB
 	Messages      int64         // that are kept for consumers who do not come; 1,000,000
 	Consumers     int64         // of the outbox; 100
+	Ephemera      int64         // of one space; 100,000
 	Writers       int           // that wait for their turn in one process; 1,000
 	Wait          time.Duration // for a turn, and for another process's lock; 10 s
 	Transaction   time.Duration // of one change, from its turn to its commit; 30 s
@@ -46,6 +47,7 @@ func (l Limits) withDefaults() Limits {
 	or(&l.PageBytes, 16<<20)
 	or(&l.Messages, 1_000_000)
 	or(&l.Consumers, 100)
+	or(&l.Ephemera, 100_000)
 	or(&l.Writers, 1000)
 	or(&l.Wait, 10*time.Second)
 	or(&l.Transaction, 30*time.Second)

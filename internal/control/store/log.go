@@ -38,7 +38,8 @@ func scanEntry(rows *sql.Rows) (e Entry, err error) {
 	return e, err
 }
 
-// Append adds an entry to a log and gives its number. Entries are never changed; they are no documents and have no history.
+// Append adds an entry to a log and gives its number. Entries are never changed, but for EraseEntries; they are no documents
+// and have no history.
 func (tx *Tx) Append(ctx context.Context, organization, log string, body []byte) (seq int64, err error) {
 	if organization == "" || log == "" {
 		return 0, fmt.Errorf("%w: a log has an organization and a name", ErrInvalid)

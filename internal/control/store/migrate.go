@@ -35,6 +35,12 @@ revision BIGINT NOT NULL, time BIGINT NOT NULL, payload {bytes})`,
 		`CREATE TABLE entries (organization {text} NOT NULL, log {text} NOT NULL, seq BIGINT NOT NULL, time BIGINT NOT NULL,
 body {bytes} NOT NULL, PRIMARY KEY (organization, log, seq))`,
 		"CREATE TABLE leaders (name {text} PRIMARY KEY, term BIGINT NOT NULL, holder {text} NOT NULL, since BIGINT NOT NULL)",
+	}, {
+		`CREATE TABLE ephemera (space {text} NOT NULL, name {text} NOT NULL, owner {text} NOT NULL, expires BIGINT NOT NULL, body {bytes} NOT NULL,
+PRIMARY KEY (space, name))`,
+		"CREATE INDEX ephemera_owner ON ephemera (owner, space, expires)",
+		"CREATE INDEX ephemera_space ON ephemera (space, expires)",
+		"CREATE INDEX ephemera_expires ON ephemera (expires)",
 	}}
 }
 

@@ -23,11 +23,12 @@ type Tx struct {
 	Reader
 	change Change
 
-	head   head
-	writes int
-	kept   bool // the store's own books changed: committed, and no position in the log
-	bytes  int64
-	orgs   map[string]*orgState
+	head       head
+	writes     int
+	keptWrites int  // of what is kept for a while
+	kept       bool // the store's own books changed: committed, and no position in the log
+	bytes      int64
+	orgs       map[string]*orgState
 }
 
 // head is the row that all writers lock: so positions and messages become visible in their order, without gaps.

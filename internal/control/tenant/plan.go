@@ -288,10 +288,7 @@ func (s *Service) AssignPlan(ctx context.Context, actor Actor, org string, plan 
 
 // Usage gives an organization's use of a metric, and its limit where there is one.
 func (s *Service) Usage(ctx context.Context, actor Actor, org, metric string) (used int64, l *Limit, err error) {
-	err = s.store.View(ctx, func(r *store.Reader) error {
-		if err := s.Authorize(ctx, r, actor, Access{VerbRead, KindPlan, org, ""}); err != nil {
-			return err
-		}
+	err = s.view(ctx, actor, Access{VerbRead, KindPlan, org, ""}, func(r *store.Reader) error {
 		var c counter
 		if _, err := read(ctx, r, counterKey(org, metric), &c); ignoreNotFound(err) != nil {
 			return err

@@ -51,10 +51,11 @@ type Access struct {
 
 // Binding gives a user a role in an organization and those below, or in one of its projects.
 type Binding struct {
-	User    string     `json:"user"`
-	Home    string     `json:"home"` // organization of the user
-	Role    string     `json:"role"`
-	Expires *time.Time `json:"expires,omitempty"`
+	User     string     `json:"user"`
+	Home     string     `json:"home"` // organization of the user
+	Role     string     `json:"role"`
+	Expires  *time.Time `json:"expires,omitempty"`
+	Provider string     `json:"provider,omitempty"` // organization/name of the identity provider that asserted it
 }
 
 func roleKey(org, name string) store.Key {
@@ -72,7 +73,7 @@ func bindingPrefix(of Actor) string { return of.Organization + "/" + of.Login + 
 func tenancyKinds() []string {
 	return []string{
 		KindOrganization, KindChild, KindProject, KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindCounter,
-		"Secret", "HostnameClaim", "Audit",
+		KindProvider, KindIdentity, KindSession, KindBrand, "Secret", "HostnameClaim", "Audit",
 	}
 }
 
@@ -281,7 +282,7 @@ func (s *Service) Bind(ctx context.Context, actor Actor, org, project string, of
 		if err != nil || n >= maxBindings {
 			return errors.Join(err, limitOver("bindings of a user", n, maxBindings))
 		}
-		return write(ctx, tx, bindingKey(org, project, of, role), Binding{of.Login, of.Organization, role, expires}, store.Any)
+		return write(ctx, tx, bindingKey(org, project, of, role), Binding{User: of.Login, Home: of.Organization, Role: role, Expires: expires}, store.Any)
 	})
 }
 

@@ -29,6 +29,9 @@ const (
 	KindGuardrails   = "Guardrails"
 	KindPlan         = "Plan"
 	KindCounter      = "Counter"
+	KindProvider     = "IdentityProvider"
+	KindIdentity     = "Identity" // which user somebody is whom a provider names
+	KindBrand        = "Brand"    // written by tenant/brand
 )
 
 // quotaOrganization holds the counters: in organizations of their own they would be revisions of these. No organization of
@@ -73,6 +76,9 @@ type Service struct {
 	codes  *auth.Throttle // wrong second factors, of those who know the password
 	issuer string
 	clock  func() time.Time // of the throttles
+
+	loopback bool
+	denials  *denials
 }
 
 // Config is what a Service is made of.
@@ -84,11 +90,16 @@ type Config struct {
 	Codes  *auth.Throttle   // nil: strict, 20 wrong codes an hour from unknown devices
 	Issuer string           // shown by authenticator programs
 	Clock  func() time.Time // nil: time.Now
+	// Loopback lets identity providers be on this machine, and without TLS there: for tests.
+	Loopback bool
 }
 
 // New makes a Service.
 func New(c Config) *Service {
-	s := &Service{c.Store, c.Vault, c.Hasher, c.Logins, c.Codes, c.Issuer, c.Clock}
+	s := &Service{
+		store: c.Store, vault: c.Vault, hasher: c.Hasher, logins: c.Logins, codes: c.Codes, issuer: c.Issuer, clock: c.Clock,
+		loopback: c.Loopback, denials: newDenials(),
+	}
 	if s.logins == nil {
 		s.logins = auth.NewThrottle(auth.ThrottleConfig{})
 	}
@@ -106,6 +117,7 @@ type Actor struct {
 	Organization string // home of the user
 	Login        string
 	Token        *Grant // nil: the user himself
+	Session      string // id of the session that he is in; empty: none
 }
 
 // Grant is what a token allows of what its user may.
@@ -136,6 +148,12 @@ type act struct {
 	details      any
 }
 
+// Change does fn for another room and writes it to the organization's audit log, in one transaction. An attempt that ends
+// with ErrDenied is written to that of the actor's own.
+func (s *Service) Change(ctx context.Context, actor Actor, org, action, target string, details any, fn func(tx *store.Tx) error) error {
+	return s.change(ctx, act{actor: actor, organization: org, action: action, target: target, details: details}, fn)
+}
+
 // change does fn and writes it to the audit log, in one transaction.
 func (s *Service) change(ctx context.Context, a act, fn func(tx *store.Tx) error) error {
 	_, err := s.store.Update(ctx, store.Change{Author: a.actor.String(), Reason: a.reason}, func(tx *store.Tx) error {
@@ -144,7 +162,7 @@ func (s *Service) change(ctx context.Context, a act, fn func(tx *store.Tx) error
 		}
 		return s.record(ctx, tx, a)
 	})
-	return err
+	return s.denied(ctx, a, err)
 }
 
 func (s *Service) record(ctx context.Context, tx *store.Tx, a act) error {

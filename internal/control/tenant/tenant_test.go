@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"sync"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/relais-edge/relais/internal/control/tenant/audit"
 	"github.com/relais-edge/relais/internal/control/tenant/auth"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
+	"github.com/relais-edge/relais/test/postgres"
 )
 
 const password = "correct horse battery"
@@ -47,14 +49,33 @@ func (b *bed) pass(d time.Duration) {
 	b.now = b.now.Add(d)
 }
 
+var server = &postgres.Lazy{}
+
+func TestMain(m *testing.M) { os.Exit(server.Main(m)) }
+
+func openStore(t *testing.T, o store.Options) *store.Store {
+	t.Helper()
+	var s *store.Store
+	var err error
+	if postgres.Wanted(t) {
+		var dsn string
+		if dsn, err = server.Database(t.Context()); err == nil {
+			s, err = store.OpenPostgres(t.Context(), dsn, o)
+		}
+	} else {
+		s, err = store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "relais.db"), o)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.Close() })
+	return s
+}
+
 func setup(t *testing.T) *bed {
 	t.Helper()
 	b := &bed{t: t, now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC)}
-	var err error
-	if b.store, err = store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "relais.db"), store.Options{Clock: b.clock}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.store.Close() })
+	b.store = openStore(t, store.Options{Clock: b.clock})
 	private, _, err := secret.NewKey()
 	if err != nil {
 		t.Fatal(err)

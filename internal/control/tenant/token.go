@@ -125,7 +125,7 @@ func (s *Service) Authenticate(ctx context.Context, text string) (Actor, error) 
 	if err != nil || !auth.SameSecret(kept.Hash, t.Secret) || !kept.Expires.After(now) || u.Disabled {
 		return Actor{}, auth.ErrToken
 	}
-	return Actor{t.Organization, kept.User, &Grant{kept.ID, kept.Scope, kept.Project, kept.Rules, kept.Expires}}, nil
+	return Actor{Organization: t.Organization, Login: kept.User, Token: &Grant{kept.ID, kept.Scope, kept.Project, kept.Rules, kept.Expires}}, nil
 }
 
 // RevokeToken ends a token: the user's own, or one of the organization by who may delete tokens.
@@ -171,7 +171,7 @@ func (s *Service) Tokens(ctx context.Context, actor Actor, org, cursor string, l
 		}
 		return err
 	})
-	return list, next, err
+	return list, next, s.Denied(ctx, actor, org, "read "+KindToken, "", err)
 }
 
 // ExpireTokens removes tokens that expired, a page at a time; the leader calls it now and then. It gives how many went.

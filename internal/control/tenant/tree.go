@@ -47,6 +47,15 @@ func organization(ctx context.Context, r *store.Reader, name string) (o Organiza
 	return o, revision, err
 }
 
+// PathOf gives the organizations from the operator to one, or store.ErrNotFound.
+func PathOf(ctx context.Context, r *store.Reader, name string) ([]string, error) {
+	o, _, err := organization(ctx, r, name)
+	if err != nil {
+		return nil, err
+	}
+	return o.Path, nil
+}
+
 // Setup makes the operator and its first user, who may do everything, in an empty store.
 func (s *Service) Setup(ctx context.Context, operator, login, password string) (Actor, error) {
 	if err := errors.Join(checkLabel("organization", operator), checkLogin(login)); err != nil {
@@ -119,7 +128,7 @@ func (s *Service) DeleteOrganization(ctx context.Context, actor Actor, name stri
 		if err != nil {
 			return err
 		}
-		gone := []string{KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan}
+		gone := []string{KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindProvider, KindIdentity, KindBrand}
 		var keys []store.Key
 		err = each(ctx, &tx.Reader, store.Query{Organization: name}, func(d store.Document) error {
 			switch {
@@ -138,6 +147,9 @@ func (s *Service) DeleteOrganization(ctx context.Context, actor Actor, name stri
 			if err := tx.Delete(ctx, k, store.Any); err != nil {
 				return err
 			}
+		}
+		if _, err := tx.ForgetOwners(ctx, name+"/"); err != nil {
+			return err
 		}
 		if err := release(ctx, tx, name); err != nil {
 			return err
@@ -160,7 +172,7 @@ func (s *Service) parentOf(ctx context.Context, actor Actor, name string) (paren
 		parent = o.Parent()
 		return err
 	})
-	return parent, err
+	return parent, s.Denied(ctx, actor, name, "manage "+KindOrganization, "", err)
 }
 
 // belowAuthorized reads an organization that the actor manages from above.
@@ -174,10 +186,7 @@ func (s *Service) belowAuthorized(ctx context.Context, tx *store.Tx, actor Actor
 
 // Organization reads one.
 func (s *Service) Organization(ctx context.Context, actor Actor, name string) (o Organization, err error) {
-	err = s.store.View(ctx, func(r *store.Reader) error {
-		if err := s.Authorize(ctx, r, actor, Access{VerbRead, KindOrganization, name, ""}); err != nil {
-			return err
-		}
+	err = s.view(ctx, actor, Access{VerbRead, KindOrganization, name, ""}, func(r *store.Reader) error {
 		o, _, err = organization(ctx, r, name)
 		return err
 	})
@@ -186,10 +195,7 @@ func (s *Service) Organization(ctx context.Context, actor Actor, name string) (o
 
 // Children lists the organizations right below one, by name.
 func (s *Service) Children(ctx context.Context, actor Actor, parent, cursor string, limit int) (names []string, next string, err error) {
-	err = s.store.View(ctx, func(r *store.Reader) error {
-		if err := s.Authorize(ctx, r, actor, Access{VerbRead, KindOrganization, parent, ""}); err != nil {
-			return err
-		}
+	err = s.view(ctx, actor, Access{VerbRead, KindOrganization, parent, ""}, func(r *store.Reader) error {
 		p, err := r.List(ctx, store.Query{Organization: parent, Kind: KindChild, Cursor: cursor, Limit: limit})
 		for _, d := range p.Documents {
 			names = append(names, d.Name)

@@ -64,14 +64,14 @@ func (s *Service) newPassword(ctx context.Context, actor Actor, org, login, pass
 			return s.Authorize(ctx, r, actor, Access{VerbWrite, KindUser, org, ""})
 		})
 		if err != nil {
-			return "", err
+			return "", s.Denied(ctx, actor, org, "user.password", login, err)
 		}
 	}
 	return s.hasher.Hash(ctx, password)
 }
 
 // SetPassword changes a user's own password, of which he shows the former one, or sets that of a user whom the actor
-// manages. Devices and second factors that a manager resets are forgotten; tokens stay.
+// manages. Devices, and second factors where a manager does it, are forgotten, and all other sessions end; tokens stay.
 func (s *Service) SetPassword(ctx context.Context, actor Actor, org, login, former, password string) error {
 	self := actor.Organization == org && actor.Login == login
 	if self {
@@ -79,14 +79,14 @@ func (s *Service) SetPassword(ctx context.Context, actor Actor, org, login, form
 			return fmt.Errorf("%w: a token changes no password", ErrDenied)
 		}
 		if err := s.checkFormer(ctx, org, login, former); err != nil {
-			return err
+			return s.Denied(ctx, actor, org, "user.password", login, err)
 		}
 	}
 	hash, err := s.newPassword(ctx, actor, org, login, password)
 	if err != nil {
 		return err
 	}
-	return s.changeUser(ctx, actor, org, login, "user.password", self, func(_ *store.Tx, u *User) error {
+	return s.changeUser(ctx, actor, org, login, "user.password", self, func(tx *store.Tx, u *User) error {
 		if u.Service {
 			return fmt.Errorf("%w: a service has no password", ErrInvalid)
 		}
@@ -94,7 +94,7 @@ func (s *Service) SetPassword(ctx context.Context, actor Actor, org, login, form
 		if !self {
 			u.TOTP, u.Pending, u.Recovery = nil, nil, nil
 		}
-		return nil
+		return logOut(ctx, tx, org, login, actor.Session)
 	})
 }
 
@@ -159,9 +159,9 @@ func (s *Service) SetDisabled(ctx context.Context, actor Actor, org, login strin
 	if disabled {
 		action = "user.disable"
 	}
-	return s.changeUser(ctx, actor, org, login, action, false, func(_ *store.Tx, u *User) error {
+	return s.changeUser(ctx, actor, org, login, action, false, func(tx *store.Tx, u *User) error {
 		u.Disabled, u.Devices = disabled, nil
-		return nil
+		return logOut(ctx, tx, org, login, "")
 	})
 }
 
@@ -186,6 +186,20 @@ func (s *Service) DeleteUser(ctx context.Context, actor Actor, org, login string
 		err = each(ctx, &tx.Reader, store.Query{Kind: KindBinding, Prefix: bindingPrefix(of)}, func(d store.Document) error {
 			keys = append(keys, d.Key)
 			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if err := logOut(ctx, tx, org, login, ""); err != nil {
+			return err
+		}
+		err = each(ctx, &tx.Reader, store.Query{Organization: org, Kind: KindIdentity}, func(d store.Document) error {
+			var i Identity
+			err := decodeBody(d, &i)
+			if i.Login == login {
+				keys = append(keys, d.Key)
+			}
+			return err
 		})
 		if err != nil {
 			return err

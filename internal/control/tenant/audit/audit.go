@@ -20,6 +20,9 @@ const logName = "audit"
 // actionTrim is the action of the entry that says which older entries were removed.
 const actionTrim = "audit.trim"
 
+// actionErase is the action of the entry that says up to which one those before it were erased.
+const actionErase = "audit.erase"
+
 // Entry is one line. Its hash is over all other fields, the organization and the hash of the entry before.
 type Entry struct {
 	Organization string          `json:"organization"`
@@ -32,6 +35,7 @@ type Entry struct {
 	Details      json.RawMessage `json:"details,omitempty"` // JSON; no secrets
 	Former       string          `json:"former"`            // hash of the entry before; empty before the first
 	Hash         string          `json:"hash,omitempty"`    // SHA-256, hexadecimal
+	Erased       bool            `json:"erased,omitempty"`  // what it said is gone; its hash is still that of then
 }
 
 // Anchor is an entry that somebody noted elsewhere: a log that lost it, or its end, is not the log of then.
@@ -149,6 +153,8 @@ type chain struct {
 	last         Anchor
 	anchors      map[int64]string
 	trims        map[Anchor]bool // what entries say was removed
+	erased       int64           // newest entry that was erased
+	allowed      int64           // up to which one an entry says that they were
 }
 
 func (c *chain) next(raw store.Entry) error {
@@ -160,7 +166,9 @@ func (c *chain) next(raw store.Entry) error {
 	want, err := e.hash()
 	first := c.last == Anchor{}
 	switch {
-	case err != nil || want != e.Hash:
+	case e.Erased && (e.Actor+e.Action+e.Target+e.Reason != "" || len(e.Details) > 0):
+		return broken("it was changed: it was erased, and says something")
+	case err != nil || want != e.Hash && !e.Erased:
 		return broken("it was changed: its hash is another")
 	case e.Organization != c.organization || e.Seq != raw.Seq:
 		return broken(fmt.Sprintf("it was written as entry %d of %s", e.Seq, e.Organization))
@@ -176,6 +184,12 @@ func (c *chain) next(raw store.Entry) error {
 		return broken("it is not the entry that was noted")
 	}
 	delete(c.anchors, e.Seq)
+	if e.Erased {
+		c.erased = e.Seq
+	}
+	if n := int64(0); e.Action == actionErase && json.Unmarshal(e.Details, &n) == nil {
+		c.allowed = max(c.allowed, min(n, e.Seq-1))
+	}
 	var trimmed Anchor
 	if e.Action == actionTrim && json.Unmarshal(e.Details, &trimmed) == nil {
 		c.trims[trimmed] = true
@@ -187,6 +201,9 @@ func (c *chain) next(raw store.Entry) error {
 func (c *chain) end() error {
 	if c.begins != (Anchor{}) && !c.trims[c.begins] {
 		return &BreakError{c.organization, c.begins.Seq, "it is missing, and no entry says that it was removed"}
+	}
+	if c.erased > c.allowed {
+		return &BreakError{c.organization, c.erased, "it was erased, and no entry says so"}
 	}
 	for seq := range c.anchors {
 		if seq > c.last.Seq {
@@ -213,4 +230,26 @@ func Trim(ctx context.Context, tx *store.Tx, organization, actor string, before 
 		return err
 	}
 	return tx.TrimLog(ctx, organization, logName, before)
+}
+
+// Erase writes an entry that says that all before it are erased, and gives the number of the last of these. EraseUpTo does it.
+func Erase(ctx context.Context, tx *store.Tx, organization, actor string) (upTo int64, err error) {
+	last, err := tx.LastEntry(ctx, organization, logName)
+	if err != nil {
+		return 0, err
+	}
+	_, err = Append(ctx, tx, Entry{Organization: organization, Actor: actor, Action: actionErase, Details: fmt.Append(nil, last.Seq)})
+	return last.Seq, err
+}
+
+// EraseUpTo takes from entries after one and up to another what they said. Their numbers, times and hashes stay, so that the
+// chain is still verified, and an anchor that was noted still fits. It does a page of them, and gives the last.
+func EraseUpTo(ctx context.Context, tx *store.Tx, organization string, after, upTo int64) (last int64, err error) {
+	return tx.EraseEntries(ctx, organization, logName, after, upTo, func(raw store.Entry) ([]byte, error) {
+		var e Entry
+		if err := json.Unmarshal(raw.Body, &e); err != nil {
+			return nil, &BreakError{organization, raw.Seq, "it is not JSON"}
+		}
+		return json.Marshal(Entry{Organization: e.Organization, Seq: e.Seq, Time: e.Time, Former: e.Former, Hash: e.Hash, Erased: true})
+	})
 }

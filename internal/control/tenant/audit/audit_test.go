@@ -1,6 +1,7 @@
 package audit_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -203,5 +204,79 @@ func TestAnEntryIsOfItsChange(t *testing.T) {
 	}
 	if a, err := audit.Verify(t.Context(), s, "acme"); err != nil || a.Seq != 0 {
 		t.Errorf("an entry of a change that was not made: %+v, %v", a, err)
+	}
+}
+
+func TestAnErasedLogIsStillAChain(t *testing.T) {
+	s, path := fresh(t)
+	fill(t, s, 5)
+	noted, err := audit.Verify(t.Context(), s, "acme")
+	if err != nil {
+		t.Fatal(err)
+	}
+	erase := func() {
+		t.Helper()
+		var upTo int64
+		update(t, s, func(tx *store.Tx) (err error) {
+			upTo, err = audit.Erase(t.Context(), tx, "acme", "root@op")
+			return err
+		})
+		for after := int64(0); after < upTo; {
+			update(t, s, func(tx *store.Tx) (err error) {
+				after, err = audit.EraseUpTo(t.Context(), tx, "acme", after, upTo)
+				return err
+			})
+		}
+	}
+	erase()
+	if last, err := audit.Verify(t.Context(), s, "acme", noted); err != nil || last.Seq != 6 {
+		t.Errorf("%+v, %v", last, err)
+	}
+	erase() // once more, with the entry that told of the first time
+	fill(t, s, 1)
+	last, err := audit.Verify(t.Context(), s, "acme", noted)
+	if err != nil || last.Seq != 8 {
+		t.Errorf("%+v, %v", last, err)
+	}
+	err = s.View(t.Context(), func(r *store.Reader) error {
+		raw, err := r.Entries(t.Context(), "acme", "audit", 0, 0)
+		for _, e := range raw[:6] {
+			if strings.Contains(string(e.Body), "ann") || strings.Contains(string(e.Body), "shop") || strings.Contains(string(e.Body), "2.50") {
+				t.Errorf("%s is left", e.Body)
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		statement string
+		at        int64
+	}{
+		"one that was replaced":      {`UPDATE entries SET body = CAST(replace(CAST(body AS TEXT), '"hash":"', '"hash":"0') AS BLOB) WHERE organization = 'acme' AND seq = 3`, 4},
+		"one that speaks again":      {`UPDATE entries SET body = CAST(replace(CAST(body AS TEXT), '"actor":""', '"actor":"bob"') AS BLOB) WHERE organization = 'acme' AND seq = 2`, 2},
+		"one that no entry tells of": {`UPDATE entries SET body = CAST(replace(replace(CAST(body AS TEXT), 'ann@acme', ''), 'site.put', '') AS BLOB) WHERE organization = 'acme' AND seq = 8`, 8},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var b bytes.Buffer
+			if err := s.Backup(t.Context(), &b); err != nil {
+				t.Fatal(err)
+			}
+			again, at := fresh(t)
+			if err := again.Restore(t.Context(), &b); err != nil {
+				t.Fatal(err)
+			}
+			raw(t, at, c.statement)
+			var broken *audit.BreakError
+			if _, err := audit.Verify(t.Context(), again, "acme", noted); !errors.As(err, &broken) || broken.Seq != c.at {
+				t.Errorf("%v, not broken at %d", err, c.at)
+			}
+		})
+	}
+	// Nobody erases the newest entry by saying that it is.
+	raw(t, path, `UPDATE entries SET body = CAST(replace(replace(replace(replace(CAST(body AS TEXT), 'ann@acme', ''), 'site.put', ''), 'shop0', ''), '}', ',"erased":true}') AS BLOB) WHERE organization = 'zeta' AND seq = 6`)
+	if _, err := audit.Verify(t.Context(), s, "zeta"); err == nil {
+		t.Error("the newest entry was erased and nothing says so")
 	}
 }

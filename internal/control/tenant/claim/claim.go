@@ -13,7 +13,6 @@ import (
 
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
-	"github.com/relais-edge/relais/internal/control/tenant/audit"
 	"github.com/relais-edge/relais/internal/control/tenant/auth"
 )
 
@@ -23,7 +22,7 @@ const (
 	// Topic is the topic of messages that tell of names that begin or cease to work.
 	Topic = "hostname"
 	// index is the organization that holds who has which name: kind Hostname, names from the last label to the first.
-	index     = "~hostnames"
+	index     = tenant.HostnamesOrganization
 	kindIndex = "Hostname"
 )
 
@@ -149,7 +148,7 @@ func (s *Service) Create(ctx context.Context, actor tenant.Actor, org, name stri
 	if method != DNS && (method != HTTP || n.Wildcard) {
 		return c, fmt.Errorf("%w: %s is proved by dns, and names without a star by http too", ErrName, n)
 	}
-	err = s.change(ctx, actor.String(), org, "hostname.claim", n, func(tx *store.Tx) error {
+	err = s.Tenant.Change(ctx, actor, org, "hostname.claim", n.String(), nil, func(tx *store.Tx) error {
 		if err := s.authorize(ctx, tx, actor, tenant.VerbWrite, org); err != nil {
 			return err
 		}
@@ -186,7 +185,7 @@ func (s *Service) Prove(ctx context.Context, actor tenant.Actor, org, name strin
 		return err
 	})
 	if err != nil {
-		return c, err
+		return c, s.Tenant.Denied(ctx, actor, org, "hostname.prove", n.String(), err)
 	}
 	if f := probe(ctx, s.DNS, s.Web, n, c.Method, c.Proof); f != there {
 		return c, fmt.Errorf("%s: %w", n, ErrNoProof)
@@ -194,7 +193,7 @@ func (s *Service) Prove(ctx context.Context, actor tenant.Actor, org, name strin
 	if err := s.contest(ctx, org, n); err != nil {
 		return c, err
 	}
-	err = s.change(ctx, actor.String(), org, "hostname.prove", n, func(tx *store.Tx) error {
+	err = s.Tenant.Change(ctx, actor, org, "hostname.prove", n.String(), nil, func(tx *store.Tx) error {
 		if err := s.authorize(ctx, tx, actor, tenant.VerbWrite, org); err != nil {
 			return err
 		}
@@ -349,7 +348,7 @@ func (s *Service) Release(ctx context.Context, actor tenant.Actor, org, name str
 	if err != nil {
 		return err
 	}
-	return s.change(ctx, actor.String(), org, "hostname.release", n, func(tx *store.Tx) error {
+	return s.Tenant.Change(ctx, actor, org, "hostname.release", n.String(), nil, func(tx *store.Tx) error {
 		if err := s.authorize(ctx, tx, actor, tenant.VerbDelete, org); err != nil {
 			return err
 		}
@@ -431,17 +430,6 @@ func tell(ctx context.Context, tx *store.Tx, org string, n Name, state State) er
 
 func (s *Service) authorize(ctx context.Context, tx *store.Tx, actor tenant.Actor, v tenant.Verb, org string) error {
 	return s.Tenant.Authorize(ctx, &tx.Reader, actor, tenant.Access{Verb: v, Kind: Kind, Organization: org})
-}
-
-func (s *Service) change(ctx context.Context, author, org, action string, n Name, fn func(tx *store.Tx) error) error {
-	_, err := s.Store.Update(ctx, store.Change{Author: author}, func(tx *store.Tx) error {
-		if err := fn(tx); err != nil {
-			return err
-		}
-		_, err := audit.Append(ctx, tx, audit.Entry{Organization: org, Actor: author, Action: action, Target: n.String()})
-		return err
-	})
-	return err
 }
 
 func read(ctx context.Context, r *store.Reader, key store.Key, into any) (revision int64, err error) {

@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -122,10 +121,7 @@ func setup(t *testing.T) *bed {
 		now: time.Date(2026, 6, 1, 12, 0, 0, 0, time.UTC),
 	}
 	var err error
-	if b.store, err = store.OpenSQLite(t.Context(), filepath.Join(t.TempDir(), "relais.db"), store.Options{Clock: b.clock}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = b.store.Close() })
+	b.store = openStore(t, store.Options{Clock: b.clock})
 	private, _, err := secret.NewKey()
 	b.must(err)
 	vault, err := secret.NewVault(private)

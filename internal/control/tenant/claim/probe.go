@@ -9,8 +9,9 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"syscall"
 	"time"
+
+	"github.com/relais-edge/relais/internal/control/egress"
 )
 
 // Where a proof is looked for.
@@ -84,22 +85,9 @@ type Web struct{ client *http.Client }
 
 // NewWeb makes a Web. Allowed says which addresses may be asked beside public ones; nil: none.
 func NewWeb(allowed func(netip.Addr) bool) *Web {
-	dialer := &net.Dialer{Timeout: probeTime, Control: func(_, address string, _ syscall.RawConn) error {
-		at, err := netip.ParseAddrPort(address)
-		if err != nil {
-			return fmt.Errorf("claim: %w", err)
-		}
-		// Asked after the name was resolved, of the very address that is dialled: a second answer of DNS changes nothing.
-		if a := at.Addr().Unmap(); !public(a) && (allowed == nil || !allowed(a)) {
-			return fmt.Errorf("claim: %s is not a public address", a)
-		}
-		return nil
-	}}
 	return &Web{&http.Client{
-		Timeout: probeTime,
-		Transport: &http.Transport{
-			DialContext: dialer.DialContext, DisableKeepAlives: true, MaxResponseHeaderBytes: 16 << 10, ResponseHeaderTimeout: probeTime,
-		},
+		Timeout:   probeTime,
+		Transport: egress.Transport(allowed, probeTime),
 		CheckRedirect: func(r *http.Request, via []*http.Request) error {
 			if len(via) >= maxHops || r.URL.Hostname() != via[0].URL.Hostname() {
 				return http.ErrUseLastResponse
@@ -107,27 +95,6 @@ func NewWeb(allowed func(netip.Addr) bool) *Web {
 			return nil
 		},
 	}}
-}
-
-// reserved are blocks that the standard library has no word for (RFC 6890): shared, benchmarks, documentation, 6to4,
-// NAT64 and the like lead to somewhere else than they say.
-func reserved() []string {
-	return []string{
-		"0.0.0.0/8", "100.64.0.0/10", "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-		"240.0.0.0/4", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20",
-	}
-}
-
-func public(a netip.Addr) bool {
-	if !a.IsGlobalUnicast() || a.IsPrivate() {
-		return false
-	}
-	for _, p := range reserved() {
-		if netip.MustParsePrefix(p).Contains(a) {
-			return false
-		}
-	}
-	return true
 }
 
 // Fetch implements Fetcher.

@@ -55,7 +55,7 @@ func NewKey() (private, public string, err error) {
 }
 
 // NewVault takes private keys a line, the newest first; lines that begin with # are comments. To rotate, put a new one
-// first, call Rotate (and for users RotateTOTP of tenant), and take the old one away then.
+// first, call Rotate (and of tenant RotateTOTP and RotateProviders), and take the old one away then.
 func NewVault(keys string) (*Vault, error) {
 	v := &Vault{}
 	for n, line := range strings.Split(keys, "\n") {

@@ -129,7 +129,7 @@ var homes = map[string][]string{
 	"golang.org/x/sys":                      {"bench", "internal/http/deadline", "internal/edge/origin", "internal/edge/l4", "internal/edge/waf", "internal/packet", "test/netlab"},
 	"github.com/coreos/go-oidc":             {"internal/control/tenant/oidc"},
 	"golang.org/x/oauth2":                   {"internal/control/tenant/oidc"},
-	"golang.org/x/sync/errgroup":            {"cmd/relais", "internal/edge"},
+	"golang.org/x/sync/errgroup":            {"cmd/relais", "internal/edge", "internal/pop"},
 	"golang.org/x/term":                     {"cmd/relais"},
 	"go.uber.org/goleak":                    {"*"},
 	"pgregory.net/rapid":                    {"*"},

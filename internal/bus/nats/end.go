@@ -52,7 +52,7 @@ type End struct {
 	ended chan struct{}
 
 	mu     sync.RWMutex
-	conn   *nats.Conn // nil: away
+	conn   *nats.Conn      // nil: away
 	gone   <-chan struct{} // closed when conn is
 	subs   []*subscription
 	closed bool

@@ -318,3 +318,15 @@ func (s *Service) Export(ctx context.Context, actor tenant.Actor, org, project s
 	}
 	return out.Bytes(), nil
 }
+
+// Told says what a row of the history did to a document; false where it is not of a document.
+func Told(c store.DocumentChange) (Change, bool) {
+	what := Change{Kind: v1.Kind(c.Kind), Name: c.Name, Project: c.Project, Action: Updated}
+	switch {
+	case c.Former == 0:
+		what.Action = Created
+	case c.Body == nil:
+		what.Action = Deleted
+	}
+	return what, ours(c.Kind)
+}

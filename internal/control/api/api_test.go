@@ -41,6 +41,7 @@ type bed struct {
 	url    string
 	fleet  *fleet
 	tokens map[string]string
+	ended  string // id of a token that ended
 
 	mu  sync.Mutex
 	now time.Time

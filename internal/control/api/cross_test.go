@@ -12,6 +12,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
+	"github.com/relais-edge/relais/internal/control/tenant/auth"
 )
 
 // operation is one of the description's.
@@ -57,7 +58,7 @@ func sample(id string) (query, body, name string) {
 	}[id]
 	name = map[string]string{
 		"delete-project": "blue", "delete-user": "joe", "set-password": "joe", "disable-user": "joe", "put-role": "mine", "put-plan": "mine", "delete-plan": "mine",
-		"get-usage": "sites", "prove-claim": "marker.example.com", "release-claim": "marker.example.com", "revoke-token": "none", "enrol-pop": "fra", "steer-rollout": "1",
+		"get-usage": "sites", "prove-claim": "marker.example.com", "release-claim": "marker.example.com", "enrol-pop": "fra", "steer-rollout": "1",
 	}[id]
 	if name == "" {
 		name = "mine"
@@ -67,6 +68,9 @@ func sample(id string) (query, body, name string) {
 
 func (b *bed) try(o operation, org, token string) reply {
 	query, body, name := sample(o.id)
+	if o.id == "revoke-token" {
+		name = b.ended
+	}
 	path := strings.NewReplacer("{org}", org, "{kind}", "OriginPool", "{name}", name).Replace(o.path)
 	var fields []string
 	if o.id == "put-document" || o.id == "delete-document" {
@@ -91,6 +95,9 @@ func TestNobodyElseGetsAnythingOfATenant(t *testing.T) {
 		t.Fatalf("%d %s", r.status, r.body)
 	}
 	ended := b.token(tenant.Actor{Organization: "shop", Login: "admin-shop"}, time.Minute)
+	of, err := auth.ParseToken(ended)
+	b.must(err)
+	b.ended = of.ID
 	for _, org := range []string{"shop", "cafe", "east", "west", "op"} {
 		b.tokens[org] = b.token(tenant.Actor{Organization: org, Login: map[bool]string{true: "root", false: "admin-" + org}[org == "op"]}, 20*time.Hour)
 	}

@@ -19,7 +19,9 @@ type ChangeQuery struct {
 	Reason string `query:"reason" maxLength:"1024" doc:"Stands in the revision and the audit log"`
 }
 
-func (h ChangeQuery) options() change.Options { return change.Options{DryRun: h.DryRun, Reason: h.Reason} }
+func (h ChangeQuery) options() change.Options {
+	return change.Options{DryRun: h.DryRun, Reason: h.Reason}
+}
 
 // DocumentPath is the path of a document.
 type DocumentPath struct {

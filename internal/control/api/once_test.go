@@ -20,7 +20,7 @@ func TestARequestUnderAKeyIsMadeOnce(t *testing.T) {
 	make := func(key, body string) reply {
 		return b.ask(east, "POST", "/v1/organizations/east/tokens", body, "Idempotency-Key", key)
 	}
-	token := `{"title":"ci","rules":[{"verbs":["read"],"kinds":["Site"]}],"expires":"2026-06-05T00:00:00Z"}`
+	token := `{"title":"ci","rules":[{"verbs":["read"],"kinds":["Site"]}],"expires":"2026-06-02T00:00:00Z"}`
 	first, again := make("k1", token), make("k1", token)
 	if first.status != 201 || again.status != 201 || first.body != again.body || again.header.Get("Idempotency-Replayed") != "true" || first.header.Get("Idempotency-Replayed") != "" {
 		t.Fatalf("%d %s\n%d %s", first.status, first.body, again.status, again.body)
@@ -32,7 +32,7 @@ func TestARequestUnderAKeyIsMadeOnce(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	// What was refused was not made, and may be tried again.
-	if p := make("k2", strings.Replace(token, "2026-06-05", "2020-01-01", 1)).problem(t); p.Status != 422 {
+	if p := make("k2", strings.Replace(token, "2026-06-02", "2020-01-01", 1)).problem(t); p.Status != 422 {
 		t.Errorf("%+v", p)
 	}
 	if r := make("k2", token); r.status != 201 {

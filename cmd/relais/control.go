@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -111,8 +110,21 @@ func controlInitCommand() *cobra.Command {
 	return cmd
 }
 
-// readPassword asks for a password twice, or reads a line.
+// readPassword asks for a new password twice, or reads a line.
 func readPassword(in io.Reader, errs io.Writer) (string, error) {
+	first, err := readSecret(in, errs, "Password: ")
+	if file, is := in.(*os.File); err != nil || !is || !term.IsTerminal(int(file.Fd())) {
+		return first, err
+	}
+	again, err := readSecret(in, errs, "Once more: ")
+	if err == nil && first != again {
+		err = errors.New("the two passwords differ")
+	}
+	return first, err
+}
+
+// readSecret asks for something that is not shown, or reads a line.
+func readSecret(in io.Reader, errs io.Writer, ask string) (string, error) {
 	file, is := in.(*os.File)
 	if !is || !term.IsTerminal(int(file.Fd())) {
 		line, err := bufio.NewReader(io.LimitReader(in, 4096)).ReadString('\n')
@@ -121,18 +133,8 @@ func readPassword(in io.Reader, errs io.Writer) (string, error) {
 		}
 		return strings.TrimRight(line, "\r\n"), nil
 	}
-	var both [2][]byte
-	for i, ask := range []string{"Password: ", "Once more: "} {
-		fmt.Fprint(errs, ask)
-		b, err := term.ReadPassword(int(file.Fd()))
-		fmt.Fprintln(errs)
-		if err != nil {
-			return "", err
-		}
-		both[i] = b
-	}
-	if !slices.Equal(both[0], both[1]) {
-		return "", errors.New("the two passwords differ")
-	}
-	return string(both[0]), nil
+	fmt.Fprint(errs, ask)
+	b, err := term.ReadPassword(int(file.Fd()))
+	fmt.Fprintln(errs)
+	return string(b), err
 }

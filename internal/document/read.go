@@ -30,9 +30,11 @@ func Read(files []File, env func(string) (string, bool)) (*Set, []Problem) {
 }
 
 // Decode reads documents that somebody sent: dollar signs mean nothing, no file is read that they name, and they are
-// kept as they were written too, in Written.
-func Decode(files []File) (*Set, []Problem) {
-	return read(files, mode{sent: true, written: true})
+// kept as they were written too, in Written. Fill, where given, puts into a document what its receiver knows, before
+// defaults and rules; what it finds wrong is a problem. It may be called by several goroutines, and several times for
+// one document.
+func Decode(files []File, fill func(v1.Document) []v1.Problem) (*Set, []Problem) {
+	return read(files, mode{sent: true, written: true, fill: fill})
 }
 
 // mode is how documents are read.
@@ -40,10 +42,11 @@ type mode struct {
 	env     func(string) (string, bool)
 	sent    bool // by somebody who is not of this machine
 	written bool // keep them without defaults too
+	fill    func(v1.Document) []v1.Problem
 }
 
 func (m mode) reader() *reader {
-	return &reader{decoder: decoder{env: m.env, literal: m.sent}, written: m.written}
+	return &reader{decoder: decoder{env: m.env, literal: m.sent}, written: m.written, fill: m.fill}
 }
 
 func read(files []File, how mode) (*Set, []Problem) {
@@ -145,6 +148,7 @@ type reader struct {
 	fast    fastReader
 	decoder decoder
 	written bool
+	fill    func(v1.Document) []v1.Problem
 	tell    func(Problem) // nil when problems are only counted
 }
 
@@ -169,6 +173,11 @@ func (r *reader) part(f *source, o origin) (out result) {
 		faults := r.decoder.faults
 		name := ""
 		if doc != nil {
+			if r.fill != nil {
+				for _, p := range r.fill(doc) {
+					faults = append(faults, fault{at: trees[nth].find(p.Field), field: p.Field, what: p.What, fix: p.Fix})
+				}
+			}
 			v1.Default(doc)
 			name = label(doc)
 			faults = append(faults, validate(doc, &trees[nth], faults)...)
@@ -192,7 +201,11 @@ func (r *reader) part(f *source, o origin) (out result) {
 func (r *reader) again(t *tree) v1.Document {
 	d := r.decoder
 	d.at, d.faults = nil, nil
-	return d.document(t)
+	doc := d.document(t)
+	if r.fill != nil {
+		r.fill(doc) // what is wrong has been told
+	}
+	return doc
 }
 
 // place is a part of a file, and the line before it.

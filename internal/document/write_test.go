@@ -56,7 +56,7 @@ func rewrite(t *testing.T, d, full v1.Document) {
 		t.Fatal(err)
 	}
 	fromYAML, problems := LoadWritten([]string{file}, func(n string) (string, bool) { t.Errorf("asks for the variable %s", n); return "", false })
-	fromJSON, more := Decode([]File{{"request", j}})
+	fromJSON, more := Decode([]File{{"request", j}}, nil)
 	for _, p := range append(problems, more...) {
 		t.Errorf("%s\n%s\n%s", p, y, j)
 	}
@@ -73,11 +73,11 @@ func rewrite(t *testing.T, d, full v1.Document) {
 }
 
 func TestWhatIsSentReadsNoFileAndNoVariable(t *testing.T) {
-	_, problems := Decode([]File{{"request", []byte("apiVersion: relais/v1\nkind: ApiPolicy\nmetadata: {name: a}\nspec: {document: {file: /etc/passwd}}\n")}})
+	_, problems := Decode([]File{{"request", []byte("apiVersion: relais/v1\nkind: ApiPolicy\nmetadata: {name: a}\nspec: {document: {file: /etc/passwd}}\n")}}, nil)
 	if len(problems) != 1 || problems[0].Field != "spec.document.file" || problems[0].Line != 4 {
 		t.Errorf("%v", problems)
 	}
-	set, problems := Decode([]File{{"request", []byte(`{"apiVersion":"relais/v1","kind":"Pop","metadata":{"name":"a","labels":{"x":"${HOME}"}},"spec":{"region":"eu"}}`)}})
+	set, problems := Decode([]File{{"request", []byte(`{"apiVersion":"relais/v1","kind":"Pop","metadata":{"name":"a","labels":{"x":"${HOME}"}},"spec":{"region":"eu"}}`)}}, nil)
 	if len(problems) > 0 || set.Written[0].(*v1.Pop).Metadata.Labels["x"] != "${HOME}" {
 		t.Errorf("%v", problems)
 	}

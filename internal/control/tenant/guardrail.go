@@ -211,20 +211,37 @@ func (b Bound) tightens(above owned) error {
 // CheckGuardrails holds a document, with its defaults filled in, against all bounds of its organization. Whoever writes
 // documents calls it in the transaction that writes them.
 func CheckGuardrails(ctx context.Context, r *store.Reader, org, kind string, body []byte) ([]Violation, error) {
-	o, _, err := organization(ctx, r, org)
+	rails, err := LoadRails(ctx, r, org)
 	if err != nil {
 		return nil, err
 	}
-	all, err := bounds(ctx, r, o.Path)
+	return rails.Check(kind, body)
+}
+
+// Rails are all bounds that hold in an organization.
+type Rails struct{ bounds []owned }
+
+// LoadRails reads the bounds of an organization and of those above it.
+func LoadRails(ctx context.Context, r *store.Reader, org string) (Rails, error) {
+	o, _, err := organization(ctx, r, org)
 	if err != nil {
-		return nil, err
+		return Rails{}, err
+	}
+	all, err := bounds(ctx, r, o.Path)
+	return Rails{all}, err
+}
+
+// Check holds a document, with its defaults filled in, against the bounds.
+func (g Rails) Check(kind string, body []byte) ([]Violation, error) {
+	if !slices.ContainsFunc(g.bounds, func(b owned) bool { return b.Kind == kind }) {
+		return nil, nil
 	}
 	var doc any
 	if err := json.Unmarshal(body, &doc); err != nil {
 		return nil, fmt.Errorf("%w: the document is not JSON: %w", ErrInvalid, err)
 	}
 	var list []Violation
-	for _, b := range all {
+	for _, b := range g.bounds {
 		if b.Kind == kind {
 			walk(doc, strings.Split(b.Path, "."), "", func(path string, v any) {
 				if why := b.judge(v); why != "" {

@@ -111,6 +111,7 @@ var homes = map[string][]string{
 	"github.com/spf13/cobra":                {"cmd/relais"},
 	"modernc.org/sqlite":                    {"demo/shop", "internal/control/store"},
 	"github.com/jackc/pgx/v5":               {"internal/control/store"},
+	"github.com/parquet-go/parquet-go":      {"internal/usage/invoice"},
 	"golang.org/x/crypto/argon2":            {"internal/control/tenant/auth"},
 	"filippo.io/age":                        {"internal/control/tenant/secret"},
 	"golang.org/x/sys":                      {"bench", "internal/http/deadline", "internal/edge/origin", "internal/edge/l4", "internal/edge/waf", "internal/packet"},

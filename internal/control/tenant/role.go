@@ -72,6 +72,7 @@ func bindingPrefix(of Actor) string { return of.Organization + "/" + of.Login + 
 func tenancyKinds() []string {
 	return []string{
 		KindOrganization, KindChild, KindProject, KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindCounter,
+		KindStanding, KindBudget, KindPopCosts, KindUsage, KindInvoice,
 		"Secret", "HostnameClaim", "Audit",
 	}
 }
@@ -89,7 +90,7 @@ func builtin(name string) ([]Rule, bool) {
 	case RoleViewer:
 		return []Rule{{[]Verb{VerbRead}, []string{"document", KindProject, KindOrganization, KindGuardrails, KindPlan, "HostnameClaim", "Audit"}}}, true
 	case RoleBilling:
-		return []Rule{{[]Verb{VerbRead}, []string{KindOrganization, KindPlan, "Usage", "Invoice"}}}, true
+		return []Rule{{[]Verb{VerbRead}, []string{KindOrganization, KindPlan, KindUsage, KindInvoice, KindBudget, KindStanding}}}, true
 	}
 	return nil, false
 }

@@ -29,6 +29,11 @@ const (
 	KindGuardrails   = "Guardrails"
 	KindPlan         = "Plan"
 	KindCounter      = "Counter"
+	KindStanding     = "Standing"
+	KindBudget       = "Budget"   // written by control/usage
+	KindPopCosts     = "PopCosts" // written by control/usage
+	KindUsage        = "Usage"    // no document: what is asked for by who reads usage
+	KindInvoice      = "Invoice"  // no document
 )
 
 // quotaOrganization holds the counters: in organizations of their own they would be revisions of these. No organization of

@@ -119,7 +119,7 @@ func (s *Service) DeleteOrganization(ctx context.Context, actor Actor, name stri
 		if err != nil {
 			return err
 		}
-		gone := []string{KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan}
+		gone := []string{KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindStanding, KindBudget, KindPopCosts}
 		var keys []store.Key
 		err = each(ctx, &tx.Reader, store.Query{Organization: name}, func(d store.Document) error {
 			switch {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"database/sql"
 	"errors"
 	"fmt"
 	"os"
@@ -506,3 +507,5 @@ func amount(s string) price.Amount {
 	}
 	return a
 }
+
+func scanText(rows *sql.Rows) (s string, err error) { return s, rows.Scan(&s) }

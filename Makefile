@@ -86,7 +86,7 @@ drill-chaos: build ## bad networks and kill -9 between edge and origins; nginx a
 crash-cache: build ## kill -9 of the cache's log in files under writes, 200 times, and damage, and of a whole edge, 50 times; nginx, Varnish and Traffic Server beside it (12 minutes)
 	$(GO) run ./test/crash/cache -program bin/relais -install
 
-crash-usage: ## kill -9 of what counts use and of what takes it in, 100 times; each count must be counted once (3 minutes)
+crash-usage: ## kill -9 of what counts use and of what takes it in, 100 times; each count must be counted once (a minute)
 	$(GO) run ./test/crash/usage
 
 e2e: build ## the whole binary, as its users meet it

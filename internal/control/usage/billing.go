@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
@@ -52,14 +53,24 @@ func (s *Service) invoice(ctx context.Context, r *store.Reader, org, id string, 
 	}
 	for _, o := range orgs {
 		in.Titles[o.Name] = o.Title
-		part, err := useOf(ctx, r, o.Name, usage.DayOf(month.Start()), usage.DayOf(month.End()))
-		if err != nil {
-			return nil, nil, err
-		}
-		in.Use = append(in.Use, part...)
+	}
+	if in.Use, err = monthOf(ctx, r, orgs, month); err != nil {
+		return nil, nil, err
 	}
 	v, err := invoice.Make(in)
 	return v, in.Use, err
+}
+
+// monthOf reads what organizations used in a month.
+func monthOf(ctx context.Context, r *store.Reader, orgs []tenant.Organization, month invoice.Month) (list []invoice.Use, err error) {
+	for _, o := range orgs {
+		part, err := useOf(ctx, r, o.Name, usage.DayOf(month.Start()), usage.DayOf(month.End()))
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, part...)
+	}
+	return list, nil
 }
 
 func organizationOf(ctx context.Context, r *store.Reader, name string) (o tenant.Organization, err error) {
@@ -104,7 +115,8 @@ func (s *Service) Resale(ctx context.Context, actor tenant.Actor, reseller strin
 	return out, err
 }
 
-// children makes the invoices of those right below an organization who have plans of it, with the use of each.
+// children makes the invoices of those right below an organization who have plans of it, and gives the use of each, also of
+// those who pay nothing or were deleted: it cost what it cost.
 func (s *Service) children(ctx context.Context, r *store.Reader, org string, month invoice.Month) (list []*invoice.Invoice, uses map[string][]invoice.Use, err error) {
 	all, err := subtree(ctx, r, org)
 	if err != nil {
@@ -112,19 +124,21 @@ func (s *Service) children(ctx context.Context, r *store.Reader, org string, mon
 	}
 	uses = map[string][]invoice.Use{}
 	for _, o := range all {
-		if o.Parent() != org || o.Deleted {
+		if o.Parent() != org {
 			continue
 		}
 		v, use, err := s.invoice(ctx, r, o.Name, o.Name+"-"+month.String(), month)
-		if errors.Is(err, ErrNoPrices) {
-			continue
+		switch {
+		case errors.Is(err, ErrNoPrices) || o.Deleted && isGone(err):
+			below := slices.DeleteFunc(slices.Clone(all), func(x tenant.Organization) bool { return !slices.Contains(x.Path, o.Name) })
+			use, err = monthOf(ctx, r, below, month)
+		case err == nil && v.Issuer == org:
+			list = append(list, v)
 		}
 		if err != nil {
 			return nil, nil, err
 		}
-		if v.Issuer == org {
-			list, uses[o.Name] = append(list, v), use
-		}
+		uses[o.Name] = use
 	}
 	return list, uses, nil
 }

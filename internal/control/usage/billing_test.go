@@ -26,10 +26,11 @@ func TestResellersAndMargins(t *testing.T) {
 		ctx, month := t.Context(), invoice.MonthOf(b.now)
 		b.plan("op", "wholesale", "east", prices("0.02"))
 		b.plan("op", "direct", "deli", prices("0.1"))
+		b.must(b.tenants.CreateOrganization(ctx, b.op, "op", "free", ""))
 		b.plan("east", "retail", "shop", prices("0.05"))
 		b.plan("east", "friends", "cafe", prices("0.01"))
 		b.ingest(rec("shop", "web", b.now, usage.Counts{BytesOut: 100 * gigabyte}), rec("cafe", "web", b.now, usage.Counts{BytesOut: 50 * gigabyte}),
-			rec("deli", "web", b.now, usage.Counts{BytesOut: 10 * gigabyte, RefusedBytesIn: 40 * gigabyte}),
+			rec("deli", "web", b.now, usage.Counts{BytesOut: 10 * gigabyte, RefusedBytesIn: 15 * gigabyte}), rec("free", "web", b.now, usage.Counts{BytesIn: 25 * gigabyte}),
 			rec("shop", "web", b.now.Add(-31*24*time.Hour), usage.Counts{BytesOut: 999 * gigabyte}))
 		seller := b.user("east", "sam", tenant.RoleBilling)
 		r, err := b.Resale(ctx, seller, "east", month)
@@ -52,14 +53,17 @@ func TestResellersAndMargins(t *testing.T) {
 			t.Error(err)
 		}
 		list, err := b.Margins(ctx, b.op, "op", month)
-		if err != nil || len(list) != 3 {
+		if err != nil || len(list) != 4 {
 			t.Fatalf("%+v, %v", list, err)
 		}
 		// 150 x 0.02 + 10 x 0.1 = 4; 200 GB x 0.01 = 2; 720 hours = 0.72
 		if all := list[0]; all.Pop != "fra1" || all.Organization != "" || all.Revenue != amount("4") || all.Traffic != amount("2") || all.Hours != amount("0.72") || all.Margin != amount("1.28") {
 			t.Errorf("%+v", all)
 		}
-		if d := list[1]; d.Organization != "deli" || d.Traffic != amount("0.5") || d.Hours != amount("0.18") {
+		if d := list[1]; d.Organization != "deli" || d.Traffic != amount("0.25") || d.Hours != amount("0.09") {
+			t.Errorf("%+v", d)
+		}
+		if d := list[3]; d.Organization != "free" || d.Revenue != 0 || d.Margin != -amount("0.34") {
 			t.Errorf("%+v", d)
 		}
 	})
@@ -231,7 +235,7 @@ func TestErasure(t *testing.T) {
 				}
 				sites, sum = read("site"), read("(SELECT sum(requests) FROM (SELECT requests FROM usage_hours UNION ALL SELECT requests FROM usage_days) AS v)")
 				orgs := read("organization")
-				if len(sites) != 1 || sites[0] != "erased" || len(orgs) != 1 || !strings.HasPrefix(orgs[0], "erased-") || len(sum) != 1 || sum[0] != "18" {
+				if len(sites) != 1 || sites[0] != "erased" || len(orgs) != 1 || !strings.HasPrefix(orgs[0], "~erased-") || len(sum) != 1 || sum[0] != "18" {
 					t.Errorf("%v %v %v", orgs, sites, sum)
 				}
 				list, err := b.store.List(ctx, store.Query{Organization: "shop"})

@@ -13,9 +13,9 @@ import (
 	"github.com/relais-edge/relais/internal/usage"
 )
 
-// What stands for an organization that was erased.
+// What stands for an organization that was erased. No organization of a tenant begins with a tilde.
 const (
-	erasedPrefix = "erased-"
+	erasedPrefix = "~erased-"
 	erasedSite   = "erased"
 )
 

@@ -25,8 +25,9 @@ const (
 	// other work.
 	sealLines = 4 * usage.MaxLines
 	jobRows   = 500
-	// chunk is how many rows one statement writes: SQLite takes 32,766 values.
-	chunk       = 500
+	// chunk is how many rows one statement writes. SQLite looks each place of a value up among all before it, so that a
+	// statement of many is slow.
+	chunk       = 40
 	maxAccounts = 10_000 // organizations below one that is billed
 )
 

@@ -12,7 +12,7 @@ PARSERTIME ?= 60s
 LONGTIME ?= 30m
 UNITS := ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/netlab ./test/proc ./test/slow ./test/crash/...
 
-.PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache test-packet test-control generate fmt clean
+.PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache crash-usage test-packet test-control generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -85,6 +85,9 @@ drill-chaos: build ## bad networks and kill -9 between edge and origins; nginx a
 
 crash-cache: build ## kill -9 of the cache's log in files under writes, 200 times, and damage, and of a whole edge, 50 times; nginx, Varnish and Traffic Server beside it (12 minutes)
 	$(GO) run ./test/crash/cache -program bin/relais -install
+
+crash-usage: ## kill -9 of what counts use and of what takes it in, 100 times; each count must be counted once (a minute)
+	$(GO) run ./test/crash/usage
 
 e2e: build ## the whole binary, as its users meet it
 	@tools/test.sh -count=1 -timeout 15m ./test/e2e/...

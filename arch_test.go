@@ -128,6 +128,7 @@ var homes = map[string][]string{
 	"github.com/jackc/pgx/v5":               {"internal/control/store"},
 	"github.com/nats-io/nats-server/v2":     {"internal/bus/nats"},
 	"github.com/nats-io/nats.go":            {"internal/bus/nats"},
+	"github.com/parquet-go/parquet-go":      {"internal/usage/invoice"},
 	"golang.org/x/crypto/argon2":            {"internal/control/tenant/auth"},
 	"github.com/danielgtaylor/huma/v2":      {"internal/control/api"},
 	"filippo.io/age":                        {"internal/control/tenant/secret"},

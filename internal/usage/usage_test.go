@@ -140,7 +140,7 @@ func FuzzBatch(f *testing.F) {
 	f.Add(data)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 4 { // no input is kept out by its checksum alone
-			body := data[:len(data)-4 : len(data)-4]
+			body := data[: len(data)-4 : len(data)-4]
 			data = binary.LittleEndian.AppendUint32(body, crc32.Checksum(body, crc32.MakeTable(crc32.Castagnoli)))
 		}
 		b, err := ReadBatch(data)

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/relais-edge/relais/internal/control/store"
+	"github.com/relais-edge/relais/internal/usage/price"
 )
 
 // What plans may limit. An organization's use is its own and that of all below it.
@@ -21,6 +22,7 @@ const (
 	MetricDocuments     = "documents"
 	MetricRequests      = "requests" // of a period, by the meter
 	MetricBytes         = "bytes"    // of a period, by the meter
+	MetricOrders        = "orders"   // of a period, by the meter
 )
 
 // AtLimit is what happens at a limit.
@@ -48,6 +50,7 @@ type Limit struct {
 type Plan struct {
 	Title  string           `json:"title,omitempty"`
 	Limits map[string]Limit `json:"limits"`
+	Prices *price.List      `json:"prices,omitempty"` // of what the meter counts; nil: not for sale
 }
 
 // PlanRef names a plan of an organization above.
@@ -109,9 +112,11 @@ type Notice struct {
 
 // counter is an organization's use of a metric, with all below it.
 type counter struct {
-	Used  int64   `json:"used"`
-	Near  bool    `json:"near,omitempty"`
-	State AtLimit `json:"state,omitempty"`
+	Used int64 `json:"used"`
+	// Period is that of a metric of the meter, such as 2026-11; empty for what tenants make.
+	Period string  `json:"period,omitempty"`
+	Near   bool    `json:"near,omitempty"`
+	State  AtLimit `json:"state,omitempty"`
 }
 
 func counterKey(org, metric string) store.Key {
@@ -143,6 +148,45 @@ func Use(ctx context.Context, tx *store.Tx, org, metric string, add int64) ([]De
 	return all, nil
 }
 
+// Meter counts what an organization was served in a period, for it and each above it. What was served is counted whatever
+// the plans say: the decisions tell what is to be done from now on, and crossing a limit is told in the outbox. Periods are
+// compared as texts, such as 2026-11; what comes late for one that is over is no longer held against a limit.
+func Meter(ctx context.Context, tx *store.Tx, org, metric, period string, add int64) ([]Decision, error) {
+	if add < 0 || period == "" {
+		return nil, fmt.Errorf("%w: the meter counts up, and within a period", ErrInvalid)
+	}
+	o, _, err := organization(ctx, &tx.Reader, org)
+	if err != nil {
+		return nil, err
+	}
+	var all []Decision
+	for _, at := range slices.Backward(o.Path) {
+		var c counter
+		if _, err := read(ctx, &tx.Reader, counterKey(at, metric), &c); ignoreNotFound(err) != nil {
+			return nil, err
+		}
+		switch {
+		case period < c.Period:
+			continue
+		case period > c.Period:
+			c = counter{Period: period, Near: c.Near, State: c.State} // that it is below its limit again is told
+		}
+		l, limited, err := limitOf(ctx, &tx.Reader, at, metric)
+		if err != nil {
+			return nil, err
+		}
+		d := Decision{Allowed: true}
+		if limited {
+			d = Decide(l, c.Used, add)
+		}
+		if err := keepCount(ctx, tx, at, metric, c, l, d, add); err != nil {
+			return nil, err
+		}
+		all = append(all, d)
+	}
+	return all, nil
+}
+
 func useAt(ctx context.Context, tx *store.Tx, org, metric string, add int64, own bool) (Decision, error) {
 	var c counter
 	if _, err := read(ctx, &tx.Reader, counterKey(org, metric), &c); ignoreNotFound(err) != nil {
@@ -159,17 +203,22 @@ func useAt(ctx context.Context, tx *store.Tx, org, metric string, add int64, own
 	if !d.Allowed {
 		return d, &QuotaError{org, metric, c.Used, l.Most, own}
 	}
-	next := counter{Used: max(c.Used+add, 0), Near: d.Near, State: d.State}
+	return d, keepCount(ctx, tx, org, metric, c, l, d, add)
+}
+
+// keepCount writes a counter as it is after a use, and tells of a limit that is crossed.
+func keepCount(ctx context.Context, tx *store.Tx, org, metric string, c counter, l Limit, d Decision, add int64) error {
+	next := counter{Used: max(c.Used+add, 0), Period: c.Period, Near: d.Near, State: d.State}
 	if next.Near != c.Near || next.State != c.State {
 		b, err := json.Marshal(Notice{org, metric, next.Used, l.Most, d.State, d.Over})
 		if err != nil {
-			return d, fmt.Errorf("tenant: %w", err)
+			return fmt.Errorf("tenant: %w", err)
 		}
 		if err := tx.Emit(ctx, TopicQuota, org, b); err != nil {
-			return d, err
+			return err
 		}
 	}
-	return d, write(ctx, tx, counterKey(org, metric), next, store.Any)
+	return write(ctx, tx, counterKey(org, metric), next, store.Any)
 }
 
 // limitOf finds an organization's limit of a metric.
@@ -198,6 +247,9 @@ func release(ctx context.Context, tx *store.Tx, org string) error {
 			return err
 		}
 		metric := d.Name[len(org)+1:]
+		if c.Period != "" { // what was served stays served
+			return tx.Delete(ctx, d.Key, store.Any)
+		}
 		for _, at := range o.Path[:len(o.Path)-1] {
 			if _, err := useAt(ctx, tx, at, metric, -c.Used, false); err != nil {
 				return err
@@ -205,6 +257,18 @@ func release(ctx context.Context, tx *store.Tx, org string) error {
 		}
 		return tx.Delete(ctx, d.Key, store.Any)
 	})
+}
+
+// PlanOf reads the plan that an organization has; ok is false where it has none.
+func PlanOf(ctx context.Context, r *store.Reader, org string) (p Plan, ref PlanRef, ok bool, err error) {
+	o, _, err := organization(ctx, r, org)
+	if err != nil || o.Plan == nil {
+		return p, ref, false, err
+	}
+	if _, err := read(ctx, r, planKey(o.Plan.Organization, o.Plan.Name), &p); err != nil {
+		return p, ref, false, fmt.Errorf("the plan of %s: %w", org, err)
+	}
+	return p, *o.Plan, true, nil
 }
 
 // PutPlan makes or changes a plan, for the organizations below. Those who have it have its new limits at once.
@@ -223,6 +287,11 @@ func (s *Service) PutPlan(ctx context.Context, actor Actor, org, name string, p 
 func (p Plan) check() error {
 	if len(p.Limits) > maxMetrics || len(p.Title) > maxTitle {
 		return &store.LimitError{What: "limits of a plan", Have: int64(len(p.Limits)), Most: maxMetrics}
+	}
+	if p.Prices != nil {
+		if err := p.Prices.Check(); err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
 	}
 	for m, l := range p.Limits {
 		switch {

@@ -73,7 +73,8 @@ func bindingPrefix(of Actor) string { return of.Organization + "/" + of.Login + 
 func tenancyKinds() []string {
 	return []string{
 		KindOrganization, KindChild, KindProject, KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindCounter,
-		KindProvider, KindIdentity, KindSession, KindBrand, "Secret", "HostnameClaim", "Audit",
+		KindProvider, KindIdentity, KindSession, KindBrand, KindStanding, KindBudget, KindPopCosts, KindUsage, KindInvoice,
+		"Secret", "HostnameClaim", "Audit",
 	}
 }
 
@@ -90,7 +91,7 @@ func builtin(name string) ([]Rule, bool) {
 	case RoleViewer:
 		return []Rule{{[]Verb{VerbRead}, []string{"document", KindProject, KindOrganization, KindGuardrails, KindPlan, "HostnameClaim", "Audit"}}}, true
 	case RoleBilling:
-		return []Rule{{[]Verb{VerbRead}, []string{KindOrganization, KindPlan, "Usage", "Invoice"}}}, true
+		return []Rule{{[]Verb{VerbRead}, []string{KindOrganization, KindPlan, KindUsage, KindInvoice, KindBudget, KindStanding}}}, true
 	}
 	return nil, false
 }

@@ -141,8 +141,8 @@ func sessions(ctx context.Context, r *store.Reader, org, login string) (list []S
 	return list, err
 }
 
-// Resume finds out whose a session is, and counts as a use of it. auth.ErrToken says that it ended, or never was.
-func (s *Service) Resume(ctx context.Context, text string) (Actor, error) {
+// ResumeSession finds out whose a session is, and counts as a use of it. auth.ErrToken says that it ended, or never was.
+func (s *Service) ResumeSession(ctx context.Context, text string) (Actor, error) {
 	t, err := auth.ParseToken(text)
 	if err != nil {
 		return Actor{}, err

@@ -28,7 +28,7 @@ func (b *bed) open(a tenant.Actor) (text string, s tenant.Session) {
 
 func (b *bed) ended(text string) {
 	b.t.Helper()
-	_, err := b.Resume(b.t.Context(), text)
+	_, err := b.ResumeSession(b.t.Context(), text)
 	b.is(err, auth.ErrToken)
 }
 
@@ -39,7 +39,7 @@ func TestASessionIsItsUserUntilItEnds(t *testing.T) {
 	before, err := b.store.List(ctx, store.Query{})
 	b.must(err)
 	text, s := b.open(sam)
-	a, err := b.Resume(ctx, text)
+	a, err := b.ResumeSession(ctx, text)
 	b.must(err)
 	if a.Organization != "shop" || a.Login != "sam" || a.Token != nil || a.Session != s.ID || s.Agent != "Browser/1" || !b.may(a, "write", "Site", "shop", "") {
 		t.Errorf("%+v, %+v", a, s)
@@ -48,7 +48,7 @@ func TestASessionIsItsUserUntilItEnds(t *testing.T) {
 	b.is(err, auth.ErrToken) // it is no token
 	for range 3 {            // used, it lasts
 		b.pass(50 * time.Minute)
-		_, err = b.Resume(ctx, text)
+		_, err = b.ResumeSession(ctx, text)
 		b.must(err)
 	}
 	b.pass(time.Hour)
@@ -57,7 +57,7 @@ func TestASessionIsItsUserUntilItEnds(t *testing.T) {
 	text, _ = b.open(sam)
 	for range 15 {
 		b.pass(48 * time.Minute)
-		if _, err = b.Resume(ctx, text); err != nil {
+		if _, err = b.ResumeSession(ctx, text); err != nil {
 			break
 		}
 	}
@@ -101,7 +101,7 @@ func TestSessionsAreListedEndedAndBounded(t *testing.T) {
 		b.pass(time.Second)
 	}
 	b.pass(6 * time.Minute)
-	_, err := b.Resume(ctx, texts[0]) // the oldest was used last
+	_, err := b.ResumeSession(ctx, texts[0]) // the oldest was used last
 	b.must(err)
 	last, s := b.open(sam)
 	list, err := b.Sessions(ctx, sam, "shop", "sam")
@@ -110,7 +110,7 @@ func TestSessionsAreListedEndedAndBounded(t *testing.T) {
 		t.Errorf("%d sessions", len(list))
 	}
 	b.ended(texts[1])
-	_, err = b.Resume(ctx, texts[0])
+	_, err = b.ResumeSession(ctx, texts[0])
 	b.must(err)
 	// Who manages him sees and ends them; who does not, not.
 	for _, a := range []tenant.Actor{kim, sam} {
@@ -128,7 +128,7 @@ func TestSessionsAreListedEndedAndBounded(t *testing.T) {
 	}
 	b.must(b.EndSession(ctx, eve, "shop", s.ID))
 	b.ended(last)
-	me, err := b.Resume(ctx, texts[0])
+	me, err := b.ResumeSession(ctx, texts[0])
 	b.must(err)
 	b.must(b.EndSession(ctx, sam, "shop", list[0].ID))
 	n, err := b.EndSessions(ctx, me, "shop", "sam")
@@ -137,7 +137,7 @@ func TestSessionsAreListedEndedAndBounded(t *testing.T) {
 		t.Errorf("%d ended", n)
 	}
 	b.ended(texts[9])
-	_, err = b.Resume(ctx, texts[0])
+	_, err = b.ResumeSession(ctx, texts[0])
 	b.must(err)
 	b.whole()
 }
@@ -148,10 +148,10 @@ func TestSessionsEndWithWhatTheyRestOn(t *testing.T) {
 	sam := b.user("shop", "sam", "")
 	one, _ := b.open(sam)
 	two, _ := b.open(sam)
-	me, err := b.Resume(ctx, one)
+	me, err := b.ResumeSession(ctx, one)
 	b.must(err)
 	b.must(b.SetPassword(ctx, me, "shop", "sam", password, "another long password"))
-	_, err = b.Resume(ctx, one) // he did it from there
+	_, err = b.ResumeSession(ctx, one) // he did it from there
 	b.must(err)
 	b.ended(two)
 	b.must(b.SetPassword(ctx, b.op, "shop", "sam", "", "a third long password"))

@@ -32,6 +32,11 @@ const (
 	KindProvider     = "IdentityProvider"
 	KindIdentity     = "Identity" // which user somebody is whom a provider names
 	KindBrand        = "Brand"    // written by tenant/brand
+	KindStanding     = "Standing"
+	KindBudget       = "Budget"   // written by control/usage
+	KindPopCosts     = "PopCosts" // written by control/usage
+	KindUsage        = "Usage"    // no document: what is asked for by who reads usage
+	KindInvoice      = "Invoice"  // no document
 )
 
 // quotaOrganization holds the counters: in organizations of their own they would be revisions of these. No organization of

@@ -128,7 +128,10 @@ func (s *Service) DeleteOrganization(ctx context.Context, actor Actor, name stri
 		if err != nil {
 			return err
 		}
-		gone := []string{KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindProvider, KindIdentity, KindBrand}
+		gone := []string{
+			KindUser, KindRole, KindBinding, KindToken, KindGuardrails, KindPlan, KindProvider, KindIdentity, KindBrand,
+			KindStanding, KindBudget, KindPopCosts,
+		}
 		var keys []store.Key
 		err = each(ctx, &tx.Reader, store.Query{Organization: name}, func(d store.Document) error {
 			switch {

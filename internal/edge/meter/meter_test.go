@@ -49,7 +49,9 @@ func TestWhatIsCounted(t *testing.T) {
 	count(100, func(x *stage.Exchange) { x.CacheStatus = "hit" })
 	count(20, func(x *stage.Exchange) { x.CacheStatus, x.Tries = "miss", 1 })
 	count(3, func(x *stage.Exchange) { x.Tries, x.Visitor.Ordered = 1, true })
-	count(7, func(x *stage.Exchange) { x.Failure = &stage.Error{Code: "http_response_timeout", Side: stage.SideOrigin} })
+	count(7, func(x *stage.Exchange) {
+		x.Failure = &stage.Error{Code: "http_response_timeout", Side: stage.SideOrigin}
+	})
 	count(1, func(x *stage.Exchange) { x.Site = nil })
 	want := usage.Counts{Requests: 4, BytesOut: 130, CacheHits: 1, Orders: 1}
 	for _, code := range []string{"http_request_denied", "bot_denied", "challenge_limit", "connection_limit_reached", "waf_over_budget"} {
@@ -62,7 +64,9 @@ func TestWhatIsCounted(t *testing.T) {
 	want.RefusedBytesOut += 10
 	// What passed a challenge, or what an edge does not know how to do, is a request like another.
 	count(0, func(x *stage.Exchange) { x.Mark("challenge", "passed"); x.CacheStatus = "hit" })
-	count(0, func(x *stage.Exchange) { x.Failure = &stage.Error{Code: "http_request_denied", Side: stage.SideEdge, Status: 501} })
+	count(0, func(x *stage.Exchange) {
+		x.Failure = &stage.Error{Code: "http_request_denied", Side: stage.SideEdge, Status: 501}
+	})
 	want.Requests += 2
 	want.CacheHits++
 
@@ -139,7 +143,9 @@ func TestBodiesAreCountedAsTheyPass(t *testing.T) {
 
 type handler func(context.Context, *stage.Exchange) (*message.Response, error)
 
-func (h handler) Serve(ctx context.Context, x *stage.Exchange) (*message.Response, error) { return h(ctx, x) }
+func (h handler) Serve(ctx context.Context, x *stage.Exchange) (*message.Response, error) {
+	return h(ctx, x)
+}
 
 func TestTriesAreCountedWhoeverAsks(t *testing.T) {
 	m := New(slot)

@@ -93,7 +93,7 @@ func Open(cfg Config) (*Spool, error) {
 	_, _ = rand.Read(s.id[:]) // never fails
 	probe := usage.Batch{Pop: cfg.Pop, Spool: s.id, Records: []usage.Record{{Sequence: 1, Slot: usage.Slot{Organization: "o", Site: "s", Hour: 500_000}}}}
 	if err := probe.Check(); err != nil {
-		return nil, fmt.Errorf("usage spool: %w; name the PoP with lower-case letters, digits, - and .", err)
+		return nil, fmt.Errorf("usage spool: %w; name the PoP with lower-case letters, digits, dots and dashes", err)
 	}
 	list, _, err := s.scan()
 	if err != nil {

@@ -64,6 +64,7 @@ var rooms = []room{
 	{"internal/edge/ratelimit/*", 5, nil},
 	{"internal/edge", 6, nil},
 	{"internal/pop", 6, nil},
+	{"internal/pop/orders", 2, nil},
 	{"internal/replay", 6, []string{"internal/edge"}},
 	{"internal/control/store", 1, nil},
 	{"internal/control/store/storetest", 2, nil},

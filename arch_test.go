@@ -68,6 +68,7 @@ var rooms = []room{
 	{"internal/edge", 6, nil},
 	{"internal/pop", 6, nil},
 	{"internal/pop/spool", 2, nil},
+	{"internal/pop/orders", 2, nil},
 	{"internal/replay", 6, []string{"internal/edge"}},
 	{"internal/control/store", 1, nil},
 	{"internal/control/store/storetest", 2, nil},

@@ -126,8 +126,10 @@ type Edge struct {
 	compilers []slotted
 	logger    *slog.Logger
 
-	apply  sync.Mutex     // one change at a time; readers never take it
-	bundle *bundle.Bundle // in service; guarded by apply
+	apply    sync.Mutex     // one change at a time; readers never take it
+	given    *bundle.Bundle // what Apply was given last and took; guarded by apply
+	bundle   *bundle.Bundle // in service: given, with what is switched off; guarded by apply
+	switches []Switch       // guarded by apply
 }
 
 // New joins the stages. It opens no socket; Apply and Run do.
@@ -314,9 +316,15 @@ const fetchGrace = 2 * time.Second
 func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 	e.apply.Lock()
 	defer e.apply.Unlock()
-	if b.Format != bundle.Format {
-		return fmt.Errorf("the bundle has format %d; this edge reads format %d", b.Format, bundle.Format)
+	return e.serve(ctx, b)
+}
+
+// serve puts a bundle in service, but for what is switched off. The lock of changes is held.
+func (e *Edge) serve(ctx context.Context, given *bundle.Bundle) error {
+	if given.Format != bundle.Format {
+		return fmt.Errorf("the bundle has format %d; this edge reads format %d", given.Format, bundle.Format)
 	}
+	b := switched(given, e.switches)
 	if err := e.waf.Prepare(ctx, b); err != nil {
 		return err
 	}
@@ -336,7 +344,7 @@ func (e *Edge) Apply(ctx context.Context, b *bundle.Bundle) error {
 		e.current.Swap(old)
 		return errors.Join(err, e.restore())
 	}
-	e.bundle = b
+	e.given, e.bundle = given, b
 	e.warn(b)
 	e.waf.Sweep(b)
 	e.forgetEndpoints(b)

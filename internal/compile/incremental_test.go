@@ -11,16 +11,39 @@ import (
 	"github.com/relais-edge/relais/internal/compile"
 )
 
+// whole are documents for every name that made draws, so that what it changes is mostly good.
+func whole(organization string) []v1.Document {
+	var docs []v1.Document
+	for _, name := range []string{"a", "b", "c"} {
+		m := v1.Metadata{Name: name, Organization: organization}
+		p := &v1.OriginPool{Metadata: m}
+		p.Spec.Tiers = []v1.Tier{{Origins: []v1.Origin{{Address: "192.0.2.1:80"}}}}
+		cert := &v1.Certificate{Metadata: m, Spec: v1.CertificateSpec{Internal: &v1.InternalCertificate{Hostnames: []string{"x.example"}}}}
+		docs = append(docs, p, cert, &v1.CachePolicy{Metadata: m}, &v1.FloodPolicy{Metadata: m})
+	}
+	if organization == "default" {
+		docs = append(docs, aListener(organization, "tls", ":443", true))
+	}
+	return docs
+}
+
 // made draws a document of few names, so that documents meet: they name each other, clash and miss.
 func made(t *rapid.T, organization string) v1.Document {
+	if organization != "default" && rapid.IntRange(0, 9).Draw(t, "a port") > 0 {
+		return makeOf(t, organization, "site", "site", "site", "pool", "pool", "certificate", "cache", "flood")
+	}
+	return makeOf(t, organization, "site", "site", "site", "pool", "certificate", "cache", "listener")
+}
+
+func makeOf(t *rapid.T, organization string, kinds ...string) v1.Document {
 	pick := func(label string, of ...string) string { return rapid.SampledFrom(of).Draw(t, label) }
 	m := v1.Metadata{Name: pick("name", "a", "b", "c"), Organization: organization}
 	var d v1.Document
-	switch pick("kind", "site", "site", "site", "pool", "pool", "certificate", "cache", "flood", "listener") {
+	switch pick("kind", kinds...) {
 	case "site":
 		s := &v1.Site{Metadata: m}
 		s.Spec.Hostnames = []string{m.Name + ".example"}
-		if pick("clash", "", "", "", "yes") != "" {
+		if pick("clash", "", "", "", "", "", "yes") != "" {
 			s.Spec.Hostnames = append(s.Spec.Hostnames, "a.example")
 			s.Spec.Hostnames = slices.Compact(s.Spec.Hostnames)
 		}
@@ -28,7 +51,7 @@ func made(t *rapid.T, organization string) v1.Document {
 		if c := pick("certificate", "", "", "a", "b"); c != "" {
 			s.Spec.Certificates = []string{c}
 		}
-		if l := pick("listener", "", "", "", "a", "tls"); l != "" {
+		if l := pick("listener", "", "", "", "tls", "tls", "a"); l != "" {
 			s.Spec.Listeners = []string{l}
 		}
 		s.Spec.HTTPS.Redirect = pick("redirect", "", "", "yes") != ""
@@ -36,7 +59,7 @@ func made(t *rapid.T, organization string) v1.Document {
 		d = s
 	case "pool":
 		p := &v1.OriginPool{Metadata: m}
-		p.Spec.Tiers = []v1.Tier{{Origins: []v1.Origin{{Address: pick("origin", "192.0.2.1:80", "192.0.2.2:80", "127.0.0.1:80")}}}}
+		p.Spec.Tiers = []v1.Tier{{Origins: []v1.Origin{{Address: pick("origin", "192.0.2.1:80", "192.0.2.2:80", "192.0.2.3:80", "127.0.0.1:80")}}}}
 		if c := pick("client", "", "", "a"); c != "" {
 			p.Spec.Connection.TLS = &v1.OriginTLS{ClientCertificate: c}
 		}
@@ -44,7 +67,7 @@ func made(t *rapid.T, organization string) v1.Document {
 	case "certificate":
 		c := &v1.Certificate{Metadata: m}
 		c.Spec.Internal = &v1.InternalCertificate{}
-		if h := pick("of", "", "x.example", "y.example"); h != "" {
+		if h := pick("of", "", "x.example", "y.example", "z.example"); h != "" {
 			c.Spec.Internal.Hostnames = []string{h}
 		}
 		d = c
@@ -53,7 +76,7 @@ func made(t *rapid.T, organization string) v1.Document {
 	case "flood":
 		d = &v1.FloodPolicy{Metadata: m}
 	case "listener":
-		d = aListener(organization, m.Name, pick("address", ":80", ":81"), false)
+		d = aListener(organization, m.Name, pick("address", ":80", ":81", ":82", ":83"), pick("tls", "", "yes") != "")
 	}
 	v1.Default(d)
 	return d
@@ -87,20 +110,26 @@ func TestIncrementalIsTheFullCompile(t *testing.T) {
 		}
 		there := map[id]v1.Document{}
 		var order []id
-		for step := range rapid.IntRange(1, 40).Draw(r, "steps") {
-			switch rapid.SampledFrom([]string{"put", "put", "put", "put", "delete", "platform"}).Draw(r, "step") {
+		put := func(d v1.Document, revision int64) {
+			v1.Default(d)
+			kind, m := d.Meta()
+			k := id{kind, m.Name}
+			if there[k] == nil {
+				order = append(order, k)
+			}
+			there[k] = d
+			c.Put(d, revision)
+			if c.Revision(kind, m.Name) != revision {
+				r.Fatal("the revision is not kept")
+			}
+		}
+		for _, d := range whole(organization) {
+			put(d, 1)
+		}
+		for step := range rapid.IntRange(1, 25).Draw(r, "steps") {
+			switch rapid.SampledFrom([]string{"put", "put", "put", "put", "put", "put", "delete", "platform"}).Draw(r, "step") {
 			case "put":
-				d := made(r, organization)
-				kind, m := d.Meta()
-				k := id{kind, m.Name}
-				if there[k] == nil {
-					order = append(order, k)
-				}
-				there[k] = d
-				c.Put(d, int64(step+1))
-				if c.Revision(kind, m.Name) != int64(step+1) {
-					r.Fatal("the revision is not kept")
-				}
+				put(made(r, organization), int64(step+2))
 			case "delete":
 				if len(order) > 0 {
 					i := rapid.IntRange(0, len(order)-1).Draw(r, "which")
@@ -133,7 +162,8 @@ func TestIncrementalIsTheFullCompile(t *testing.T) {
 			}
 		}
 	})
-	if good == 0 || bad == 0 {
+	t.Logf("%d good and %d bad bundles", good, bad)
+	if good < 100 || bad < 100 {
 		t.Errorf("%d good and %d bad bundles: nothing was proved", good, bad)
 	}
 }
@@ -173,6 +203,40 @@ func TestIncrementalCompilesOnlyWhatAChangeReaches(t *testing.T) {
 	for i, same := range []bool{true, false, true} {
 		if (before.Sites[i] == after.Sites[i]) != same {
 			t.Errorf("site %s: taken over %v, want %v", after.Sites[i].Key, !same, same)
+		}
+	}
+}
+
+func TestIncrementalFindsWhatAChangeBreaksElsewhere(t *testing.T) {
+	m := func(name string) v1.Metadata { return v1.Metadata{Name: name, Organization: "default"} }
+	begin := func() *compile.Incremental {
+		c := compile.NewIncremental("default", compile.Platform{Organization: "default"})
+		pool := &v1.OriginPool{Metadata: m("a")}
+		pool.Spec.Tiers = []v1.Tier{{Origins: []v1.Origin{{Address: "127.0.0.1:80"}}}}
+		pool.Spec.Connection.TLS = &v1.OriginTLS{ClientCertificate: "a"}
+		site := &v1.Site{Metadata: m("a"), Spec: v1.SiteSpec{Hostnames: []string{"a.example"}, Routes: []v1.Route{{Pool: "a"}}}}
+		cert := &v1.Certificate{Metadata: m("a"), Spec: v1.CertificateSpec{Internal: &v1.InternalCertificate{Hostnames: []string{"x.example"}}}}
+		for _, d := range []v1.Document{pool, site, cert} {
+			v1.Default(d)
+			c.Put(d, 1)
+		}
+		if _, problems := c.Compile(); len(problems) > 0 {
+			t.Fatal(texts(problems))
+		}
+		return c
+	}
+	nameless := &v1.Certificate{Metadata: m("a"), Spec: v1.CertificateSpec{Internal: &v1.InternalCertificate{}}}
+	for _, d := range []v1.Document{nameless, aListener("default", "circle", ":80", false)} {
+		c := begin()
+		c.Put(d, 2)
+		if _, problems := c.Compile(); len(problems) != 1 {
+			t.Errorf("%T: problems %v, want one", d, texts(problems))
+		}
+		kind, meta := d.Meta()
+		if c.Delete(kind, meta.Name); kind == v1.KindListener {
+			if _, problems := c.Compile(); len(problems) > 0 {
+				t.Error("the circle is gone, and still there is", texts(problems))
+			}
 		}
 	}
 }

@@ -4,6 +4,9 @@
 package bundle
 
 import (
+	"iter"
+	"slices"
+	"strconv"
 	"strings"
 
 	v1 "github.com/relais-edge/relais/api/v1"
@@ -24,13 +27,18 @@ func (k Key) Split() (organization, name string) {
 	return organization, name
 }
 
-// Bundle is a set of compiled documents.
+// Bundle is a set of compiled documents: those of all organizations, or of one.
 type Bundle struct {
-	Format       int           `json:"format"`
+	Format int `json:"format"`
+	// Organization owns everything in the bundle; empty in one of several organizations.
+	Organization string        `json:"organization,omitempty"`
 	Listeners    []Listener    `json:"listeners,omitempty"`
 	Sites        []*Site       `json:"sites,omitempty"`
 	Services     []Service     `json:"services,omitempty"`
 	Certificates []Certificate `json:"certificates,omitempty"`
+	// Hosts are the certificates that sites name, in a bundle of one organization, whose listeners are
+	// another's. In a bundle of several they stand in the listeners.
+	Hosts []CertificateHosts `json:"hosts,omitempty"`
 }
 
 // Listener is a compiled Listener. TLS names certificates by Key.
@@ -45,9 +53,22 @@ type Listener struct {
 
 // CertificateHosts says for which host names a listener shows certificates.
 type CertificateHosts struct {
+	// Site and Listeners are given in Bundle.Hosts only: who names the certificates, and the listeners they
+	// are for; empty means all.
+	Site      Key   `json:"site,omitempty"`
+	Listeners []Key `json:"listeners,omitempty"`
 	// Hostnames are lower-case A-labels or *.name.
 	Hostnames    []string `json:"hostnames"`
 	Certificates []Key    `json:"certificates"`
+}
+
+// OwnHostnames are host names without *, which no certificate can be for. It shares the list where it can.
+func OwnHostnames(names []string) []string {
+	i := slices.Index(names, "*")
+	if i < 0 {
+		return names
+	}
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "*" })
 }
 
 // ACME is a Certificate of an ACME authority with all names that are wanted of it.
@@ -101,4 +122,21 @@ type Site struct {
 	Maintenance *v1.Maintenance `json:"maintenance,omitempty"`
 	Challenge   *v1.Challenge   `json:"challenge,omitempty"`
 	ErrorPages  []v1.ErrorPage  `json:"errorPages,omitempty"`
+}
+
+// HTTPSPort finds the port to which requests in clear are sent: that of a listener with TLS and a fixed
+// port among those named, 443 before others and then the lowest. An empty list means all; 0 that there is none.
+func HTTPSPort(listeners iter.Seq2[Key, *v1.ListenerSpec], on []Key) int {
+	found := 0
+	for key, spec := range listeners {
+		if spec.TLS == nil || len(on) > 0 && !slices.Contains(on, key) {
+			continue
+		}
+		_, text, _ := strings.Cut(spec.Address[strings.LastIndexByte(spec.Address, ']')+1:], ":")
+		port, err := strconv.Atoi(text)
+		if err == nil && port > 0 && (found == 0 || port == 443 || found != 443 && port < found) {
+			found = port
+		}
+	}
+	return found
 }

@@ -18,27 +18,9 @@ func (c *compiler) siteCertificates(b *bundle.Bundle, sites []*v1.Site) {
 		}
 	}
 	for i, d := range sites {
-		if len(d.Spec.Certificates) == 0 {
+		h, ok := c.certificatesOf(d)
+		if !ok {
 			continue
-		}
-		h := bundle.CertificateHosts{}
-		for _, name := range d.Spec.Hostnames {
-			if name != "*" {
-				h.Hostnames = append(h.Hostnames, name)
-			}
-		}
-		for j, name := range d.Spec.Certificates {
-			cert, key, ok := resolve(c, c.certificates, d, name, ref{whole, "certificates", j, ""})
-			if !ok {
-				continue
-			}
-			h.Certificates = append(h.Certificates, key)
-			if cert.Spec.ACME != nil {
-				c.fitForACME(d, cert, j)
-			}
-		}
-		if len(h.Hostnames) == 0 {
-			c.problem(d, "spec.certificates", "has no effect, as the site has no host name of its own", "name the hosts, or name the certificates in a Listener's tls.certificates")
 		}
 		for _, l := range secure {
 			if s := b.Sites[i].Listeners; len(s) == 0 || slices.Contains(s, b.Listeners[l].Key) {
@@ -46,6 +28,28 @@ func (c *compiler) siteCertificates(b *bundle.Bundle, sites []*v1.Site) {
 			}
 		}
 	}
+}
+
+// certificatesOf are the certificates that a site names, with its host names; false when it names none.
+func (c *compiler) certificatesOf(d *v1.Site) (h bundle.CertificateHosts, ok bool) {
+	if len(d.Spec.Certificates) == 0 {
+		return h, false
+	}
+	h.Hostnames = bundle.OwnHostnames(d.Spec.Hostnames)
+	for j, name := range d.Spec.Certificates {
+		cert, key, ok := resolve(c, c.certificates, d, name, ref{whole, "certificates", j, ""})
+		if !ok {
+			continue
+		}
+		h.Certificates = append(h.Certificates, key)
+		if cert.Spec.ACME != nil {
+			c.fitForACME(d, cert, j)
+		}
+	}
+	if len(h.Hostnames) == 0 {
+		c.problem(d, "spec.certificates", "has no effect, as the site has no host name of its own", "name the hosts, or name the certificates in a Listener's tls.certificates")
+	}
+	return h, true
 }
 
 // fitForACME reports host names of a site that its ACME certificate cannot be had for.

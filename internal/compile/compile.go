@@ -27,7 +27,7 @@ const maxProblems = 200
 // Documents with problems of their own may be among them: they are found when others name them, and
 // what is wrong between documents is told all the same.
 func Compile(docs []v1.Document) (*bundle.Bundle, []Problem) {
-	c := &compiler{index: newIndex(docs)}
+	c := &compiler{index: newIndex(docs), shared: defaultOrganization}
 	b := &bundle.Bundle{Format: bundle.Format}
 	c.listeners(b)
 	for _, d := range c.certificates.sorted() {
@@ -43,7 +43,9 @@ func Compile(docs []v1.Document) (*bundle.Bundle, []Problem) {
 	for _, d := range c.services.sorted() {
 		b.Services = append(b.Services, c.service(d))
 	}
-	c.clientCertificates()
+	for _, d := range c.pools.sorted() {
+		c.clientCertificate(d)
+	}
 	c.addressConflicts()
 	if len(c.problems) > 0 {
 		return nil, c.problems
@@ -117,48 +119,96 @@ func newIndex(docs []v1.Document) index {
 		table[*v1.FloodPolicy]{},
 	}
 	for _, d := range docs {
-		switch d := d.(type) {
-		case *v1.Listener:
-			x.listenerDocs.put(d)
-		case *v1.Certificate:
-			x.certificates.put(d)
-		case *v1.Site:
-			x.sites.put(d)
-		case *v1.Service:
-			x.services.put(d)
-		case *v1.OriginPool:
-			x.pools.put(d)
-		case *v1.CachePolicy:
-			x.caches.put(d)
-		case *v1.ImagePolicy:
-			x.images.put(d)
-		case *v1.WafPolicy:
-			x.wafs.put(d)
-		case *v1.AccessPolicy:
-			x.access.put(d)
-		case *v1.JwtPolicy:
-			x.jwts.put(d)
-		case *v1.ApiPolicy:
-			x.apis.put(d)
-		case *v1.RateLimit:
-			x.rateLimits.put(d)
-		case *v1.VisitorPolicy:
-			x.visitors.put(d)
-		case *v1.WaitingRoom:
-			x.rooms.put(d)
-		case *v1.BotPolicy:
-			x.bots.put(d)
-		case *v1.FloodPolicy:
-			x.floods.put(d)
-		}
+		x.put(d)
 	}
 	return x
 }
 
+func (x *index) put(d v1.Document) {
+	switch d := d.(type) {
+	case *v1.Listener:
+		x.listenerDocs.put(d)
+	case *v1.Certificate:
+		x.certificates.put(d)
+	case *v1.Site:
+		x.sites.put(d)
+	case *v1.Service:
+		x.services.put(d)
+	case *v1.OriginPool:
+		x.pools.put(d)
+	case *v1.CachePolicy:
+		x.caches.put(d)
+	case *v1.ImagePolicy:
+		x.images.put(d)
+	case *v1.WafPolicy:
+		x.wafs.put(d)
+	case *v1.AccessPolicy:
+		x.access.put(d)
+	case *v1.JwtPolicy:
+		x.jwts.put(d)
+	case *v1.ApiPolicy:
+		x.apis.put(d)
+	case *v1.RateLimit:
+		x.rateLimits.put(d)
+	case *v1.VisitorPolicy:
+		x.visitors.put(d)
+	case *v1.WaitingRoom:
+		x.rooms.put(d)
+	case *v1.BotPolicy:
+		x.bots.put(d)
+	case *v1.FloodPolicy:
+		x.floods.put(d)
+	}
+}
+
+func (x *index) remove(d v1.Document) {
+	k := keyOf(d)
+	switch d.(type) {
+	case *v1.Listener:
+		delete(x.listenerDocs, k)
+	case *v1.Certificate:
+		delete(x.certificates, k)
+	case *v1.Site:
+		delete(x.sites, k)
+	case *v1.Service:
+		delete(x.services, k)
+	case *v1.OriginPool:
+		delete(x.pools, k)
+	case *v1.CachePolicy:
+		delete(x.caches, k)
+	case *v1.ImagePolicy:
+		delete(x.images, k)
+	case *v1.WafPolicy:
+		delete(x.wafs, k)
+	case *v1.AccessPolicy:
+		delete(x.access, k)
+	case *v1.JwtPolicy:
+		delete(x.jwts, k)
+	case *v1.ApiPolicy:
+		delete(x.apis, k)
+	case *v1.RateLimit:
+		delete(x.rateLimits, k)
+	case *v1.VisitorPolicy:
+		delete(x.visitors, k)
+	case *v1.WaitingRoom:
+		delete(x.rooms, k)
+	case *v1.BotPolicy:
+		delete(x.bots, k)
+	case *v1.FloodPolicy:
+		delete(x.floods, k)
+	}
+}
+
 type compiler struct {
 	index
+	// shared is the organization whose listeners every other may name.
+	shared string
+	// open says that the ports of https come when bundles are merged.
+	open     bool
 	problems []Problem
-	looped   map[*v1.OriginPoolSpec][]loop
+	// named, when not nil, gathers what the documents name.
+	named  func(v1.Kind, string)
+	looped map[*v1.OriginPoolSpec][]loop
 }
 
 func (c *compiler) problem(d v1.Document, field, what, fix string) {
@@ -211,14 +261,14 @@ func (c *compiler) servicePool(d *v1.Service, conn *v1.ConnectionSpec) {
 	}
 }
 
-// clientCertificates resolves the certificates that pools show to origins.
-func (c *compiler) clientCertificates() {
-	for _, d := range c.pools.sorted() {
-		if t := d.Spec.Connection.TLS; t != nil && t.ClientCertificate != "" {
-			cert, _, ok := resolve(c, c.certificates, d, t.ClientCertificate, ref{whole, "connection.tls.clientCertificate", alone, ""})
-			if ok && cert.Spec.Internal != nil && len(cert.Spec.Internal.Hostnames) == 0 {
-				c.problem(d, "spec.connection.tls.clientCertificate", "Certificate "+strconv.Quote(t.ClientCertificate)+" has no name", "give internal.hostnames in the Certificate")
-			}
-		}
+// clientCertificate resolves the certificate that a pool shows to origins.
+func (c *compiler) clientCertificate(d *v1.OriginPool) {
+	t := d.Spec.Connection.TLS
+	if t == nil || t.ClientCertificate == "" {
+		return
+	}
+	cert, _, ok := resolve(c, c.certificates, d, t.ClientCertificate, ref{whole, "connection.tls.clientCertificate", alone, ""})
+	if ok && cert.Spec.Internal != nil && len(cert.Spec.Internal.Hostnames) == 0 {
+		c.problem(d, "spec.connection.tls.clientCertificate", "Certificate "+strconv.Quote(t.ClientCertificate)+" has no name", "give internal.hostnames in the Certificate")
 	}
 }

@@ -37,21 +37,24 @@ func (r ref) String() string {
 	return s + r.tail
 }
 
-// resolve finds the document that d names, in its own organization; a listener also in the default one.
+// resolve finds the document that d names, in its own organization; a listener also in the one that shares its own.
 func resolve[T v1.Document](c *compiler, t table[T], d v1.Document, name string, at ref) (T, bundle.Key, bool) {
 	_, m := d.Meta()
+	if c.named != nil {
+		c.named(kindOf[T](), name)
+	}
 	key := bundle.NewKey(m.Organization, name)
 	if x, ok := t[key]; ok {
 		return x, key, true
 	}
 	kind := kindOf[T]()
 	organizations := []string{m.Organization}
-	if kind == v1.KindListener && m.Organization != defaultOrganization {
-		key = bundle.NewKey(defaultOrganization, name)
+	if kind == v1.KindListener && m.Organization != c.shared {
+		key = bundle.NewKey(c.shared, name)
 		if x, ok := t[key]; ok {
 			return x, key, true
 		}
-		organizations = append(organizations, defaultOrganization)
+		organizations = append(organizations, c.shared)
 	}
 	var none T
 	if name == "" || len(c.problems) >= maxProblems {
@@ -60,7 +63,7 @@ func resolve[T v1.Document](c *compiler, t table[T], d v1.Document, name string,
 	where := "in organization " + strconv.Quote(m.Organization)
 	fix := "add the document, or name another"
 	if len(organizations) > 1 {
-		where += " or " + strconv.Quote(defaultOrganization)
+		where += " or " + strconv.Quote(c.shared)
 	}
 	if len(c.problems) < maxSuggestions {
 		if near := v1.Suggest(name, t.names(organizations)); near != "" {

@@ -2,9 +2,9 @@ package compile
 
 import (
 	"cmp"
+	"iter"
 	"slices"
 	"strconv"
-	"strings"
 
 	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/bundle"
@@ -71,19 +71,23 @@ func (s *siteCompiler) https() {
 	if !h.Redirect || h.Port != 0 {
 		return
 	}
-	for key, d := range s.listenerDocs {
-		if d.Spec.TLS == nil || len(s.out.Listeners) > 0 && !slices.Contains(s.out.Listeners, key) {
-			continue
-		}
-		_, text, _ := strings.Cut(d.Spec.Address[strings.LastIndexByte(d.Spec.Address, ']')+1:], ":")
-		port, err := strconv.Atoi(text)
-		if err == nil && port > 0 && (h.Port == 0 || port == 443 || h.Port != 443 && port < h.Port) {
-			h.Port = port
-		}
-	}
-	if h.Port == 0 {
+	port := bundle.HTTPSPort(s.listenerSpecs(), s.out.Listeners)
+	if port == 0 {
 		s.problem(s.doc, "spec.https.redirect", "leads to https, and no listener with tls and a fixed port serves the site",
 			"add a Listener with tls, or give https.port if TLS ends in front of the edge")
+	}
+	if !s.open {
+		h.Port = port
+	}
+}
+
+func (c *compiler) listenerSpecs() iter.Seq2[bundle.Key, *v1.ListenerSpec] {
+	return func(yield func(bundle.Key, *v1.ListenerSpec) bool) {
+		for key, d := range c.listenerDocs {
+			if !yield(key, &d.Spec) {
+				return
+			}
+		}
 	}
 }
 

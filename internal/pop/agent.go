@@ -3,10 +3,9 @@ package pop
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"os"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/relais-edge/relais/internal/fleet"
 	"github.com/relais-edge/relais/internal/manifest"
 	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/pop/orders"
 )
 
 // Loader reads the bundles of tenants and puts them in service.
@@ -56,6 +56,7 @@ type AgentConfig struct {
 	Loader   Loader
 	Purger   Purger
 	Counters Counters
+	Switcher Switcher
 	// Version of the software.
 	Version string
 	// Keep is how many former states are kept; 0 means 3.
@@ -72,6 +73,7 @@ type AgentConfig struct {
 type Agent struct {
 	cfg     AgentConfig
 	disk    *disk
+	book    *orders.Book
 	metrics agentMetrics
 	started time.Time
 
@@ -86,7 +88,6 @@ type Agent struct {
 	current  *state // nil before anything is served
 	problem  string
 	watched  []string
-	local    Local
 	reported map[string]time.Time // when something was reported last
 }
 
@@ -153,7 +154,9 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	if a.keys, err = manifest.NewKeyring(set); err != nil {
 		return nil, err
 	}
-	a.local = d.local()
+	if a.book, err = orders.Open(filepath.Join(cfg.Dir, ordersFile)); err != nil {
+		cfg.Logger.Error("orders of people at this PoP cannot be read", "err", err)
+	}
 	a.purges = newPurges(a)
 	return a, nil
 }
@@ -179,7 +182,7 @@ type Kept struct {
 func (a *Agent) State() AgentState {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := AgentState{Problem: a.problem, Pinned: a.local.pinned(time.Now()), Purged: a.purges.at().Number}
+	s := AgentState{Problem: a.problem, Pinned: a.pinned(), Purged: a.purges.at().Number}
 	if c := a.current; c != nil {
 		s.Position, s.Tenants = c.head.Position, len(c.Tenants)
 		for org, h := range c.Held {
@@ -204,6 +207,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	}{
 		{bus.Down(a.cfg.Pop, bus.Head), 4, a.hearHead},
 		{bus.AllPurge, 1 << 14, a.purges.hear},
+		{bus.Down(a.cfg.Pop, bus.Order), 16, a.hearOrder},
 		{bus.AllKeys, 4, func(m bus.Message) { a.hearKeys(m.Data) }},
 	}
 	for _, s := range subs {
@@ -217,6 +221,8 @@ func (a *Agent) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return a.followHeads(ctx) })
 	g.Go(func() error { return a.purges.run(ctx) })
+	g.Go(func() error { return a.followOrders(ctx) })
+	g.Go(func() error { return a.book.Run(ctx) })
 	g.Go(func() error { return a.beats(ctx) })
 	if err := g.Wait(); !errors.Is(err, context.Canceled) {
 		return err
@@ -307,13 +313,4 @@ func (a *Agent) trouble(err error) {
 	if news {
 		a.cfg.Logger.Warn("the control plane is not followed for the moment", "err", err)
 	}
-}
-
-// hostname of the machine, or why there is none.
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return fmt.Sprint("unknown: ", err)
-	}
-	return name
 }

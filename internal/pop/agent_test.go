@@ -22,6 +22,7 @@ import (
 	"github.com/relais-edge/relais/internal/fleet"
 	"github.com/relais-edge/relais/internal/manifest"
 	"github.com/relais-edge/relais/internal/observe"
+	"github.com/relais-edge/relais/internal/pop/orders"
 )
 
 // loader serves texts: a bundle is the key of a site that is its text.
@@ -73,6 +74,29 @@ func (l *loader) serves() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return fmt.Sprint(l.serving)
+}
+
+// switcher remembers what is switched off.
+type switcher struct {
+	mu   sync.Mutex
+	list []string
+}
+
+func (s *switcher) Switch(_ context.Context, list []orders.Order) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.list = nil
+	for _, o := range list {
+		s.list = append(s.list, o.Protection)
+	}
+	return nil
+}
+
+func (s *switcher) on() string {
+	synctest.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return fmt.Sprint(s.list)
 }
 
 // purger remembers what was purged.
@@ -279,15 +303,16 @@ func (c *control) send(h *fleet.Head) {
 // place is a PoP under test.
 type place struct {
 	*Agent
-	loader *loader
-	purger *purger
-	end    *bus.End
-	stop   func()
+	loader   *loader
+	purger   *purger
+	switcher *switcher
+	end      *bus.End
+	stop     func()
 }
 
 func (c *control) start(dir string) *place {
-	p := &place{loader: &loader{}, purger: &purger{}, end: c.bus.JoinAs(bus.PopRights("fra1"))}
-	a, err := NewAgent(AgentConfig{Pop: "fra1", Dir: dir, Keys: c.set, Bus: p.end, Loader: p.loader, Purger: p.purger, Version: "test", Logger: slog.New(slog.DiscardHandler), Metrics: observe.New()})
+	p := &place{loader: &loader{}, purger: &purger{}, switcher: &switcher{}, end: c.bus.JoinAs(bus.PopRights("fra1"))}
+	a, err := NewAgent(AgentConfig{Pop: "fra1", Dir: dir, Keys: c.set, Bus: p.end, Loader: p.loader, Purger: p.purger, Switcher: p.switcher, Version: "test", Logger: slog.New(slog.DiscardHandler), Metrics: observe.New()})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -735,24 +760,92 @@ func TestAPersonAtThePoPHasTheLastWordForADay(t *testing.T) {
 		first := c.at
 		c.send(c.want(map[string]string{"a": "two", "b": "two"}))
 		synctest.Wait()
-		if err := p.GoBack(t.Context(), first, "ada", "the shop is down", 30*time.Hour); !errors.Is(err, ErrOrder) {
+		give := func(to manifest.Position, d time.Duration) error {
+			_, err := p.Orders().Give(orders.Order{Act: orders.Rollback, To: to, Owner: "ada", Reason: "the shop is down", Until: time.Now().Add(d), Local: true})
+			return err
+		}
+		if err := give(first, 30*time.Hour); !errors.Is(err, orders.ErrOrder) {
 			t.Errorf("for more than a day: %v", err)
 		}
-		if err := p.GoBack(t.Context(), manifest.Position{Epoch: 9}, "ada", "x", time.Hour); !errors.Is(err, ErrNoKept) {
-			t.Errorf("%v", err)
-		}
-		if err := p.GoBack(t.Context(), first, "ada", "the shop is down", time.Hour); err != nil {
+		if err := give(first, time.Hour); err != nil {
 			t.Fatal(err)
 		}
 		p.want(t, map[string]string{"a": "one"})
 		c.send(c.want(map[string]string{"a": "three"}))
-		time.Sleep(30 * time.Minute)
+		time.Sleep(15 * time.Minute)
+		p.want(t, map[string]string{"a": "one"})
+		p.stop() // and it outlives the process
+		p = c.start(dir)
+		if err := p.Boot(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		c.run(p)
+		time.Sleep(15 * time.Minute)
 		p.want(t, map[string]string{"a": "one"})
 		if last := c.last(); !strings.Contains(last.Pinned, "the shop is down") || !c.reported(fleet.ReportOrdered, "ada") {
 			t.Errorf("%+v", last)
 		}
 		time.Sleep(31 * time.Minute)
 		p.want(t, map[string]string{"a": "three"}) // reconciled
+	})
+}
+
+func TestTheControlPlaneOrdersAndEndsOrders(t *testing.T) {
+	scene(t, func(t *testing.T, c *control, dir string) {
+		p := c.run(c.start(dir))
+		defer p.stop()
+		c.send(c.want(map[string]string{"a": "one"}))
+		synctest.Wait()
+		ask := func(o orders.Order) string {
+			data, _ := json.Marshal(&o)
+			got, err := c.end.Request(t.Context(), bus.Down("fra1", bus.Order), data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(got)
+		}
+		if text := ask(orders.Order{ID: "x", Act: orders.Switch, Protection: "waf", Owner: "ada", Reason: "blocks buyers", Until: time.Now().Add(time.Hour)}); text != "" {
+			t.Fatal(text)
+		}
+		if got := p.switcher.on(); got != "[waf]" {
+			t.Errorf("switched off: %s", got)
+		}
+		if text := ask(orders.Order{Act: "explode", Owner: "ada", Reason: "x", Until: time.Now().Add(time.Hour)}); text == "" {
+			t.Error("any order is taken")
+		}
+		if text := ask(orders.Order{ID: "x"}); text != "" {
+			t.Fatal(text)
+		}
+		if got := p.switcher.on(); got != "[]" {
+			t.Errorf("switched off: %s", got)
+		}
+	})
+}
+
+// TestWhatEndsTheProcessBeforeItIsServedIsCountedToo: reading a bundle may be enough.
+func TestWhatEndsTheProcessBeforeItIsServedIsCountedToo(t *testing.T) {
+	scene(t, func(t *testing.T, c *control, dir string) {
+		p := c.run(c.start(dir))
+		c.send(c.want(map[string]string{"a": "good"}))
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		p.stop()
+		c.want(map[string]string{"a": "deadly"})
+		c.mu.Lock()
+		c.mute = true
+		deadly := c.at
+		c.mu.Unlock()
+		for i, wants := range []bool{true, true, false} {
+			p = c.start(dir)
+			if err := p.Boot(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if err := p.try(deadly); (err == nil) != wants { // and then the process dies
+				t.Errorf("try %d: %v", i, err)
+			}
+			time.Sleep(time.Second)
+		}
+		p.want(t, map[string]string{"a": "good"})
 	})
 }
 

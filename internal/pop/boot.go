@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/relais-edge/relais/internal/bundle"
@@ -20,6 +21,17 @@ var ErrNothing = errors.New("nothing to serve is kept on this machine yet")
 // is given up for the one before. ErrNothing says that this PoP never served anything.
 func (a *Agent) Boot(ctx context.Context) error {
 	all := a.disk.list()
+	if to, back := a.target(); back { // whoever went back did so for a reason
+		slices.SortStableFunc(all, func(x, y *state) int {
+			switch {
+			case x.head.Position == to && y.head.Position != to:
+				return -1
+			case y.head.Position == to && x.head.Position != to:
+				return 1
+			}
+			return 0
+		})
+	}
 	t := a.disk.trial()
 	for i, s := range all {
 		if t.Refused == s.head.Position && time.Now().Before(t.Again) && i+1 < len(all) {
@@ -27,11 +39,14 @@ func (a *Agent) Boot(ctx context.Context) error {
 		}
 		if t.Position == s.head.Position {
 			if t.Starts++; t.Starts > 1 && i+1 < len(all) {
-				a.giveUp(&t, s)
+				a.giveUp(&t, s.head.Position)
 				continue
 			}
-		} else {
+		} else if t.Position == (manifest.Position{}) || i > 0 || !t.Position.After(s.head.Position) {
 			t.Position, t.Starts = s.head.Position, 0
+		}
+		if t.Position == s.head.Position {
+			t.Process = a.started.UnixNano()
 		}
 		if err := a.disk.setTrial(t); err != nil {
 			a.trouble(fmt.Errorf("the disk: %w", err))
@@ -48,10 +63,10 @@ func (a *Agent) Boot(ctx context.Context) error {
 }
 
 // giveUp leaves a state alone for a while.
-func (a *Agent) giveUp(t *trial, s *state) {
-	*t = trial{Refused: s.head.Position, Again: time.Now().Add(giveUp)}
+func (a *Agent) giveUp(t *trial, p manifest.Position) {
+	*t = trial{Refused: p, Again: time.Now().Add(giveUp)}
 	a.metrics.fellBack.Add(1)
-	a.report(fleet.Report{Kind: fleet.ReportFellBack, Text: fmt.Sprintf("the process ended twice soon after it served state %d.%d; the one before is served", s.head.Epoch, s.head.Revision)})
+	a.report(fleet.Report{Kind: fleet.ReportFellBack, Text: fmt.Sprintf("the process ended twice soon after it took state %d.%d; the one before is served", p.Epoch, p.Revision)})
 }
 
 // bootWith serves a state from the disk. Tenants of which it is not whole there wait for the control plane.
@@ -102,7 +117,7 @@ func (a *Agent) serveBooted(ctx context.Context, s *state, bundles map[string]*b
 	a.current = s
 	a.mu.Unlock()
 	a.metrics.position.Set(float64(s.head.Revision))
-	a.settle(s.head.Position)
+	a.settle(s)
 	return nil
 }
 
@@ -129,7 +144,7 @@ func (a *Agent) beat(ctx context.Context) {
 	a.mu.Lock()
 	b := fleet.Beat{
 		Version: cut(a.cfg.Version), Formats: []int{bundle.Format}, Started: a.started.UTC(), Time: time.Now().UTC(), Keys: a.keys.Set().Number,
-		Pinned: cut(a.local.pinned(time.Now())), Problem: cut(a.problem), Table: manifest.NewTable(nil).Digest(), Purged: a.purges.at(),
+		Pinned: cut(a.pinned()), Problem: cut(a.problem), Table: manifest.NewTable(nil).Digest(), Purged: a.purges.at(),
 	}
 	if c := a.current; c != nil {
 		b.Position, b.Table = c.head.Position, c.table.Digest()
@@ -170,6 +185,7 @@ func (a *Agent) beat(ctx context.Context) {
 	if len(answer.Keys) > 0 {
 		a.hearKeys(answer.Keys)
 	}
+	a.tellOrders()
 	a.purges.newest(answer.Purge)
 	if answer.Head != nil {
 		a.offer(&fleet.Head{Signed: *answer.Head})

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -28,7 +27,6 @@ const (
 	stateDir  = "states"
 	blobDir   = "blobs"
 	keysFile  = "keys.json"
-	localFile = "local.json"
 	purgeFile = "purged.json"
 	trialFile = "trial.json"
 )
@@ -189,11 +187,6 @@ func (d *disk) keys() *manifest.KeySet {
 	return set
 }
 
-func (d *disk) local() (l Local) {
-	_ = d.read(localFile, &l) // absent, or torn: nothing was ordered
-	return l
-}
-
 func (d *disk) purged() (p fleet.PurgePosition, known bool) {
 	return p, d.read(purgeFile, &p) == nil
 }
@@ -201,7 +194,8 @@ func (d *disk) purged() (p fleet.PurgePosition, known bool) {
 // trial remembers starts with a state of which it is not known yet whether it is good.
 type trial struct {
 	manifest.Position
-	Starts int `json:"starts"` // that ended before it was
+	Starts  int   `json:"starts"`            // that ended before it was
+	Process int64 `json:"process,omitempty"` // when the process that tried last began
 	// Refused is a state that was given up, until Again.
 	Refused manifest.Position `json:"refused"`
 	Again   time.Time         `json:"again,omitzero"`
@@ -213,6 +207,3 @@ func (d *disk) trial() (t trial) {
 }
 
 func (d *disk) setTrial(t trial) error { return d.writeSealed(trialFile, &t) }
-
-// none says whether a file is not there.
-func none(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -8,7 +8,10 @@ import (
 	"maps"
 	"runtime/debug"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/relais-edge/relais/internal/bundle"
 	"github.com/relais-edge/relais/internal/bus"
@@ -24,6 +27,9 @@ const (
 	MaxBundle = 1 << 30
 	// maxParts of a bundle.
 	maxParts = 1 << 16
+	// tenantsAtOnce and partsAtOnce are asked for side by side: a fresh PoP far away has much to ask for.
+	tenantsAtOnce = 8
+	partsAtOnce   = 4
 	// patience is how long an answer is waited for, tries how often it is asked for.
 	patience = 5 * time.Second
 	tries    = 5
@@ -44,9 +50,9 @@ func (a *Agent) take(ctx context.Context, in *fleet.Head) error {
 	a.work.Lock()
 	defer a.work.Unlock()
 	a.mu.Lock()
-	keys, current, pinned := a.keys, a.current, a.local.pinned(time.Now())
+	keys, current := a.keys, a.current
 	a.mu.Unlock()
-	if pinned != "" {
+	if a.pinned() != "" {
 		return nil
 	}
 	if current == nil {
@@ -60,8 +66,8 @@ func (a *Agent) take(ctx context.Context, in *fleet.Head) error {
 		a.refuse("", err)
 		return nil
 	}
-	if t := a.disk.trial(); t.Refused == head.Position && time.Now().Before(t.Again) {
-		return fmt.Errorf("manifest %d.%d did not survive two starts; it is tried again at %s", head.Epoch, head.Revision, t.Again.Format(time.RFC3339))
+	if err := a.try(head.Position); err != nil {
+		return err
 	}
 	if head.Tenants < 0 || head.Tenants > maxTenants {
 		a.refuse("", fmt.Errorf("%w: %d tenants", manifest.ErrForm, head.Tenants))
@@ -77,6 +83,29 @@ func (a *Agent) take(ctx context.Context, in *fleet.Head) error {
 		return err
 	}
 	return a.serve(ctx, current, next, changed)
+}
+
+// try notes that a state is about to be read and served: what ends the process in that is counted, at the next start or
+// when the state is offered again.
+func (a *Agent) try(p manifest.Position) error {
+	t := a.disk.trial()
+	if t.Refused == p && time.Now().Before(t.Again) {
+		return fmt.Errorf("manifest %d.%d did not survive two starts; it is tried again at %s", p.Epoch, p.Revision, t.Again.Format(time.RFC3339))
+	}
+	if t.Position == p && t.Process != a.started.UnixNano() {
+		if t.Starts++; t.Starts > 1 {
+			a.giveUp(&t, p)
+			_ = a.disk.setTrial(t)
+			return fmt.Errorf("manifest %d.%d did not survive two starts", p.Epoch, p.Revision)
+		}
+	} else if t.Position != p {
+		t.Position, t.Starts = p, 0
+	}
+	t.Process = a.started.UnixNano()
+	if err := a.disk.setTrial(t); err != nil {
+		a.trouble(fmt.Errorf("what is served cannot be kept on the disk: %w", err))
+	}
+	return nil
 }
 
 // same says whether a head is the one in service.
@@ -125,25 +154,38 @@ func (a *Agent) collect(ctx context.Context, inline [][]byte, from, to *state) (
 		at[manifest.Of(b)] = b
 	}
 	changed := map[string]*bundle.Bundle{}
+	var mu sync.Mutex
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(tenantsAtOnce)
 	for _, t := range to.Tenants {
 		was, served := from.serves(t.Organization)
 		if h, is := from.Held[t.Organization]; is && h.Refused == t.Index.Digest {
+			mu.Lock()
 			to.Held[t.Organization] = h // it was looked at
+			mu.Unlock()
 			continue
 		}
 		if served && was.Index == t.Index {
 			continue
 		}
-		b, err := a.bundle(ctx, &t, at)
-		var bad *badError
-		if errors.As(err, &bad) {
-			to.Held[t.Organization] = a.hold(&t, was, served, bad.why)
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("bundle of %s: %w", t.Organization, err)
-		}
-		changed[t.Organization] = b
+		g.Go(func() error {
+			b, err := a.bundle(gctx, &t, at)
+			var bad *badError
+			if err != nil && !errors.As(err, &bad) {
+				return fmt.Errorf("bundle of %s: %w", t.Organization, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if bad != nil {
+				to.Held[t.Organization] = a.hold(&t, was, served, bad.why)
+			} else {
+				changed[t.Organization] = b
+			}
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	for _, t := range from.Tenants {
 		if _, there := to.table.Find(t.Organization); !there {
@@ -187,10 +229,16 @@ func (a *Agent) bundle(ctx context.Context, t *manifest.Tenant, at map[manifest.
 		return nil, &badError{fmt.Sprintf("the bundle has %d parts and %d bytes; %d and %d are the most", len(refs), total, maxParts, MaxBundle)}
 	}
 	parts := make([][]byte, len(refs))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(partsAtOnce)
 	for i, r := range refs {
-		if parts[i], err = a.blob(ctx, r, at); err != nil {
-			return nil, err
-		}
+		g.Go(func() (err error) {
+			parts[i], err = a.blob(gctx, r, at)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
 	}
 	b, err := decode(a.cfg.Loader, t.Organization, index, parts)
 	if err != nil {
@@ -278,9 +326,6 @@ func (a *Agent) ask(ctx context.Context, what string, question any, read func([]
 
 // serve puts a state in service. Tenants that the edge does not take are held one by one.
 func (a *Agent) serve(ctx context.Context, from, to *state, changed map[string]*bundle.Bundle) error {
-	if err := a.disk.setTrial(trial{Position: to.head.Position}); err != nil {
-		a.trouble(fmt.Errorf("what is served cannot be kept on the disk: %w", err))
-	}
 	if err := a.disk.put(to); err != nil {
 		a.trouble(fmt.Errorf("what is served cannot be kept on the disk: %w", err))
 	}
@@ -300,7 +345,7 @@ func (a *Agent) serve(ctx context.Context, from, to *state, changed map[string]*
 	a.metrics.applied.Add(1)
 	a.metrics.position.Set(float64(to.head.Revision))
 	a.soon()
-	a.settle(to.head.Position)
+	a.settle(to)
 	return nil
 }
 
@@ -328,17 +373,20 @@ func (a *Agent) oneByOne(ctx context.Context, from, to *state, changed map[strin
 }
 
 // settle takes a state for good once it was in service for a while, and removes what it replaced.
-func (a *Agent) settle(p manifest.Position) {
+func (a *Agent) settle(s *state) {
+	p := s.head.Position
 	time.AfterFunc(a.cfg.Settle, func() {
+		a.work.Lock()
+		defer a.work.Unlock()
 		a.mu.Lock()
-		still := a.current != nil && a.current.head.Position == p
+		still := a.current == s
 		a.mu.Unlock()
 		if !still {
 			return
 		}
 		t := a.disk.trial()
 		if t.Position == p {
-			t.Position, t.Starts = manifest.Position{}, 0
+			t.Position, t.Starts, t.Process = manifest.Position{}, 0, 0
 			_ = a.disk.setTrial(t) // the next start is then counted as one more, and two are needed
 		}
 		if n := a.disk.sweep(a.cfg.Keep, a.cfg.Loader.Parts); n > a.cfg.Blobs {

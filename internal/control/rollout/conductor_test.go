@@ -164,21 +164,6 @@ func (w *world) state(org string) (s *State) {
 	return s
 }
 
-func (w *world) events(org string) (kinds []Kind) {
-	w.t.Helper()
-	err := w.store.View(w.t.Context(), func(r *store.Reader) error {
-		list, err := Events(w.t.Context(), r, org, 0, 1000)
-		for _, e := range list {
-			kinds = append(kinds, e.Kind)
-		}
-		return err
-	})
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	return kinds
-}
-
 // simulated is a PoP that does what an agent does, in few lines.
 type simulated struct {
 	w    *world

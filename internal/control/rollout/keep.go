@@ -101,11 +101,6 @@ func setState(ctx context.Context, tx *store.Tx, org string, s *State) error {
 	return err
 }
 
-func dropState(ctx context.Context, tx *store.Tx, org string) error {
-	_, err := tx.Exec(ctx, "drop a rollout", "DELETE FROM rollout_states WHERE organization = $1", org)
-	return err
-}
-
 // putBlob keeps a blob; one that is there is made young, so that it is not swept before it is named.
 func putBlob(ctx context.Context, tx *store.Tx, data []byte) error {
 	if len(data) > MaxBlob {

@@ -31,7 +31,6 @@ type scene struct {
 	refuses  map[string]string // any but version 1
 	ill      func(p *Place, v Version)
 	events   []Event
-	most     int // PoPs that ever had a revision that was taken back
 }
 
 func newScene(t rapid.TB, n int) *scene {

@@ -10,7 +10,7 @@ TOOL := $(GO) tool -modfile=tools/go.mod
 FUZZTIME ?= 20000x
 PARSERTIME ?= 60s
 LONGTIME ?= 30m
-UNITS := ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/netlab ./test/proc ./test/slow ./test/crash/...
+UNITS := ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/netlab ./test/proc ./test/slow ./test/crash/... ./test/fleet
 
 .PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache crash-usage test-packet test-control generate fmt clean
 

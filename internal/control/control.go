@@ -17,11 +17,13 @@ import (
 
 	"github.com/relais-edge/relais/internal/control/api"
 	"github.com/relais-edge/relais/internal/control/change"
+	"github.com/relais-edge/relais/internal/control/rollout"
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
 	"github.com/relais-edge/relais/internal/control/tenant/auth"
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
+	"github.com/relais-edge/relais/internal/control/usage"
 )
 
 const (
@@ -82,9 +84,9 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	}
 	var s *store.Store
 	if c.Postgres != "" {
-		s, err = store.OpenPostgres(ctx, c.Postgres, store.Options{})
+		s, err = store.OpenPostgres(ctx, c.Postgres, options())
 	} else {
-		s, err = store.OpenSQLite(ctx, filepath.Join(c.Data, databaseFile), store.Options{})
+		s, err = store.OpenSQLite(ctx, filepath.Join(c.Data, databaseFile), options())
 	}
 	if err != nil {
 		return nil, err
@@ -111,6 +113,11 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	}))
 	k.Add("claims", k.recheck)
 	return k, nil
+}
+
+// options have the tables of all rooms.
+func options() store.Options {
+	return store.Options{Schemas: []store.Schema{rollout.Schema(), usage.Schema()}}
 }
 
 // openVault reads the keys, and makes the first one. Several control planes must have the same, so beside a database that

@@ -42,6 +42,12 @@ type Rules interface {
 	Urgent(kind string) bool
 }
 
+// Sealer closes blobs while they are kept: they hold secrets of tenants.
+type Sealer interface {
+	Close(d manifest.Digest, data []byte) ([]byte, error)
+	Open(d manifest.Digest, kept []byte) ([]byte, error)
+}
+
 // Replayer plays recorded requests against a bundle, at a PoP that serves the organization.
 type Replayer interface {
 	Replay(ctx context.Context, organization string, served, next manifest.Ref) (*Verdict, error)
@@ -53,6 +59,7 @@ type Config struct {
 	Bus      bus.Bus
 	Compiler Compiler
 	Rules    Rules
+	Sealer   Sealer   // nil: blobs are kept as they are
 	Replayer Replayer // nil: what a replay gate waits for is "nothing to replay"
 	Sign     func(*manifest.Head) (*manifest.Signed, error)
 	// Name of this control plane, for people.
@@ -67,6 +74,7 @@ type Config struct {
 type Conductor struct {
 	cfg     Config
 	metrics metrics
+	opened  opened
 }
 
 type metrics struct {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/relais-edge/relais/internal/control/store"
@@ -102,36 +103,91 @@ func setState(ctx context.Context, tx *store.Tx, org string, s *State) error {
 }
 
 // putBlob keeps a blob; one that is there is made young, so that it is not swept before it is named.
-func putBlob(ctx context.Context, tx *store.Tx, data []byte) error {
-	if len(data) > MaxBlob {
-		return &store.LimitError{What: "bytes of a blob", Have: int64(len(data)), Most: MaxBlob}
-	}
+func putBlob(ctx context.Context, tx *store.Tx, d manifest.Digest, kept []byte) error {
 	_, err := tx.Exec(ctx, "keep a blob", "INSERT INTO rollout_blobs (digest, created, body) VALUES ($1, $2, $3) ON CONFLICT (digest) DO UPDATE SET created = excluded.created",
-		manifest.Of(data).String(), tx.Now().UnixMicro(), data)
+		d.String(), tx.Now().UnixMicro(), kept)
 	return err
 }
 
 // ErrNoBlob: there is no such blob.
 var ErrNoBlob = errors.New("rollout: there is no such blob")
 
-// blob reads n bytes of a blob from offset on; at its end there are none.
-func blob(ctx context.Context, r *store.Reader, d manifest.Digest, offset, n int64) ([]byte, error) {
-	if offset < 0 || offset > MaxBlob {
-		return nil, ErrNoBlob
-	}
+// blob reads a blob as it is kept, or ErrNoBlob.
+func blob(ctx context.Context, r *store.Reader, d manifest.Digest) ([]byte, error) {
 	list, err := store.Rows(ctx, r, "read a blob", func(rows *sql.Rows) (b []byte, err error) {
 		return b, rows.Scan(&b)
-	}, "SELECT substr(body, CAST($2 AS INTEGER), CAST($3 AS INTEGER)) FROM rollout_blobs WHERE digest = $1", d.String(), offset+1, n)
+	}, "SELECT body FROM rollout_blobs WHERE digest = $1", d.String())
 	if err != nil {
 		return nil, err
 	}
 	if len(list) == 0 {
 		return nil, ErrNoBlob
 	}
-	if list[0] == nil {
-		return []byte{}, nil
-	}
 	return list[0], nil
+}
+
+// seal makes blobs ready to be kept, before the writers' lock is taken.
+func (c *Conductor) seal(blobs [][]byte) (map[manifest.Digest][]byte, error) {
+	kept := make(map[manifest.Digest][]byte, len(blobs))
+	for _, b := range blobs {
+		d := manifest.Of(b)
+		if len(b) > MaxBlob {
+			return nil, &store.LimitError{What: "bytes of a blob", Have: int64(len(b)), Most: MaxBlob}
+		}
+		kept[d] = b
+		if c.cfg.Sealer != nil {
+			closed, err := c.cfg.Sealer.Close(d, b)
+			if err != nil {
+				return nil, err
+			}
+			kept[d] = closed
+		}
+	}
+	return kept, nil
+}
+
+// opened are blobs that were asked for of late: many PoPs ask for the same, piece by piece.
+type opened struct {
+	mu    sync.Mutex
+	blobs map[manifest.Digest][]byte
+	bytes int
+}
+
+// read gives a blob whole.
+func (c *Conductor) read(ctx context.Context, d manifest.Digest) ([]byte, error) {
+	o := &c.opened
+	o.mu.Lock()
+	b, known := o.blobs[d]
+	o.mu.Unlock()
+	if known {
+		return b, nil
+	}
+	var kept []byte
+	err := c.cfg.Store.View(ctx, func(r *store.Reader) (err error) {
+		kept, err = blob(ctx, r, d)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if b = kept; c.cfg.Sealer != nil {
+		if b, err = c.cfg.Sealer.Open(d, kept); err != nil {
+			return nil, err
+		}
+	}
+	if manifest.Of(b) != d {
+		return nil, fmt.Errorf("%w: blob %s", store.ErrDamaged, d)
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.blobs == nil || o.bytes > recent {
+		o.blobs, o.bytes = map[manifest.Digest][]byte{}, 0
+	}
+	if _, known := o.blobs[d]; !known {
+		o.blobs[d] = b
+		o.bytes += len(b)
+	}
+	return b, nil
 }
 
 // sweepBlobs removes what no rollout names and is older than a time.

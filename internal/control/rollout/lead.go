@@ -199,9 +199,13 @@ func settledNow(before, after *State) bool {
 // commit keeps new states, with blobs that they name, and has what follows of them follow.
 func (l *lead) commit(ctx context.Context, next map[string]*State, events map[string][]Event, blobs [][]byte) error {
 	at := manifest.Position{Epoch: l.at.Epoch, Revision: l.at.Revision + 1}
-	_, err := l.c.cfg.Store.Update(ctx, store.Change{Author: "rollout", Lease: l.lease}, func(tx *store.Tx) error {
-		for _, b := range blobs {
-			if err := putBlob(ctx, tx, b); err != nil {
+	kept, err := l.c.seal(blobs)
+	if err != nil {
+		return err
+	}
+	_, err = l.c.cfg.Store.Update(ctx, store.Change{Author: "rollout", Lease: l.lease}, func(tx *store.Tx) error {
+		for d, b := range kept {
+			if err := putBlob(ctx, tx, d, b); err != nil {
 				return err
 			}
 		}
@@ -426,12 +430,12 @@ func (l *lead) obey(ctx context.Context, org string, o *Order) error {
 
 // sweep removes blobs that nothing names.
 func (l *lead) sweep(ctx context.Context) error {
-	_, err := l.c.cfg.Store.Update(ctx, store.Change{Author: "rollout", Lease: l.lease}, func(tx *store.Tx) error {
-		named, err := l.named(ctx, &tx.Reader)
-		if err != nil {
-			return err
-		}
-		_, err = sweepBlobs(ctx, tx, named, tx.Now().Add(-24*time.Hour))
+	named, err := l.named(ctx)
+	if err != nil {
+		return forgive(ctx, err)
+	}
+	_, err = l.c.cfg.Store.Update(ctx, store.Change{Author: "rollout", Lease: l.lease}, func(tx *store.Tx) error {
+		_, err := sweepBlobs(ctx, tx, named, tx.Now().Add(-24*time.Hour))
 		return err
 	})
 	if errors.Is(err, store.ErrFenced) {
@@ -444,14 +448,14 @@ func (l *lead) sweep(ctx context.Context) error {
 }
 
 // named are the blobs that a rollout needs, now or to go back.
-func (l *lead) named(ctx context.Context, r *store.Reader) (map[manifest.Digest]bool, error) {
+func (l *lead) named(ctx context.Context) (map[manifest.Digest]bool, error) {
 	named := map[manifest.Digest]bool{}
 	for _, s := range l.states {
 		for _, v := range append(slices.Clone(s.Proved), s.Stable, s.moving().Version, s.waiting().Version) {
 			if v.Revision == 0 || named[v.Index.Digest] {
 				continue
 			}
-			index, err := blob(ctx, r, v.Index.Digest, 0, MaxBlob)
+			index, err := l.c.read(ctx, v.Index.Digest)
 			if errors.Is(err, ErrNoBlob) {
 				continue
 			}

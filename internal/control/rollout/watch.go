@@ -216,16 +216,16 @@ func (c *Conductor) piece(ctx context.Context, request []byte) []byte {
 		c.metrics.foreign.Add(1)
 		return fleet.PieceAnswer(nil)
 	}
-	var data []byte
-	err := c.cfg.Store.View(ctx, func(r *store.Reader) (err error) {
-		data, err = blob(ctx, r, q.Digest, q.Offset, fleet.Piece)
-		return err
-	})
+	data, err := c.read(ctx, q.Digest)
 	if err != nil {
 		if !errors.Is(err, ErrNoBlob) && ctx.Err() == nil {
 			c.cfg.Logger.Error("a blob cannot be read", "err", err)
 		}
 		return fleet.PieceAnswer(nil)
 	}
-	return fleet.PieceAnswer(data)
+	if q.Offset < 0 || q.Offset > int64(len(data)) {
+		c.metrics.foreign.Add(1)
+		return fleet.PieceAnswer(nil)
+	}
+	return fleet.PieceAnswer(data[q.Offset:min(int64(len(data)), q.Offset+fleet.Piece)])
 }

@@ -1,0 +1,96 @@
+package hub
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/relais-edge/relais/internal/control/store"
+	"github.com/relais-edge/relais/internal/control/tenant/secret"
+	"github.com/relais-edge/relais/internal/identity"
+	"github.com/relais-edge/relais/internal/manifest"
+)
+
+// Organization keeps the platform's own keys, closed by the vault. No tenant can be called so.
+const Organization = "~platform"
+
+// keys are those of the platform: all control planes have the same.
+type keys struct {
+	Root   identity.KeyPair
+	Issuer identity.KeyPair
+	Signer *manifest.Signer
+}
+
+// names of the keys.
+const (
+	rootKey     = "root"
+	issuerKey   = "issuer"
+	manifestKey = "manifest"
+)
+
+func secretKey(name string) store.Key {
+	return store.Key{Organization: Organization, Kind: secret.Kind, Name: name}
+}
+
+// openKeys reads the platform's keys, and makes those that there are not. Of several control planes that begin at once one
+// makes them.
+func openKeys(ctx context.Context, s *store.Store, vault *secret.Vault, domain string, now time.Time) (*keys, error) {
+	k := &keys{}
+	_, err := s.Update(ctx, store.Change{Author: "hub", Reason: "the platform's keys"}, func(tx *store.Tx) error {
+		if err := pair(ctx, tx, vault, rootKey, &k.Root, func() (identity.KeyPair, error) { return identity.NewRoot(domain, now, identity.RootLife) }); err != nil {
+			return err
+		}
+		if err := pair(ctx, tx, vault, issuerKey, &k.Issuer, func() (identity.KeyPair, error) {
+			return identity.NewIssuer(domain, k.Root, now, identity.IssuerLife)
+		}); err != nil {
+			return err
+		}
+		seed, err := keep(ctx, tx, vault, manifestKey, func() ([]byte, error) {
+			_, private, err := ed25519.GenerateKey(nil)
+			return private.Seed(), err
+		})
+		if err != nil {
+			return err
+		}
+		if len(seed) != ed25519.SeedSize {
+			return fmt.Errorf("hub: the key %s has %d bytes", manifestKey, len(seed))
+		}
+		k.Signer = manifest.NewSigner(ed25519.NewKeyFromSeed(seed))
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("hub: the platform's keys: %w", err)
+	}
+	return k, nil
+}
+
+// pair keeps a pair of keys.
+func pair(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, to *identity.KeyPair, make func() (identity.KeyPair, error)) error {
+	text, err := keep(ctx, tx, vault, name, func() ([]byte, error) {
+		p, err := make()
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(&p)
+	})
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, to)
+}
+
+// keep reads a secret, or makes it.
+func keep(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, make func() ([]byte, error)) ([]byte, error) {
+	value, err := vault.Get(ctx, &tx.Reader, secretKey(name))
+	if !errors.Is(err, store.ErrNotFound) {
+		return value, err
+	}
+	if value, err = make(); err != nil {
+		return nil, err
+	}
+	_, err = vault.Put(ctx, tx, secretKey(name), value, store.Absent)
+	return value, err
+}

@@ -203,7 +203,7 @@ func TestTheDescriptionIsTheGoldenOne(t *testing.T) {
 	want, err := os.ReadFile(golden)
 	b.must(err)
 	if !bytes.Equal(want, out.Bytes()) {
-		t.Error("the API is not as testdata/openapi.json says: run go generate ./api/client and look at what differs")
+		t.Error("the API is not as testdata/openapi.json says: run go test -update ./internal/control/api and look at what differs")
 	}
 	if r := b.ask("", "GET", "/v1/openapi.json", ""); r.status != 200 || !strings.Contains(r.body, `"3.1.0"`) || strings.Contains(r.body, "ErrorModel") {
 		t.Errorf("%d %.200s", r.status, r.body)

@@ -78,6 +78,7 @@ var rooms = []room{
 	{"internal/control/egress", 0, nil},
 	{"internal/control/tenant/claim", 4, nil},
 	{"internal/control/rollout", 5, nil},
+	{"internal/control/purge", 5, nil},
 	{"internal/bus", 1, nil},
 	{"internal/bus/limits", 5, nil},
 	{"internal/bus/*", 2, []string{"internal/identity"}},

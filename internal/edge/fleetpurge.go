@@ -3,7 +3,6 @@ package edge
 import (
 	"context"
 	"encoding/json"
-	"slices"
 	"strings"
 
 	"github.com/relais-edge/relais/internal/edge/cache/purge"
@@ -50,9 +49,7 @@ func (p *FleetPurges) Purge(ctx context.Context, entries [][]byte) error {
 			e.Value, _, _ = strings.Cut(e.Value, "?")
 			p.widened.Inc()
 		}
-		if !slices.Contains(list[max(0, len(list)-8):], e) { // one that is sent twice is known by its neighbours
-			list = append(list, e)
-		}
+		list = append(list, e)
 	}
 	_, err := p.e.cache.PurgeOf(ctx, find, list)
 	return err
@@ -67,8 +64,7 @@ func (p *FleetPurges) PurgeAll(ctx context.Context) error {
 // read gives the entry that data is, or a wider one.
 func (p *FleetPurges) read(data []byte) purge.Entry {
 	var w struct {
-		Kind                    string
-		Site, Host, Value, Tags string
+		Kind, Site, Host, Value string
 		Soft                    bool
 	}
 	if json.Unmarshal(data, &w) != nil {
@@ -109,7 +105,7 @@ func normal(e *purge.Entry) bool {
 		return false
 	}
 	e.Value = string(b)
-	if asked {
+	if query != "" {
 		e.Value += "?" + query
 	}
 	return true

@@ -46,6 +46,8 @@ func (s *Service) Run(ctx context.Context) error {
 		}
 		defer func() { _ = sub.Close() }()
 	}
+	s.hears(true)
+	defer s.hears(false)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		s.echo.run(ctx)
@@ -54,6 +56,16 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error { return s.watch(ctx) })
 	g.Go(func() error { return s.leads(ctx) })
 	return g.Wait()
+}
+
+// hears notes since when this control plane hears PoPs.
+func (s *Service) hears(now bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.hearing = time.Time{}
+	if now {
+		s.hearing = time.Now()
+	}
 }
 
 // forgive takes the end of ctx for no error.
@@ -104,7 +116,7 @@ func (s *Service) remember(h head, acks []ack) {
 		if s.pops[a.pop] != nil {
 			continue
 		}
-		p := &place{at: a.at, time: a.time, seen: a.seen, kept: a, marks: []mark{{a.at.Number, a.time}}}
+		p := &place{at: a.at, time: a.time, seen: a.seen, kept: a, marks: []mark{{a.at.Number, a.time}}, after: max(a.at.Number, 1) - 1}
 		if now.Sub(a.seen) < seenAgain+away {
 			p.seen = now // it was there a moment ago: it has the time to be heard of
 		}
@@ -182,19 +194,19 @@ func (s *Service) hear(name string, at fleet.PurgePosition, beat bool) {
 	}
 	p.seen = now
 	switch {
-	case at == p.at:
-		p.lower = 0
-		return
 	case at.Epoch == s.newest.Epoch && at.Number > s.newest.Number:
 		// Another control plane gave it and was not heard yet, or nobody did; the store knows.
 		s.claims[name] = claim{at, now}
+		return
+	case at == p.at:
+		p.lower = 0
 		return
 	case at.Epoch == p.at.Epoch && at.Number < p.at.Number:
 		// A heartbeat that was written before the last acknowledgement, or a PoP that went back: then the next one says so, too.
 		if p.lower++; !beat || p.lower < 2 {
 			return
 		}
-		p.marks = nil
+		p.marks, p.after = nil, 0
 	}
 	s.obey(p, at, now)
 }
@@ -209,11 +221,15 @@ type claim struct {
 func (s *Service) obey(p *place, at fleet.PurgePosition, now time.Time) {
 	if at.Epoch == p.at.Epoch {
 		s.measure(p.at.Number, at.Number, now)
+		if len(p.marks) == 0 {
+			p.after = p.at.Number
+		}
 	} else {
-		p.marks = nil
+		p.marks, p.after = nil, 0
 	}
 	p.at, p.time, p.lower = at, now, 0
 	if len(p.marks) == maxMarks {
+		p.after = p.marks[maxMarks/4-1].number
 		p.marks = append(p.marks[:0], p.marks[maxMarks/4:]...)
 	}
 	p.marks = append(p.marks, mark{at.Number, now})
@@ -294,6 +310,9 @@ func (s *Service) watch(ctx context.Context) error {
 	told := false
 	for pause(ctx, look) {
 		s.gauge()
+		if up, _ := s.cfg.Bus.Connected(); !isClosed(up) {
+			s.hears(true) // it begins anew
+		}
 		var h head
 		err := s.cfg.Store.View(ctx, func(r *store.Reader) (err error) {
 			h, _, err = readHead(ctx, r)

@@ -17,6 +17,7 @@ import (
 	"github.com/relais-edge/relais/internal/bus"
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/edge/cache/purge"
+	"github.com/relais-edge/relais/internal/edge/route"
 	"github.com/relais-edge/relais/internal/fleet"
 	"github.com/relais-edge/relais/internal/observe"
 )
@@ -73,8 +74,8 @@ type Order struct {
 	Project, Site string
 	// Operator allows the kind All.
 	Operator bool
-	// Entries have no number, no time, and no site but that of the order, or none. URLs may be in any form: PoPs bring paths to the normal
-	// one, and queries to what the site's policies count of them.
+	// Entries have no number, no time, and no site but that of the order, or none. Paths may be in any form; PoPs bring queries to what the
+	// site's policies count of them.
 	Entries []purge.Entry
 }
 
@@ -91,6 +92,7 @@ type Service struct {
 	newest  fleet.PurgePosition
 	claims  map[string]claim // of PoPs that say more than is known here
 	pops    map[string]*place
+	hearing time.Time     // since when; zero: not at all
 	recent  []given       // the last ones of this process
 	changed chan struct{} // closed and replaced whenever a receipt may be another
 	waiters int
@@ -443,6 +445,20 @@ func (o *Order) own(e *purge.Entry) error {
 	}
 	if !utf8.ValidString(e.Value) || !utf8.ValidString(e.Host) {
 		return errors.New("it is not in UTF-8")
+	}
+	switch e.Kind {
+	case purge.URL, purge.Path, purge.Prefix:
+		path, query, asked := strings.Cut(e.Value, "?")
+		if asked && e.Kind != purge.URL {
+			return fmt.Errorf("%q: a purge by %s is without query", e.Value, e.Kind)
+		}
+		normal, ok := route.NormalizePath(nil, []byte(path))
+		if !ok {
+			return fmt.Errorf("%q: the path cannot be read", e.Value)
+		}
+		if e.Value = string(normal); query != "" {
+			e.Value += "?" + query
+		}
 	}
 	e.Site = want
 	e.Host = strings.TrimSuffix(strings.ToLower(e.Host), ".")

@@ -47,7 +47,7 @@ type Receipt struct {
 	Time time.Time `json:"time"`
 	// Pops in the order of their names.
 	Pops []PopState `json:"pops"`
-	// Blind: this control plane has no connection to the bus, so that it hears of nobody.
+	// Blind: this control plane has no connection to the bus, or not for long enough to have heard of every PoP.
 	Blind bool `json:"blind,omitempty"`
 }
 
@@ -59,6 +59,10 @@ func (r *Receipt) Done() bool {
 const (
 	// away is after how long without a heartbeat, of which there is one a second, a PoP counts as away.
 	away = 4 * time.Second
+	// settle is how long a control plane hears before it has heard of every PoP.
+	settle = 2 * time.Second
+	// together is how long Wait lets changes gather: it looks at every PoP each time.
+	together = 5 * time.Millisecond
 	// maxMarks bounds the acknowledgements of a PoP whose times are known.
 	maxMarks = 256
 )
@@ -70,6 +74,7 @@ type place struct {
 	seen  time.Time
 	lower int    // heartbeats in a row that say less than at
 	marks []mark // of the epoch of at, in order
+	after uint64 // when numbers up to it came to be obeyed is not known
 	kept  ack    // what is in the store of it
 }
 
@@ -84,31 +89,36 @@ func (p *place) alive(now time.Time) bool { return now.Sub(p.seen) < away }
 // obeys says whether it does, at the newest position. Numbers go on over epochs, and who is in the newest
 // epoch purged all that was before it.
 func (p *place) obeys(newest fleet.PurgePosition, number uint64) bool {
-	return p.at.Epoch == newest.Epoch && p.at.Number >= number
+	return p.at.Epoch == newest.Epoch && p.at.Number >= number && p.at.Number <= newest.Number
 }
 
 // since is when it was first heard to.
 func (p *place) since(number uint64) *time.Time {
 	i := sort.Search(len(p.marks), func(i int) bool { return p.marks[i].number >= number })
-	if i == len(p.marks) || i == 0 && len(p.marks) == maxMarks {
+	if i == len(p.marks) || number <= p.after {
 		return nil
 	}
 	t := p.marks[i].time.UTC()
 	return &t
 }
 
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // fill writes into a receipt how things stand now.
 func (s *Service) fill(r *Receipt) {
 	up, _ := s.cfg.Bus.Connected()
-	select {
-	case <-up:
-		r.Blind = false
-	default:
-		r.Blind = true
-	}
+	connected := isClosed(up)
 	now := time.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	r.Blind = !connected || s.hearing.IsZero() || now.Sub(s.hearing) < settle
 	r.Pops = make([]PopState, 0, len(s.pops))
 	for name, p := range s.pops {
 		x := PopState{Pop: name, State: Waiting, Seen: p.seen.UTC()}
@@ -189,6 +199,7 @@ func (s *Service) Wait(ctx context.Context, r Receipt, told func(*Receipt)) (*Re
 		case <-ctx.Done():
 			return &now, context.Cause(ctx)
 		case <-changed:
+			pause(ctx, together)
 		case <-look.C:
 		}
 	}

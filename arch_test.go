@@ -84,6 +84,7 @@ var rooms = []room{
 	{"internal/control", 6, []string{"internal/control/api"}},
 	{"internal/control/hub", 6, nil},
 	{"api/client", 0, nil},
+	{"internal/control/purge", 5, nil},
 	{"internal/bus", 1, nil},
 	{"internal/bus/limits", 5, nil},
 	{"internal/bus/*", 2, []string{"internal/identity"}},

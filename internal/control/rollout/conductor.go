@@ -8,6 +8,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/bus"
 	"github.com/relais-edge/relais/internal/control/store"
+	"github.com/relais-edge/relais/internal/fleet"
 	"github.com/relais-edge/relais/internal/manifest"
 	"github.com/relais-edge/relais/internal/observe"
 )
@@ -53,6 +54,11 @@ type Replayer interface {
 	Replay(ctx context.Context, organization string, served, next manifest.Ref) (*Verdict, error)
 }
 
+// Purges is asked for the newest purge, of which PoPs are told on their heartbeats.
+type Purges interface {
+	Newest() fleet.PurgePosition
+}
+
 // Config of a Conductor.
 type Config struct {
 	Store    *store.Store
@@ -61,6 +67,7 @@ type Config struct {
 	Rules    Rules
 	Sealer   Sealer   // nil: blobs are kept as they are
 	Replayer Replayer // nil: what a replay gate waits for is "nothing to replay"
+	Purges   Purges   // nil: there are none
 	Sign     func(*manifest.Head) (*manifest.Signed, error)
 	// Name of this control plane, for people.
 	Name string

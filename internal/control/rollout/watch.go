@@ -116,6 +116,9 @@ func (l *lead) beat(m bus.Message) {
 		return
 	}
 	a := fleet.BeatAnswer{Watch: l.watched()}
+	if l.c.cfg.Purges != nil {
+		a.Purge = l.c.cfg.Purges.Newest()
+	}
 	if b.Table != p.should.Digest() {
 		if b.Epoch > l.at.Epoch || b.Epoch == l.at.Epoch && b.Revision >= l.at.Revision {
 			l.overtake(b.Position)

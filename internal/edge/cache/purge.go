@@ -30,20 +30,35 @@ const MaxPurges = 1000
 // without a URL: the query of a URL is brought to what the site's policies count of it. The error is of
 // a wrong entry, and then nothing was purged, or of the log, and then the receipt says that all hold.
 func (s *Stage) Purge(ctx context.Context, site *snapshot.Site, entries ...purge.Entry) (*Receipt, error) {
-	var list []purge.Entry
+	list := s.told(entries, func(string) *snapshot.Site { return site })
+	if len(list) == 0 || len(list) > MaxPurges {
+		return nil, errors.New("a purge names 1 to 1000 things")
+	}
+	return s.purge(ctx, list)
+}
+
+// PurgeOf is Purge for entries of several sites, however many, with one sync of the disk. Find gives the site that URLs
+// are of.
+func (s *Stage) PurgeOf(ctx context.Context, find func(key string) *snapshot.Site, entries []purge.Entry) (*Receipt, error) {
+	return s.purge(ctx, s.told(entries, find))
+}
+
+// told are entries as the table tells them apart.
+func (s *Stage) told(entries []purge.Entry, find func(key string) *snapshot.Site) (list []purge.Entry) {
 	for _, e := range entries {
 		switch e.Kind {
 		case purge.URL:
-			list = s.reduced(list, site, e)
+			list = s.reduced(list, find(e.Site), e)
 			continue
 		case purge.Tag:
 			e.Value = purge.Fold(e.Value)
 		}
 		list = append(list, e)
 	}
-	if len(list) == 0 || len(list) > MaxPurges {
-		return nil, errors.New("a purge names 1 to 1000 things")
-	}
+	return list
+}
+
+func (s *Stage) purge(ctx context.Context, list []purge.Entry) (*Receipt, error) {
 	for i := range list {
 		if err := list[i].Check(); err != nil {
 			return nil, err

@@ -34,7 +34,7 @@ func TestSampleOfAnEdge(t *testing.T) {
 apiVersion: relais/v1
 kind: RateLimit
 metadata: {name: one}
-spec: {requests: 1, per: 24h}
+spec: {requests: 1, per: 1h, burst: 1}
 `+buyers+pages+pool)
 	before := b.Sample("default")
 	if before != (fleet.Sample{}) {

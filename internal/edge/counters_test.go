@@ -34,7 +34,7 @@ func TestSampleOfAnEdge(t *testing.T) {
 apiVersion: relais/v1
 kind: RateLimit
 metadata: {name: one}
-spec: {requests: 1, per: 1h, burst: 1}
+spec: {requests: 1, per: 1h, burst: 1, key: {on: path}}
 `+buyers+pages+pool)
 	before := b.Sample("default")
 	if before != (fleet.Sample{}) {
@@ -52,7 +52,9 @@ spec: {requests: 1, per: 1h, burst: 1}
 	}
 	cookie := "Cookie: " + filled.Cookies()[0].Name + "=" + filled.Cookies()[0].Value
 	b.send("http1", "GET", "/checkout", nil, cookie)
-	b.send("http1", "GET", "/closed", nil, cookie)
+	if resp, _ := b.send("http1", "GET", "/closed", nil, cookie); resp.StatusCode != 429 {
+		t.Errorf("beyond the limit: %d", resp.StatusCode)
+	}
 
 	s := b.Sample("default") // counted before an answer leaves
 	slow := s.Tail(fleet.Bucket(25))

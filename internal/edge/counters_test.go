@@ -34,7 +34,7 @@ func TestSampleOfAnEdge(t *testing.T) {
 apiVersion: relais/v1
 kind: RateLimit
 metadata: {name: one}
-spec: {requests: 1, per: 1h, burst: 1, key: {on: path}}
+spec: {requests: 1, per: 1h, burst: 1, spareBaskets: false}
 `+buyers+pages+pool)
 	before := b.Sample("default")
 	if before != (fleet.Sample{}) {

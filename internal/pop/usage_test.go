@@ -25,8 +25,8 @@ type books struct {
 
 	mu     sync.Mutex
 	last   map[usage.SpoolID]int64
-	sum    int64 // requests
-	firsts []int64 // of the batches that came
+	sum    int64         // requests
+	firsts []int64       // of the batches that came
 	mute   int           // answers that are lost
 	fail   string        // why nothing is kept
 	raw    func() []byte // an answer in place of ours

@@ -116,6 +116,7 @@ type Edge struct {
 	orders    *orderBook
 	share     *share.Stage
 	processor *observe.Processor
+	memory    *observe.Memory
 	limits    *ratelimit.Stage
 	recorder  *record.Recorder
 	meter     *meter.Meter
@@ -136,7 +137,7 @@ type Edge struct {
 func New(cfg Config) (*Edge, error) {
 	m := cfg.Metrics
 	dry := cfg.replay.orNothing()
-	e := &Edge{logger: cfg.Logger, processor: observe.NewProcessor(m)}
+	e := &Edge{logger: cfg.Logger, processor: observe.NewProcessor(m), memory: observe.NewMemory(m)}
 	if err := e.remember(&cfg); err != nil {
 		return nil, err
 	}
@@ -347,6 +348,7 @@ func (e *Edge) serve(ctx context.Context, given *bundle.Bundle) error {
 	e.given, e.bundle = given, b
 	e.warn(b)
 	e.waf.Sweep(b)
+	e.meter.Sweep(organizations(b))
 	e.forgetEndpoints(b)
 	e.jwt.Sweep(b)
 	return e.balance.Sweep(pools(b))

@@ -116,6 +116,7 @@ func (f *front) Serve(ctx context.Context, req *message.Request) *message.Respon
 		f.encode(x, resp)
 	}
 	t.finish(resp)
+	f.meter.Answered(x, resp.Status)
 	resp.Ender = t
 	return resp
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/relais-edge/relais/internal/edge/proxyproto"
 	"github.com/relais-edge/relais/internal/edge/record"
 	"github.com/relais-edge/relais/internal/stage"
-	"github.com/relais-edge/relais/internal/usage"
 )
 
 // servicePools joins balance and origin for services.
@@ -126,9 +125,6 @@ func (e *Edge) recordConnection(c *l4.Ended) {
 	organization, name := bundle.Key(c.Service).Split()
 	e.meter.Connection(organization, name, c.Received, c.Sent, c.Start.Add(c.Took))
 }
-
-// Usage gives what sites used since the last call, by site and hour, and begins anew: what is taken is the caller's to keep.
-func (e *Edge) Usage(now time.Time) []usage.Record { return e.meter.Take(now) }
 
 // tlsAddresses are the addresses on which listeners end TLS over TCP.
 func tlsAddresses(b *bundle.Bundle) map[string]bool {

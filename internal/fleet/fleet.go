@@ -155,6 +155,16 @@ type Purged struct {
 	PurgePosition
 }
 
+// UsageAnswer says what became of a batch of usage records, which came as usage.Batch writes it on up.NAME.usage.
+type UsageAnswer struct {
+	// Kept is the number of the batch's last record, when the batch is counted and on disk; 0 where it is not.
+	Kept int64 `json:"kept,omitempty"`
+	// Want is the number of the first record that is missed before the batch's; 0 for none.
+	Want int64 `json:"want,omitempty"`
+	// Why it is not kept.
+	Why string `json:"why,omitempty"`
+}
+
 // Report is something that happened at a PoP, on up.NAME.report.
 type Report struct {
 	Kind         ReportKind `json:"kind"`

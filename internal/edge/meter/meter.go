@@ -1,5 +1,5 @@
-// Package meter counts what each site uses in each hour, for the usage records: a few atomic additions to a request, and
-// no allocation. What a protection refused is counted apart.
+// Package meter counts what each site uses in each hour, for the usage records, and how each organization's visitors fare, for the
+// gates of rollouts: a few atomic additions to a request, and no allocation. What a protection refused is counted apart.
 package meter
 
 import (
@@ -19,16 +19,18 @@ const hours = 4
 
 // Meter counts for all sites of an edge. Its zero value is none; make one with New.
 type Meter struct {
-	slot stage.Slot
+	slot    stage.Slot
+	classes *classes
 
-	mu       sync.Mutex
-	live     map[*cells]struct{} // those that have something, or had at the last Take
-	services map[string]*cells   // by key
+	mu            sync.Mutex
+	live          map[*cells]struct{} // those that have something, or had at the last Take
+	services      map[string]*cells   // by key
+	organizations map[string]*health
 }
 
 // New makes a meter with a slot of its own.
 func New(slot stage.Slot) *Meter {
-	return &Meter{slot: slot, live: map[*cells]struct{}{}, services: map[string]*cells{}}
+	return &Meter{slot: slot, classes: newClasses(), live: map[*cells]struct{}{}, services: map[string]*cells{}, organizations: map[string]*health{}}
 }
 
 // cells are a site's counters for this hour, the two before and the next, whose first request may end before a Take that
@@ -38,6 +40,7 @@ type cells struct {
 	organization, site string
 	hour               [hours][usage.Fields]atomic.Int64
 	listed             atomic.Bool
+	health             *health // of the organization; nil of a service
 }
 
 // Compile implements stage.Compiler. A site that changes keeps its counters.
@@ -45,7 +48,9 @@ func (m *Meter) Compile(site *snapshot.Site, old stage.Part) (stage.Part, error)
 	if c, ok := old.(*cells); ok {
 		return c, nil
 	}
-	return &cells{organization: site.Organization, site: site.Name}, nil
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return &cells{organization: site.Organization, site: site.Name, health: m.healthOf(site.Organization)}, nil
 }
 
 // The places of the counters in usage.Counts.List.

@@ -17,6 +17,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/control/api"
 	"github.com/relais-edge/relais/internal/control/change"
+	"github.com/relais-edge/relais/internal/control/purge"
 	"github.com/relais-edge/relais/internal/control/rollout"
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
@@ -117,7 +118,7 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 
 // options have the tables of all rooms.
 func options() store.Options {
-	return store.Options{Schemas: []store.Schema{rollout.Schema(), usage.Schema()}}
+	return store.Options{Schemas: []store.Schema{rollout.Schema(), purge.Schema(), usage.Schema()}}
 }
 
 // openVault reads the keys, and makes the first one. Several control planes must have the same, so beside a database that

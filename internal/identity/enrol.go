@@ -47,6 +47,7 @@ type Welcome struct {
 	Addresses []string          `json:"addresses"`         // host:port of the bus
 	Keys      map[string][]byte `json:"keys"`              // that sign manifests, by id: ed25519
 	Revoked   []byte            `json:"revoked,omitempty"` // CA.RevokedList
+	Platform  string            `json:"platform,omitempty"` // organization whose listeners serve all sites
 }
 
 // Event is for the audit log.

@@ -56,6 +56,9 @@ func (p *purges) hear(m bus.Message) {
 
 // newest is told with a heartbeat.
 func (p *purges) newest(n fleet.PurgePosition) {
+	if n.Epoch == 0 { // nobody numbers purges there
+		return
+	}
 	p.mu.Lock()
 	late := n.Epoch != p.done.Epoch || n.Number > p.done.Number
 	p.behind = p.behind || late && len(p.queue) == 0

@@ -127,11 +127,11 @@ func (a *API) fleetRoutes() {
 			items, err := a.fleet.Rollouts(ctx, in.Org)
 			return listed(items, "", err)
 		})
-	add(a, route{method: "POST", path: "/organizations/{org}/rollouts/{name}", id: "steer-rollout", tag: "fleet", summary: "Go on with, hold or undo a change on its way", status: 204},
+	add(a, route{method: "POST", path: "/organizations/{org}/rollouts/{name}", id: "steer-rollout", tag: "fleet", summary: "Go on with, hold, expedite or undo a change on its way", status: 204},
 		func(ctx context.Context, in *struct {
 			ThingPath
 			Body struct {
-				Action string `json:"action" enum:"continue,hold,undo"`
+				Action string `json:"action" enum:"continue,hold,undo,expedite"`
 				Reason string `json:"reason,omitempty" maxLength:"1024"`
 			}
 		},

@@ -19,9 +19,11 @@ import (
 	"github.com/relais-edge/relais/internal/bus/nats"
 	"github.com/relais-edge/relais/internal/control/change"
 	"github.com/relais-edge/relais/internal/control/enrol"
+	"github.com/relais-edge/relais/internal/control/purge"
 	"github.com/relais-edge/relais/internal/control/rollout"
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
+	"github.com/relais-edge/relais/internal/control/usage"
 	"github.com/relais-edge/relais/internal/identity"
 	"github.com/relais-edge/relais/internal/manifest"
 	"github.com/relais-edge/relais/internal/observe"
@@ -33,6 +35,8 @@ type Config struct {
 	Vault  *secret.Vault
 	Change *change.Service
 	Wire   Wire
+	// Usage takes in what PoPs count.
+	Usage usage.Ingester
 	// Domain is the trust domain of all certificates: a host name of the operator's.
 	Domain string
 	// Name of this control plane, for people and its certificate.
@@ -54,6 +58,8 @@ type Hub struct {
 	server      *nats.Server
 	end         *nats.End
 	conductor   *rollout.Conductor
+	purges      *purge.Service
+	intake      *usage.Intake
 	tokens      *enrol.Service
 	enrolment   *identity.Enrolment
 }
@@ -87,9 +93,13 @@ func Open(ctx context.Context, c Config) (*Hub, error) {
 	if h.end, err = nats.Dial(nats.DialOptions{InProcess: h.server, Rights: bus.ControlRights(), Name: c.Name, Log: c.Logger}); err != nil {
 		return nil, errors.Join(err, h.server.Close())
 	}
+	h.purges = purge.New(purge.Config{Store: c.Store, Bus: h.end, Name: c.Name, Logger: c.Logger, Metrics: c.Metrics})
+	if c.Usage != nil {
+		h.intake = usage.NewIntake(usage.IntakeConfig{Bus: h.end, Service: c.Usage, Logger: c.Logger, Metrics: c.Metrics})
+	}
 	h.conductor = rollout.New(rollout.Config{
 		Store: c.Store, Bus: h.end, Compiler: &compiler{served: c.Change, wire: c.Wire}, Rules: rules{}, Sealer: sealed{c.Vault},
-		Sign: k.Signer.Sign, Name: c.Name, Logger: c.Logger, Metrics: c.Metrics,
+		Purges: h.purges, Sign: k.Signer.Sign, Name: c.Name, Logger: c.Logger, Metrics: c.Metrics,
 	})
 	return h, nil
 }
@@ -122,9 +132,14 @@ func (h *Hub) renewOwn() error {
 }
 
 // welcome is what a PoP is told besides its certificate.
-func (h *Hub) welcome(context.Context, string) (identity.Welcome, error) {
+func (h *Hub) welcome(ctx context.Context, _ string) (identity.Welcome, error) {
 	public := h.keys.Signer.Public()
-	return identity.Welcome{Addresses: h.Addresses(), Keys: map[string][]byte{manifest.KeyID(public): public}}, nil
+	w := identity.Welcome{Addresses: h.Addresses(), Keys: map[string][]byte{manifest.KeyID(public): public}}
+	err := h.cfg.Store.View(ctx, func(r *store.Reader) (err error) {
+		w.Platform, err = platform(ctx, r)
+		return err
+	})
+	return w, err
 }
 
 // Addresses are those of the bus, as PoPs are told.
@@ -209,6 +224,10 @@ func (h *Hub) Run(ctx context.Context) error {
 	defer func() { _ = sub.Close() }()
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.conductor.Run(ctx) })
+	g.Go(func() error { return h.purges.Run(ctx) })
+	if h.intake != nil {
+		g.Go(func() error { return h.intake.Run(ctx) })
+	}
 	g.Go(func() error { return h.keepOwn(ctx) })
 	return g.Wait()
 }

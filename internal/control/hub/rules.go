@@ -85,6 +85,21 @@ func (rules) Read(ctx context.Context, r *store.Reader) (*rollout.Rulebook, erro
 	return out, nil
 }
 
+// platform is the operator's organization.
+func platform(ctx context.Context, r *store.Reader) (name string, err error) {
+	err = each(ctx, r, store.Query{Kind: tenant.KindOrganization}, func(d store.Document) error {
+		var o tenant.Organization
+		if err := json.Unmarshal(d.Body, &o); err != nil {
+			return fmt.Errorf("%w: %s: %w", store.ErrDamaged, d.Key, err)
+		}
+		if len(o.Path) == 1 {
+			name = o.Name
+		}
+		return nil
+	})
+	return name, err
+}
+
 // each walks through all pages of a list.
 func each(ctx context.Context, r *store.Reader, q store.Query, do func(store.Document) error) error {
 	for {

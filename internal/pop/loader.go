@@ -14,11 +14,6 @@ import (
 	"github.com/relais-edge/relais/internal/observe"
 )
 
-// Applier puts a bundle of several organizations in service, whole or not at all.
-type Applier interface {
-	Apply(ctx context.Context, b *bundle.Bundle) error
-}
-
 // TenantsConfig of Tenants.
 type TenantsConfig struct {
 	// Platform is the organization whose listeners serve all.

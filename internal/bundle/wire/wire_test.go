@@ -27,6 +27,20 @@ func alike(a, b *bundle.Bundle) string {
 	return cmp.Diff(a, b, cmpopts.EquateEmpty(), cmp.Comparer(func(x, y v1.Time) bool { return x.Equal(y.Time) }))
 }
 
+// equal compares what bundles are written as, which takes a fraction of the time.
+func equal(t testing.TB, a, b *bundle.Bundle) bool {
+	t.Helper()
+	x, err := json.Marshal(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, err := json.Marshal(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return bytes.Equal(x, y)
+}
+
 // shop is a bundle with sites that share a pool and a cache policy, and each with a firewall of its own.
 func shop(sites int) *bundle.Bundle {
 	b := &bundle.Bundle{Format: bundle.Format, Organization: "shop"}
@@ -152,19 +166,19 @@ func rename[S any](m *map[string]*S, name string) {
 }
 
 func TestWhatIsReadIsWhatWasWritten(t *testing.T) {
-	for i := range uint64(50) {
+	for i := range uint64(10) {
 		b := full(rand.New(rand.NewPCG(i, 1)))
 		_, index, parts := encode(t, b, nil)
 		if diff := alike(b, decode(t, "shop", index, parts)); diff != "" {
 			t.Fatal(diff)
 		}
 	}
-	for _, n := range []int{0, 1, 3, 256, 257, 2000} {
+	for _, n := range []int{0, 1, 3, 256, 257, 700} {
 		b := shop(n)
 		_, index, parts := encode(t, b, nil)
 		got := decode(t, "shop", index, parts)
-		if diff := alike(b, got); diff != "" {
-			t.Fatal(n, diff)
+		if !equal(t, b, got) {
+			t.Fatal(n, "sites: what is read is something else")
 		}
 		if n > 1 && (got.Sites[0].Pools["web"] != got.Sites[n-1].Pools["web"] || got.Sites[0].Flood != got.Sites[n-1].Flood) {
 			t.Error(n, "specs that sites share are not shared")
@@ -177,9 +191,9 @@ func TestWhatIsReadIsWhatWasWritten(t *testing.T) {
 }
 
 func TestTheChangeOfASiteIsANewIndexAndANewPart(t *testing.T) {
-	b := shop(5000)
+	b := shop(2100)
 	x, index, parts := encode(t, b, nil)
-	if len(x.Parts) != 32 || x.Head != nil {
+	if len(x.Parts) != 16 || x.Head != nil {
 		t.Fatalf("%d parts, %v", len(x.Parts), x.Head)
 	}
 	reader := wire.NewReader("shop")
@@ -188,7 +202,7 @@ func TestTheChangeOfASiteIsANewIndexAndANewPart(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := rand.New(rand.NewPCG(1, 2))
-	for range 10 {
+	for range 5 {
 		i := r.IntN(len(b.Sites))
 		s := *b.Sites[i]
 		s.Hostnames = []string{"another.example"}
@@ -214,8 +228,8 @@ func TestTheChangeOfASiteIsANewIndexAndANewPart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if diff := alike(&next, got); diff != "" {
-			t.Fatal(diff)
+		if !equal(t, &next, got) {
+			t.Fatal("what is read is something else")
 		}
 		moved := 0
 		for j := range got.Sites {
@@ -223,7 +237,7 @@ func TestTheChangeOfASiteIsANewIndexAndANewPart(t *testing.T) {
 				moved++
 			}
 		}
-		if moved == 0 || moved > 2*256*2 {
+		if moved == 0 || moved > 2*256 {
 			t.Errorf("%d sites have new pointers", moved)
 		}
 		was, x, b = got, y, &next
@@ -241,15 +255,15 @@ func TestTheNumberOfPartsFollowsSlowly(t *testing.T) {
 }
 
 func TestLargeSitesHavePartsOfTheirOwn(t *testing.T) {
-	b := shop(40)
+	b := shop(20)
 	for i, s := range b.Sites {
 		s.ErrorPages = []v1.ErrorPage{{Page: v1.Page{HTML: strings.Repeat(string(rune('a'+i%26)), 2<<20)}}}
 	}
 	x, index, parts := encode(t, b, nil)
-	if len(x.Parts) < 4 {
-		t.Errorf("%d parts of 80 MiB", len(x.Parts))
+	if len(x.Parts) < 2 {
+		t.Errorf("%d parts of 40 MiB", len(x.Parts))
 	}
-	if diff := alike(b, decode(t, "shop", index, parts)); diff != "" {
+	if !equal(t, b, decode(t, "shop", index, parts)) {
 		t.Error("what is read is something else")
 	}
 	b.Sites[7].ErrorPages[0].HTML = strings.Repeat("x", wire.MaxPart)
@@ -443,8 +457,8 @@ func oneOf(t testing.TB, index []byte, blobs [][]byte) int {
 	if err != nil {
 		t.Fatalf("what was read cannot be written: %v", err)
 	}
-	if diff := alike(b, decode(t, "shop", again, parts)); diff != "" {
-		t.Fatal(diff)
+	if !equal(t, b, decode(t, "shop", again, parts)) {
+		t.Fatal("what is read again is something else")
 	}
 	return 1
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	v1 "github.com/relais-edge/relais/api/v1"
+	"github.com/relais-edge/relais/internal/bus/limits"
 	"github.com/relais-edge/relais/internal/document"
 	"github.com/relais-edge/relais/internal/edge"
 	"github.com/relais-edge/relais/internal/edge/admin"
@@ -62,6 +63,7 @@ type serveFlags struct {
 	record      recordFlags
 	geoip       []string
 	packet      packetFlags
+	follow      bool // a control plane, and no files
 }
 
 func serveCommand() *cobra.Command {
@@ -81,8 +83,15 @@ func serveCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return serve(cmd, &f) },
 	}
+	cmd.Flags().StringArrayVarP(&f.files, "file", "f", nil, "file or folder of documents, or - for standard input; may be repeated")
+	f.add(cmd)
+	_ = cmd.MarkFlagRequired("file")
+	return cmd
+}
+
+// add makes the flags that an edge has wherever its documents come from.
+func (f *serveFlags) add(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringArrayVarP(&f.files, "file", "f", nil, "file or folder of documents, or - for standard input; may be repeated")
 	dataFlag(cmd, &f.data)
 	fl.StringVar(&f.accessLog, "access-log", "off", "file for the JSON access log, - for standard output, or off")
 	fl.StringVar(&f.metrics, "metrics", "", "address that serves Prometheus metrics at /metrics (they are on the admin socket too)")
@@ -101,8 +110,6 @@ func serveCommand() *cobra.Command {
 	f.record.add(cmd)
 	fl.StringArrayVar(&f.geoip, "geoip", nil, "MMDB file that says in which country or network an address is (GeoLite2, IPinfo, DB-IP …); may be repeated; it is read again when it changes")
 	f.packet.add(cmd)
-	_ = cmd.MarkFlagRequired("file")
-	return cmd
 }
 
 // edgeNumber is the number that was given, or one that the host name leads to: even by chance only.
@@ -116,10 +123,20 @@ func edgeNumber(n int) uint64 {
 	return h.Sum64() >> 32
 }
 
+// source is where an edge has its documents from.
+type source interface {
+	// Load puts in service what there is.
+	Load(ctx context.Context) pop.Change
+	// Run follows changes until ctx ends; wake has what there is looked at anew.
+	Run(ctx context.Context, wake <-chan os.Signal) error
+	State() pop.State
+}
+
 // instance is an edge that is wired and not yet running.
 type instance struct {
 	edge    *edge.Edge
-	files   *pop.Files
+	source  source
+	joined  *joined      // nil for an edge of files
 	access  *record.File // nil when there is no file
 	metrics *observe.Registry
 	packet  *packet.Filter
@@ -224,11 +241,29 @@ func wire(cmd *cobra.Command, f *serveFlags, inherited *handover.Inherited) (*in
 	if packet.Mode(f.packet.mode) != packet.Off {
 		cfg.Denier = in.packet.Rules()
 	}
+	if f.follow {
+		if in.joined, err = enter(f.data, logger); err != nil {
+			in.Close()
+			return nil, failed(err)
+		}
+		if cfg.Bus, err = limits.Join(in.joined.end, in.joined.name); err != nil {
+			in.Close()
+			return nil, failed(err)
+		}
+		cfg.BusSecret = in.joined.secret()
+	}
 	if in.edge, err = edge.New(cfg); err != nil {
 		in.Close()
 		return nil, failed(fmt.Errorf("%w (--data names the folder)", err))
 	}
-	in.files = pop.New(pop.Config{Paths: f.files, Env: os.LookupEnv, Apply: in.edge, Report: in.report})
+	if !f.follow {
+		in.source = pop.New(pop.Config{Paths: f.files, Env: os.LookupEnv, Apply: in.edge, Report: in.report})
+		return in, nil
+	}
+	if in.source, err = newFollower(in); err != nil {
+		in.Close()
+		return nil, failed(err)
+	}
 	return in, nil
 }
 
@@ -353,7 +388,7 @@ func (in *instance) run(ctx context.Context, errs io.Writer, ready func(pop.Chan
 	defer end()
 	g, life := errgroup.WithContext(life)
 	g.Go(func() error { return in.edge.Run(life) })
-	first := in.files.Load(ctx)
+	first := in.source.Load(ctx)
 	if err := firstError(errs, first); err != nil {
 		end()
 		_ = g.Wait()
@@ -392,7 +427,7 @@ func (in *instance) beside(ctx context.Context, g *errgroup.Group) error {
 	started := time.Now()
 	g.Go(func() error {
 		defer signal.Stop(hup)
-		return until(ctx, in.files.Run(ctx, again))
+		return until(ctx, in.source.Run(ctx, again))
 	})
 	g.Go(func() error {
 		in.followHangups(ctx, hup, again)

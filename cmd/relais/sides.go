@@ -65,7 +65,7 @@ func (in *instance) adminConfig(started time.Time) admin.Config {
 }
 
 func (in *instance) status(started time.Time) admin.Status {
-	s := in.files.State()
+	s := in.source.State()
 	st := admin.Status{Version: version, Pid: os.Getpid(), Started: started, Revision: s.Revision, Applied: s.Applied, Sites: s.Sites, Problem: s.Problem}
 	for _, a := range in.edge.Addresses() {
 		st.Listeners = append(st.Listeners, bundle.Key(a))

@@ -94,7 +94,7 @@ func up(cmd *cobra.Command, f *upFlags) error {
 		return err
 	}
 	defer d.in.Close()
-	d.in.files = pop.New(pop.Config{Paths: f.files, Env: d.env, Apply: d.in.edge, Report: d.in.report})
+	d.in.source = pop.New(pop.Config{Paths: f.files, Env: d.env, Apply: d.in.edge, Report: d.in.report})
 	g, gctx := errgroup.WithContext(ctx)
 	fmt.Fprintln(d.out, "starting the shop's two clusters …")
 	if err := d.startClusters(gctx, g); err != nil {

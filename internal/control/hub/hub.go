@@ -134,7 +134,7 @@ func (h *Hub) renewOwn() error {
 // welcome is what a PoP is told besides its certificate.
 func (h *Hub) welcome(ctx context.Context, _ string) (identity.Welcome, error) {
 	public := h.keys.Signer.Public()
-	w := identity.Welcome{Addresses: h.Addresses(), Keys: map[string][]byte{manifest.KeyID(public): public}}
+	w := identity.Welcome{Addresses: h.Addresses(), Keys: map[string][]byte{manifest.KeyID(public): public}, Shared: h.keys.Shared}
 	err := h.cfg.Store.View(ctx, func(r *store.Reader) (err error) {
 		w.Platform, err = platform(ctx, r)
 		return err

@@ -3,6 +3,7 @@ package hub
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ type keys struct {
 	Root   identity.KeyPair
 	Issuer identity.KeyPair
 	Signer *manifest.Signer
+	Shared []byte // between PoPs
 }
 
 // names of the keys.
@@ -29,6 +31,7 @@ const (
 	rootKey     = "root"
 	issuerKey   = "issuer"
 	manifestKey = "manifest"
+	sharedKey   = "shared"
 )
 
 func secretKey(name string) store.Key {
@@ -59,7 +62,12 @@ func openKeys(ctx context.Context, s *store.Store, vault *secret.Vault, domain s
 			return fmt.Errorf("hub: the key %s has %d bytes", manifestKey, len(seed))
 		}
 		k.Signer = manifest.NewSigner(ed25519.NewKeyFromSeed(seed))
-		return nil
+		k.Shared, err = keep(ctx, tx, vault, sharedKey, func() ([]byte, error) {
+			b := make([]byte, 16)
+			_, err := rand.Read(b)
+			return b, err
+		})
+		return err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("hub: the platform's keys: %w", err)
@@ -68,9 +76,9 @@ func openKeys(ctx context.Context, s *store.Store, vault *secret.Vault, domain s
 }
 
 // pair keeps a pair of keys.
-func pair(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, to *identity.KeyPair, make func() (identity.KeyPair, error)) error {
+func pair(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, to *identity.KeyPair, fresh func() (identity.KeyPair, error)) error {
 	text, err := keep(ctx, tx, vault, name, func() ([]byte, error) {
-		p, err := make()
+		p, err := fresh()
 		if err != nil {
 			return nil, err
 		}
@@ -83,12 +91,12 @@ func pair(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, t
 }
 
 // keep reads a secret, or makes it.
-func keep(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, make func() ([]byte, error)) ([]byte, error) {
+func keep(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, fresh func() ([]byte, error)) ([]byte, error) {
 	value, err := vault.Get(ctx, &tx.Reader, secretKey(name))
 	if !errors.Is(err, store.ErrNotFound) {
 		return value, err
 	}
-	if value, err = make(); err != nil {
+	if value, err = fresh(); err != nil {
 		return nil, err
 	}
 	_, err = vault.Put(ctx, tx, secretKey(name), value, store.Absent)

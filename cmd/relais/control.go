@@ -20,6 +20,7 @@ import (
 // controlFlags are those of where a control plane keeps what it knows.
 type controlFlags struct {
 	data, postgres string
+	fleet          *control.FleetConfig
 }
 
 func (f *controlFlags) add(cmd *cobra.Command) {
@@ -32,13 +33,14 @@ func (f *controlFlags) add(cmd *cobra.Command) {
 }
 
 func (f *controlFlags) open(ctx context.Context, logger *slog.Logger) (*control.Control, error) {
-	return control.Open(ctx, control.Config{Data: f.data, Postgres: f.postgres, Version: version, Logger: logger})
+	return control.Open(ctx, control.Config{Data: f.data, Postgres: f.postgres, Version: version, Fleet: f.fleet, Logger: logger})
 }
 
 func controlCommand() *cobra.Command {
 	var f controlFlags
 	var listen, cert, key string
 	var hosts []string
+	var fleet control.FleetConfig
 	cmd := &cobra.Command{
 		Use:   "control",
 		Short: "The control plane: documents of many tenants, over an HTTP API",
@@ -50,6 +52,9 @@ func controlCommand() *cobra.Command {
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			logger := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), nil))
+			if fleet.Bus != "" {
+				f.fleet = &fleet
+			}
 			k, err := f.open(cmd.Context(), logger)
 			if err != nil {
 				return failed(err)
@@ -74,6 +79,11 @@ func controlCommand() *cobra.Command {
 	fl.StringVar(&cert, "tls-cert", "", "PEM of the certificate; absent: one that is made in --data")
 	fl.StringVar(&key, "tls-key", "", "PEM of its key")
 	fl.StringSliceVar(&hosts, "host", []string{"localhost", "127.0.0.1", "::1"}, "names and addresses of the certificate that is made")
+	fl.StringVar(&fleet.Bus, "bus", "127.0.0.1:4222", "address that PoPs connect to; empty: no PoPs")
+	fl.StringSliceVar(&fleet.BusAddresses, "bus-address", nil, "host:port that PoPs are told to connect to; absent: that of --bus")
+	fl.StringVar(&fleet.Enrol, "enrol", "127.0.0.1:8471", "address that machines join at")
+	fl.StringSliceVar(&fleet.EnrolURLs, "enrol-url", nil, "what stands in join tokens, such as https://control.example.com:8471; absent: that of --enrol")
+	fl.StringVar(&fleet.Domain, "trust-domain", "relais.internal", "name in all certificates of the fleet; it cannot be changed later")
 	cmd.AddCommand(controlInitCommand())
 	return cmd
 }

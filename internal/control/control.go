@@ -17,6 +17,7 @@ import (
 
 	"github.com/relais-edge/relais/internal/control/api"
 	"github.com/relais-edge/relais/internal/control/change"
+	"github.com/relais-edge/relais/internal/control/hub"
 	"github.com/relais-edge/relais/internal/control/purge"
 	"github.com/relais-edge/relais/internal/control/rollout"
 	"github.com/relais-edge/relais/internal/control/store"
@@ -25,6 +26,7 @@ import (
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
 	"github.com/relais-edge/relais/internal/control/usage"
+	"github.com/relais-edge/relais/internal/observe"
 )
 
 const (
@@ -41,9 +43,19 @@ type Config struct {
 	Data     string // folder of the database, the keys and the certificate
 	Postgres string // connection string; empty: SQLite in Data
 	Version  string
-	Holder   string // name of this process, for people; empty: the host's
-	Fleet    api.Fleet
+	Holder   string       // name of this process, for people; empty: the host's
+	Fleet    *FleetConfig // nil: no PoPs follow this control plane
 	Logger   *slog.Logger
+	Metrics  *observe.Registry // nil: a registry that nobody asks
+}
+
+// FleetConfig is how PoPs reach a control plane.
+type FleetConfig struct {
+	Domain       string   // trust domain of all certificates
+	Bus          string   // host:port that PoPs connect to
+	BusAddresses []string // what they are told; absent: Bus
+	Enrol        string   // host:port that machines join at
+	EnrolURLs    []string // what stands in join tokens; absent: https://Enrol
 }
 
 // Worker does background work until ctx ends. It runs in the process that leads, and is run anew where it fails; its
@@ -62,6 +74,9 @@ type Control struct {
 	Claims *claim.Service
 	Change *change.Service
 	API    *api.API
+	Usage  *usage.Service
+	Hub    *hub.Hub // nil without a fleet
+	enrol  net.Listener
 
 	mu      sync.Mutex
 	workers map[string]Worker
@@ -96,10 +111,17 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	k.Tenant = tenant.New(tenant.Config{Store: k.Marked, Vault: vault, Hasher: auth.NewHasher(auth.Cost{}, hashesAtOnce), Issuer: "Relais"})
 	k.Claims = claim.New(claim.Config{Store: k.Marked, Tenant: k.Tenant, DNS: net.DefaultResolver, Web: claim.NewWeb(nil)})
 	k.Change = change.New(change.Config{Store: k.Marked, Tenant: k.Tenant, Vault: vault})
-	k.API = api.New(api.Config{
+	if err := k.openFleet(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	cfg := api.Config{
 		Store: k.Marked, Pruner: s, Vault: vault, Tenant: k.Tenant, Claims: k.Claims, Change: k.Change,
-		Sessions: api.NewMemorySessions(nil), Fleet: c.Fleet, Logger: c.Logger, Version: c.Version,
-	})
+		Sessions: api.NewMemorySessions(nil), Logger: c.Logger, Version: c.Version,
+	}
+	if k.Hub != nil {
+		cfg.Fleet = k.Hub.Fleet()
+	}
+	k.API = api.New(cfg)
 	k.Add("tokens", k.every(time.Hour, func(ctx context.Context, l *store.Lease) error {
 		_, err := k.Tenant.ExpireTokens(ctx, l)
 		return err
@@ -140,7 +162,16 @@ func openVault(file string, several bool) (*secret.Vault, error) {
 }
 
 // Close ends the control plane. Call it after Run.
-func (k *Control) Close() error { return k.store.Close() }
+func (k *Control) Close() error {
+	var err error
+	if k.Hub != nil {
+		err = errors.Join(k.Hub.Close(), k.enrol.Close())
+		if errors.Is(err, net.ErrClosed) {
+			err = nil
+		}
+	}
+	return errors.Join(err, k.store.Close())
+}
 
 // Store is the database, for consumers of the outbox.
 func (k *Control) Store() *store.Store { return k.store }
@@ -193,6 +224,10 @@ func (k *Control) Run(ctx context.Context, l net.Listener, cert tls.Certificate,
 	server.BaseContext = func(net.Listener) context.Context { return life }
 	var wg sync.WaitGroup
 	wg.Go(func() { k.lead(life) })
+	if k.Hub != nil {
+		wg.Go(func() { k.keep(life, "fleet", k.Hub.Run) })
+		wg.Go(func() { k.keep(life, "joining", func(ctx context.Context) error { return k.Hub.Enrol(ctx, k.enrol) }) })
+	}
 	failed := make(chan error, 1)
 	wg.Go(func() { failed <- server.ServeTLS(l, "", "") })
 	if ready != nil {

@@ -32,6 +32,7 @@ const (
 	issuerKey   = "issuer"
 	manifestKey = "manifest"
 	sharedKey   = "shared"
+	receiptKey  = "receipts"
 )
 
 func secretKey(name string) store.Key {
@@ -51,10 +52,7 @@ func openKeys(ctx context.Context, s *store.Store, vault *secret.Vault, domain s
 		}); err != nil {
 			return err
 		}
-		seed, err := keep(ctx, tx, vault, manifestKey, func() ([]byte, error) {
-			_, private, err := ed25519.GenerateKey(nil)
-			return private.Seed(), err
-		})
+		seed, err := keep(ctx, tx, vault, manifestKey, seed)
 		if err != nil {
 			return err
 		}
@@ -101,4 +99,28 @@ func keep(ctx context.Context, tx *store.Tx, vault *secret.Vault, name string, f
 	}
 	_, err = vault.Put(ctx, tx, secretKey(name), value, store.Absent)
 	return value, err
+}
+
+// ReceiptKey is the key that signs receipts of use.
+func ReceiptKey(ctx context.Context, s *store.Store, vault *secret.Vault) (key ed25519.PrivateKey, err error) {
+	_, err = s.Update(ctx, store.Change{Author: "hub", Reason: "the platform's keys"}, func(tx *store.Tx) error {
+		seed, err := keep(ctx, tx, vault, receiptKey, seed)
+		if err == nil && len(seed) != ed25519.SeedSize {
+			err = fmt.Errorf("hub: the key %s has %d bytes", receiptKey, len(seed))
+		}
+		if err == nil {
+			key = ed25519.NewKeyFromSeed(seed)
+		}
+		return err
+	})
+	return key, err
+}
+
+// seed makes a new ed25519 key.
+func seed() ([]byte, error) {
+	_, private, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		return nil, err
+	}
+	return private.Seed(), nil
 }

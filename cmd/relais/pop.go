@@ -39,7 +39,7 @@ func popCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return serve(cmd, &f) },
 	}
 	f.add(cmd)
-	cmd.AddCommand(popJoinCommand())
+	cmd.AddCommand(popJoinCommand(), popTokenCommand(), popListCommand())
 	return cmd
 }
 

@@ -18,13 +18,14 @@ const keptWithin = 30 * time.Second
 
 // delivery brings usage to a control plane over the bus; a spool.Deliverer.
 type delivery struct {
-	pop string
-	bus bus.Bus
+	pop  string
+	bus  bus.Bus
+	kept int // batches; of the one goroutine that delivers
 }
 
 // Deliver returns when the batch is counted for good, or why that is not known. Errors of the bus are bus.ErrAway and
 // bus.ErrNobody, as there are always some; a *usage.GapError says that records before it are missed.
-func (d delivery) Deliver(ctx context.Context, b *usage.Batch) error {
+func (d *delivery) Deliver(ctx context.Context, b *usage.Batch) error {
 	data, err := b.Append(nil)
 	if err != nil {
 		return err
@@ -40,6 +41,7 @@ func (d delivery) Deliver(ctx context.Context, b *usage.Batch) error {
 	case err != nil:
 		return fmt.Errorf("the control plane's answer cannot be read: %w", err)
 	case a.Kept == b.Last():
+		d.kept++
 		return nil
 	case a.Want > 0:
 		return &usage.GapError{Want: a.Want, Have: b.First()}

@@ -41,6 +41,7 @@ type UsageConfig struct {
 // Usage brings what an edge counts to its disk, and from there to a control plane.
 type Usage struct {
 	cfg      UsageConfig
+	delivery *delivery
 	courier  *spool.Courier
 	unstored observe.Counter
 	unsent   func(why string) observe.Counter
@@ -53,9 +54,11 @@ func NewUsage(cfg UsageConfig) *Usage {
 	}
 	m := cfg.Metrics
 	failed := m.Counters("relais_pop_usage_undelivered_total", "Tries to bring use to a control plane that failed; it waits on the disk.", 2, "why")
+	d := &delivery{pop: cfg.Pop, bus: cfg.Bus}
 	u := &Usage{
 		cfg:      cfg,
-		courier:  spool.NewCourier(cfg.Spool, cfg.Take, delivery{cfg.Pop, cfg.Bus}),
+		delivery: d,
+		courier:  spool.NewCourier(cfg.Spool, cfg.Take, d),
 		unstored: m.Counters("relais_pop_usage_unstored_total", "Collections of use that the disk did not take; it waits in memory.", 1).With(),
 		unsent:   func(why string) observe.Counter { return failed.With(why) },
 	}
@@ -102,12 +105,17 @@ func (u *Usage) collect(ctx context.Context) {
 	}
 }
 
-// deliver sends what is on the disk. After a failure it waits, each time twice as long, and no two PoPs the same time.
+// deliver sends what is on the disk. After a failure it waits, each time twice as long until something is kept again, and no two
+// PoPs the same time.
 func (u *Usage) deliver(ctx context.Context) {
 	pause := u.cfg.Every
 	news := saidOnce{log: u.cfg.Logger}
 	for u.wait(ctx, pause/2+rand.N(pause/2+1)) {
+		before := u.delivery.kept
 		err := u.courier.Ship(ctx)
+		if u.delivery.kept > before {
+			pause = u.cfg.Every
+		}
 		switch {
 		case ctx.Err() != nil:
 			return

@@ -251,7 +251,7 @@ func TestOnlyTheRightAnswerAcknowledges(t *testing.T) {
 				k.open()
 				pop := m.JoinAs(bus.PopRights("fra1"))
 				b := &usage.Batch{Pop: "fra1", Spool: usage.SpoolID{1}, Records: []usage.Record{{Sequence: 7, Slot: usage.Slot{Organization: "acme", Site: "shop", Hour: 500_000}}}}
-				if err := (delivery{"fra1", pop}).Deliver(t.Context(), b); err == nil {
+				if err := (&delivery{pop: "fra1", bus: pop}).Deliver(t.Context(), b); err == nil {
 					t.Error("acknowledged")
 				}
 				_, _ = pop.Close(), k.end.Close()
@@ -264,7 +264,7 @@ func TestAPoPDeliversForNoOther(t *testing.T) {
 	var m bus.Memory
 	pop := m.JoinAs(bus.PopRights("fra1"))
 	b := &usage.Batch{Pop: "nyc1", Spool: usage.SpoolID{1}, Records: []usage.Record{{Sequence: 1, Slot: usage.Slot{Organization: "acme", Site: "shop", Hour: 500_000}}}}
-	if err := (delivery{"nyc1", pop}).Deliver(t.Context(), b); !errors.Is(err, bus.ErrDenied) {
+	if err := (&delivery{pop: "nyc1", bus: pop}).Deliver(t.Context(), b); !errors.Is(err, bus.ErrDenied) {
 		t.Error(err)
 	}
 	_ = pop.Close()

@@ -80,7 +80,7 @@ func TestABatchOfTheControlPlaneIsKeptAsAWhole(t *testing.T) {
 	for i := range 3000 {
 		batch = append(batch, fmt.Appendf(nil, `{"kind":"path","site":"default/shop","value":"/p%d"}`, i))
 	}
-	for _, p := range []string{"/p0", "/p1500", "/p2999", "/other"} {
+	for _, p := range []string{"/p0", "/p1500", "/p2999"} {
 		b.stored(p)
 	}
 	before := b.purges.State().Entries
@@ -90,9 +90,9 @@ func TestABatchOfTheControlPlaneIsKeptAsAWhole(t *testing.T) {
 	if n := b.purges.State().Entries - before; n != len(batch) {
 		t.Errorf("%d entries in the log of %d", n, len(batch))
 	}
-	for p, want := range map[string]bool{"/p0": false, "/p1500": false, "/p2999": false, "/other": true} {
-		if got := b.why(p).Result == "hit"; got != want {
-			t.Errorf("%s: hit is %v", p, got)
+	for _, p := range []string{"/p0", "/p1500", "/p2999"} {
+		if b.why(p).Result == "hit" {
+			t.Errorf("%s is a hit", p)
 		}
 	}
 	// It is on the disk before Purge returned: a copy of the file, as a crash would leave it, has it all.

@@ -169,7 +169,7 @@ func (a *Agent) beat(ctx context.Context) {
 	if err != nil {
 		return
 	}
-	wait, cancel := context.WithTimeout(ctx, patience)
+	wait, cancel := context.WithTimeout(ctx, beatPatience)
 	defer cancel()
 	got, err := a.cfg.Bus.Request(wait, bus.Up(a.cfg.Pop, bus.Beat), data)
 	if err != nil {

@@ -33,6 +33,9 @@ const (
 	// patience is how long an answer is waited for, tries how often it is asked for.
 	patience = 5 * time.Second
 	tries    = 5
+	// beatPatience is how long that to a heartbeat is: while nobody leads, control planes hear without answering, and a PoP whose
+	// next heartbeat waited for long would count as away.
+	beatPatience = 2 * time.Second
 	// giveUp is how long a state that did not survive two starts is left alone.
 	giveUp = 5 * time.Minute
 )

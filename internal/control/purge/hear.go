@@ -5,9 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/relais-edge/relais/internal/bus"
 	"github.com/relais-edge/relais/internal/control/store"
@@ -48,14 +47,12 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	s.hears(true)
 	defer s.hears(false)
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		s.echo.run(ctx)
-		return nil
-	})
-	g.Go(func() error { return s.watch(ctx) })
-	g.Go(func() error { return s.leads(ctx) })
-	return g.Wait()
+	var all sync.WaitGroup
+	for _, work := range []func(context.Context){s.echo.run, s.watch, s.leads} {
+		all.Go(func() { work(ctx) })
+	}
+	all.Wait()
+	return nil
 }
 
 // hears notes since when this control plane hears PoPs.
@@ -305,7 +302,7 @@ func (s *Service) after(ctx context.Context, at fleet.PurgePosition) (*fleet.Pur
 }
 
 // watch looks now and then for what was not heard, until ctx ends.
-func (s *Service) watch(ctx context.Context) error {
+func (s *Service) watch(ctx context.Context) {
 	var began time.Time // when an epoch began because of a PoP
 	told := false
 	for pause(ctx, look) {
@@ -341,7 +338,6 @@ func (s *Service) watch(ctx context.Context) error {
 			s.cfg.Logger.Warn("a PoP obeys a purge that was never given, and a new epoch began a moment ago: is there one that lies?", "number", suspect.Number)
 		}
 	}
-	return nil
 }
 
 // overtake begins an epoch after one of which a PoP knows more than the log: the store was restored and does not remember.

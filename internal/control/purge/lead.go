@@ -18,7 +18,7 @@ const (
 )
 
 // leads does what one of all control planes does, until ctx ends.
-func (s *Service) leads(ctx context.Context) error {
+func (s *Service) leads(ctx context.Context) {
 	for ctx.Err() == nil {
 		l, err := s.cfg.Store.Lead(ctx, lease, s.cfg.Name)
 		if err == nil {
@@ -30,7 +30,6 @@ func (s *Service) leads(ctx context.Context) error {
 		}
 		pause(ctx, look)
 	}
-	return nil
 }
 
 // lead keeps books until the lease or ctx ends.

@@ -59,8 +59,8 @@ func (r *Receipt) Done() bool {
 const (
 	// away is after how long without a heartbeat, of which there is one a second, a PoP counts as away.
 	away = 4 * time.Second
-	// settle is how long a control plane hears before it has heard of every PoP.
-	settle = 2 * time.Second
+	// settle is how long a control plane hears before it has heard of every PoP: who was not is away.
+	settle = away
 	// together is how long Wait lets changes gather: it looks at every PoP each time.
 	together = 5 * time.Millisecond
 	// maxMarks bounds the acknowledgements of a PoP whose times are known.

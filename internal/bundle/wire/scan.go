@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -50,20 +51,27 @@ var errText = errors.New("a text has no end")
 
 // text finds the end of a text.
 func text(data []byte, i int) (int, error) {
-	for ; i < len(data); i++ {
-		switch data[i] {
-		case '\\':
-			i++
-		case '"':
-			return i, nil
+	for {
+		end := bytes.IndexByte(data[i:], '"')
+		if end < 0 {
+			return 0, errText
+		}
+		escape := bytes.IndexByte(data[i:i+end], '\\')
+		if escape < 0 {
+			return i + end, nil
+		}
+		if i += escape + 2; i > len(data) {
+			return 0, errText
 		}
 	}
-	return 0, errText
 }
 
 // mangled says whether the encoder replaced bytes of a text that are no UTF-8. It escapes what it puts in their place, and
 // writes the same character as it is where it was one.
 func mangled(data []byte) bool {
+	if !bytes.Contains(data, []byte(`\ufffd`)) {
+		return false
+	}
 	for i := 0; i+5 < len(data); i++ {
 		if data[i] == '\\' {
 			if string(data[i:i+6]) == `\ufffd` {

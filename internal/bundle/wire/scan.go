@@ -49,21 +49,24 @@ func scan(data []byte, most int) error {
 
 var errText = errors.New("a text has no end")
 
-// text finds the end of a text.
+// text finds the end of a text, and looks at each byte but once.
 func text(data []byte, i int) (int, error) {
-	for {
-		end := bytes.IndexByte(data[i:], '"')
-		if end < 0 {
-			return 0, errText
+	end := -1 // the next quote
+	for i <= len(data) {
+		if end < i {
+			n := bytes.IndexByte(data[i:], '"')
+			if n < 0 {
+				break
+			}
+			end = i + n
 		}
-		escape := bytes.IndexByte(data[i:i+end], '\\')
+		escape := bytes.IndexByte(data[i:end], '\\')
 		if escape < 0 {
-			return i + end, nil
+			return end, nil
 		}
-		if i += escape + 2; i > len(data) {
-			return 0, errText
-		}
+		i += escape + 2
 	}
+	return 0, errText
 }
 
 // mangled says whether the encoder replaced bytes of a text that are no UTF-8. It escapes what it puts in their place, and

@@ -19,6 +19,11 @@ var errLarge = errors.New("too large to be sent")
 // Encode writes the bundle of one organization: an index, and the blobs that it names, in the order of Parts. Before is
 // the index that it replaces, or nil; it says how many parts there are already.
 func Encode(b *bundle.Bundle, before *Index) (index []byte, parts [][]byte, err error) {
+	return encode(b, before, MaxPart)
+}
+
+// encode is Encode for parts of a size.
+func encode(b *bundle.Bundle, before *Index, largest int) (index []byte, parts [][]byte, err error) {
 	fail := func(err error) ([]byte, [][]byte, error) {
 		return nil, nil, fmt.Errorf("bundle of %.64q: %w", b.Organization, err)
 	}
@@ -33,7 +38,7 @@ func Encode(b *bundle.Bundle, before *Index) (index []byte, parts [][]byte, err 
 	if err != nil {
 		return fail(err)
 	}
-	w := &encoder{bundle: b, zstd: z, written: map[any]json.RawMessage{}, hosts: map[bundle.Key][]bundle.Key{}}
+	w := &encoder{bundle: b, largest: largest, zstd: z, written: map[any]json.RawMessage{}, hosts: map[bundle.Key][]bundle.Key{}}
 	for i := range b.Hosts {
 		w.hosts[b.Hosts[i].Site] = b.Hosts[i].Certificates
 	}
@@ -69,6 +74,7 @@ func refs(blobs [][]byte) []manifest.Ref {
 
 type encoder struct {
 	bundle  *bundle.Bundle
+	largest int // of a head or part, in bytes before it is compressed
 	zstd    *zstd.Encoder
 	written map[any]json.RawMessage     // specs by their pointers
 	hosts   map[bundle.Key][]bundle.Key // certificates by the site that names them
@@ -87,7 +93,7 @@ func (w *encoder) divided(before *Index) error {
 		return fmt.Errorf("needs %d parts; %d are the most", n, MaxParts)
 	}
 	for {
-		most := MaxPart
+		most := w.largest
 		if n < was { // parts that would soon be divided again stay
 			most /= 2
 		}
@@ -126,7 +132,7 @@ func (w *encoder) all(n, most int) error {
 		if w.parts[i], err = w.blob(p, most); err == nil {
 			continue
 		}
-		if len(p.Sites) == 1 && most == MaxPart { // it would not fit alone
+		if len(p.Sites) == 1 && most == w.largest { // it would not fit alone
 			err = fmt.Errorf("site %s: %s", p.Sites[0].Key, err)
 		}
 		return err
@@ -181,7 +187,7 @@ func (w *encoder) head() ([]byte, error) {
 		s.Pool = nil
 	}
 	h.Specs = t.specs
-	return w.blob(h, MaxPart)
+	return w.blob(h, w.largest)
 }
 
 // blob writes a head or part.

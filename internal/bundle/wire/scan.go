@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -48,15 +49,22 @@ func scan(data []byte, most int) error {
 
 var errText = errors.New("a text has no end")
 
-// text finds the end of a text.
+// text finds the end of a text, and looks at each byte but once.
 func text(data []byte, i int) (int, error) {
-	for ; i < len(data); i++ {
-		switch data[i] {
-		case '\\':
-			i++
-		case '"':
-			return i, nil
+	end := -1 // the next quote
+	for i <= len(data) {
+		if end < i {
+			n := bytes.IndexByte(data[i:], '"')
+			if n < 0 {
+				break
+			}
+			end = i + n
 		}
+		escape := bytes.IndexByte(data[i:end], '\\')
+		if escape < 0 {
+			return end, nil
+		}
+		i += escape + 2
 	}
 	return 0, errText
 }
@@ -64,6 +72,9 @@ func text(data []byte, i int) (int, error) {
 // mangled says whether the encoder replaced bytes of a text that are no UTF-8. It escapes what it puts in their place, and
 // writes the same character as it is where it was one.
 func mangled(data []byte) bool {
+	if !bytes.Contains(data, []byte(`\ufffd`)) {
+		return false
+	}
 	for i := 0; i+5 < len(data); i++ {
 		if data[i] == '\\' {
 			if string(data[i:i+6]) == `\ufffd` {

@@ -30,7 +30,8 @@ const (
 	leaderName   = "control"
 	hashesAtOnce = 4
 	stopTime     = 15 * time.Second // for requests that are under way
-	again        = 5 * time.Second  // before a worker that failed is run again
+	tellEvery    = 10 * time.Minute
+	again        = 5 * time.Second // before a worker that failed is run again
 )
 
 // Config is what a control plane is made of.
@@ -95,7 +96,7 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	k.Change = change.New(change.Config{Store: k.Marked, Tenant: k.Tenant, Vault: vault})
 	k.API = api.New(api.Config{
 		Store: k.Marked, Pruner: s, Vault: vault, Tenant: k.Tenant, Claims: k.Claims, Change: k.Change,
-		Sessions: api.NewMemorySessions(nil), Fleet: c.Fleet, Logger: c.Logger, Version: c.Version,
+		Fleet: c.Fleet, Logger: c.Logger, Version: c.Version,
 	})
 	k.Add("tokens", k.every(time.Hour, func(ctx context.Context, l *store.Lease) error {
 		_, err := k.Tenant.ExpireTokens(ctx, l)
@@ -103,6 +104,10 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	}))
 	k.Add("idempotency", k.every(time.Hour, func(ctx context.Context, l *store.Lease) error {
 		_, err := k.API.SweepKeys(ctx, l)
+		return err
+	}))
+	k.Add("expiry", k.every(time.Minute, func(ctx context.Context, _ *store.Lease) error {
+		_, err := s.Expire(ctx)
 		return err
 	}))
 	k.Add("outbox", k.every(time.Minute, func(ctx context.Context, _ *store.Lease) error {
@@ -185,6 +190,7 @@ func (k *Control) Run(ctx context.Context, l net.Listener, cert tls.Certificate,
 	server.BaseContext = func(net.Listener) context.Context { return life }
 	var wg sync.WaitGroup
 	wg.Go(func() { k.lead(life) })
+	wg.Go(func() { k.tellDenials(life) })
 	failed := make(chan error, 1)
 	wg.Go(func() { failed <- server.ServeTLS(l, "", "") })
 	if ready != nil {
@@ -201,10 +207,19 @@ func (k *Control) Run(ctx context.Context, l net.Listener, cert tls.Certificate,
 	}
 	end()
 	wg.Wait()
+	k.Tenant.TellDenials(context.WithoutCancel(ctx), true) // what is not told now is lost
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}
 	return err
+}
+
+// tellDenials has attempts that were denied told in time. Each process does it: the counts are its own.
+func (k *Control) tellDenials(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause(ctx, tellEvery)
+		k.Tenant.TellDenials(ctx, false)
+	}
 }
 
 // lead runs the workers whenever this process leads.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"io"
 	"net"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 func TestAControlPlaneServesAndLeads(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "control")
 	const login = `{"organization":"acme","login":"root","password":"correct horse battery"}`
+	session := ""
 	for round := range 2 {
 		k, err := control.Open(t.Context(), control.Config{Data: data})
 		if err != nil {
@@ -61,6 +63,25 @@ func TestAControlPlaneServesAndLeads(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != 200 || !strings.Contains(string(body), `"token"`) {
 			t.Errorf("%d %s", resp.StatusCode, body)
+		}
+		var in struct{ Token string }
+		if err := json.Unmarshal(body, &in); err != nil {
+			t.Error(err)
+		}
+		if session == "" {
+			session = in.Token
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+l.Addr().String()+"/v1/session", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+session)
+		if resp, err = client.Do(req); err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != 200 {
+			t.Errorf("round %d: the first session is not resumed: %d", round, resp.StatusCode)
 		}
 		if term := <-worked; term != int64(round+1) {
 			t.Errorf("leads in term %d, want %d", term, round+1)

@@ -69,6 +69,7 @@ func kinds() []kind {
 		{tenant.ErrCode, 401, "code-wrong", "The code is wrong, or was used before", 0},
 		{tenant.ErrLogin, 401, "login-wrong", "Organization, login or password are wrong", 0},
 		{auth.ErrToken, 401, "token-wrong", "The token is none, or has ended", 0},
+		{tenant.ErrInvitation, 410, "link-ended", "The link is not valid any more", 0},
 		{tenant.ErrInUse, 409, "in-use", "Something still belongs to it", 0},
 		{claim.ErrNoProof, 409, "proof-not-found", "The proof was not found", 0},
 		{claim.ErrName, 422, "name", "No host name that can be claimed", 0},

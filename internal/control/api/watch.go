@@ -82,7 +82,7 @@ func (a *API) watchRoutes() {
 	huma.Register(a.huma, op, func(ctx context.Context, in *watchInput) (*huma.StreamResponse, error) {
 		after, err := a.beginWatch(ctx, in)
 		if err != nil {
-			return nil, a.problemOf(ctx, err)
+			return nil, a.problemOf(ctx, a.denied(ctx, "watch", err))
 		}
 		who := actor(ctx)
 		if !a.watchers.enter(who.String()) {
@@ -170,8 +170,8 @@ func (s *stream) tell(ctx context.Context) bool {
 			if err := s.api.mayWatch(ctx, r, s.actor, s.org); err != nil {
 				return err
 			}
-			if t := s.actor.Token; t != nil && !t.Expires.After(r.Now()) {
-				return tenant.ErrDenied
+			if err := s.api.tenant.Stands(ctx, r, s.actor); err != nil {
+				return err
 			}
 			o, err := r.Organization(ctx, s.org)
 			if err != nil || o.Revision <= s.after {

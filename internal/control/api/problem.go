@@ -69,6 +69,8 @@ func kinds() []kind {
 		{tenant.ErrCode, 401, "code-wrong", "The code is wrong, or was used before", 0},
 		{tenant.ErrLogin, 401, "login-wrong", "Organization, login or password are wrong", 0},
 		{auth.ErrToken, 401, "token-wrong", "The token is none, or has ended", 0},
+		{auth.ErrPassword, 422, "password", "The password cannot be taken", 0},
+		{auth.ErrBusy, 503, "busy", "Too much is going on", 1},
 		{tenant.ErrInvitation, 410, "link-ended", "The link is not valid any more", 0},
 		{tenant.ErrInUse, 409, "in-use", "Something still belongs to it", 0},
 		{claim.ErrNoProof, 409, "proof-not-found", "The proof was not found", 0},

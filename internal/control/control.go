@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,7 +22,9 @@ import (
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
 	"github.com/relais-edge/relais/internal/control/tenant/auth"
+	"github.com/relais-edge/relais/internal/control/tenant/brand"
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
+	"github.com/relais-edge/relais/internal/control/tenant/oidc"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
 )
 
@@ -39,6 +43,7 @@ type Config struct {
 	Data     string // folder of the database, the keys and the certificate
 	Postgres string // connection string; empty: SQLite in Data
 	Version  string
+	URL      string // own address, such as https://control.example.com: what identity providers send back to
 	Holder   string // name of this process, for people; empty: the host's
 	Fleet    api.Fleet
 	Logger   *slog.Logger
@@ -71,6 +76,9 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if u, err := url.Parse(c.URL); c.URL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
+		return nil, fmt.Errorf("control: --url %q is no address of this control plane; write one such as https://control.example.com, without a path", c.URL)
+	}
 	if c.Holder == "" {
 		c.Holder, _ = os.Hostname()
 	}
@@ -96,6 +104,7 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	k.Change = change.New(change.Config{Store: k.Marked, Tenant: k.Tenant, Vault: vault})
 	k.API = api.New(api.Config{
 		Store: k.Marked, Pruner: s, Vault: vault, Tenant: k.Tenant, Claims: k.Claims, Change: k.Change,
+		OIDC: oidc.New(oidc.Config{Store: k.Marked, Tenant: k.Tenant}), Brand: brand.New(brand.Config{Store: k.Marked, Tenant: k.Tenant}), URL: c.URL,
 		Fleet: c.Fleet, Logger: c.Logger, Version: c.Version,
 	})
 	k.Add("tokens", k.every(time.Hour, func(ctx context.Context, l *store.Lease) error {

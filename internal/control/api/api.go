@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,7 +16,9 @@ import (
 	"github.com/relais-edge/relais/internal/control/change"
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
+	"github.com/relais-edge/relais/internal/control/tenant/brand"
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
+	"github.com/relais-edge/relais/internal/control/tenant/oidc"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
 	"github.com/relais-edge/relais/internal/document"
 )
@@ -48,7 +51,10 @@ type Config struct {
 	Tenant  *tenant.Service
 	Claims  *claim.Service
 	Change  *change.Service
-	Fleet   Fleet // nil: no places are attached
+	OIDC    *oidc.Service // nil: nobody logs in by a provider
+	Brand   *brand.Service
+	URL     string // own address, such as https://control.example.com, for providers to send back to; empty: under consoles' hosts alone
+	Fleet   Fleet  // nil: no places are attached
 	Logger  *slog.Logger
 	Version string
 	Clock   func() time.Time // of the rate limits; nil: time.Now
@@ -62,6 +68,9 @@ type API struct {
 	tenant    *tenant.Service
 	claims    *claim.Service
 	change    *change.Service
+	oidc      *oidc.Service
+	brand     *brand.Service
+	url       string
 	fleet     Fleet
 	logger    *slog.Logger
 	huma      huma.API
@@ -81,7 +90,7 @@ func New(c Config) *API {
 		clock = time.Now
 	}
 	a := &API{
-		store: c.Store, pruner: c.Pruner, vault: c.Vault, tenant: c.Tenant, claims: c.Claims, change: c.Change, fleet: c.Fleet, logger: c.Logger,
+		store: c.Store, pruner: c.Pruner, vault: c.Vault, tenant: c.Tenant, claims: c.Claims, change: c.Change, oidc: c.OIDC, brand: c.Brand, url: strings.TrimSuffix(c.URL, "/"), fleet: c.Fleet, logger: c.Logger,
 		sources: newLimiter(perSource, limiterRows, clock), actors: newLimiter(perActor, limiterRows, clock), strangers: newLimiter(perStranger, limiterRows, clock),
 		turns: turns{of: map[string]*turn{}}, places: make(chan struct{}, maxConcurrent), watchers: watchers{of: map[string]int{}},
 	}
@@ -175,6 +184,8 @@ func (a *API) routes() {
 	a.treeRoutes()
 	a.userRoutes()
 	a.accessRoutes()
+	a.federatedRoutes()
+	a.brandRoutes()
 	a.boundRoutes()
 	a.claimRoutes()
 	a.fleetRoutes()
@@ -186,13 +197,14 @@ type route struct {
 	method, path, id, tag, summary string
 	status                         int
 	public                         bool
+	anyQuery                       bool // others add parameters of their own
 }
 
 // add registers an operation; its errors become problems.
 func add[I, O any](a *API, q route, fn func(ctx context.Context, in *I) (*O, error)) {
 	op := huma.Operation{
 		Method: q.method, Path: "/v1" + q.path, OperationID: q.id, Summary: q.summary, Tags: []string{q.tag}, DefaultStatus: q.status,
-		MaxBodyBytes: maxBody, BodyReadTimeout: bodyTime,
+		MaxBodyBytes: maxBody, BodyReadTimeout: bodyTime, SkipValidateParams: q.anyQuery,
 	}
 	if !q.public {
 		op.Security = []map[string][]string{{"token": {}}, {"session": {}}}

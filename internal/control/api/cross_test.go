@@ -55,6 +55,7 @@ func sample(id string) (query, body, name string) {
 		"put-guardrails-own": `{"bounds":[]}`, "put-guardrails-imposed": `{"bounds":[]}`,
 		"create-claim": `{"name":"new.example.com"}`, "purge": `{"site":"mine","all":true}`, "steer-rollout": `{"action":"hold"}`,
 		"login": `{"organization":"shop","login":"x","password":"y"}`, "confirm-totp": `{"code":"123456"}`,
+		"put-brand":   `{"title":"marker","support":{},"pages":{"en":{},"fr":{}}}`,
 		"create-link": `{"purpose":"reset"}`, "put-provider": `{"issuer":"https://id.example.com","clientId":"relais","clientSecret":"marker"}`,
 	}[id]
 	name = map[string]string{

@@ -28,6 +28,7 @@ type call struct {
 	id          string
 	conditional bool
 	actor       *tenant.Actor
+	host        string // as the client says, without a port
 	org, path   string // that the request is about, where it names one
 	source      netip.Addr
 	agent       string
@@ -66,12 +67,17 @@ func safe(method string) bool {
 
 // public says what needs no token.
 func public(r *http.Request) bool {
-	return costly(r) || strings.HasPrefix(r.URL.Path, "/v1/openapi") && safe(r.Method)
+	p := r.URL.Path
+	return costly(r) || (p == "/v1/brand" || strings.HasPrefix(p, "/v1/openapi")) && safe(r.Method)
 }
 
 // costly says what anybody may ask and makes work all the same: hashes, questions to others, and guesses.
 func costly(r *http.Request) bool {
-	switch p := r.URL.Path; p {
+	p := r.URL.Path
+	if strings.HasPrefix(p, "/v1/login/") {
+		return safe(r.Method)
+	}
+	switch p {
 	case "/v1/login", "/v1/links/show", "/v1/links/redeem":
 		return r.Method == http.MethodPost
 	default:
@@ -83,7 +89,10 @@ func costly(r *http.Request) bool {
 func (a *API) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{id: auth.NewSecret()[:22], source: source(r), agent: r.UserAgent()}
-		c.path = r.URL.Path
+		c.path, c.host = r.URL.Path, r.Host
+		if host, _, err := net.SplitHostPort(r.Host); err == nil {
+			c.host = host
+		}
 		if rest, is := strings.CutPrefix(c.path, "/v1/organizations/"); is {
 			c.org, _, _ = strings.Cut(rest, "/")
 		}

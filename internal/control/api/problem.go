@@ -143,6 +143,10 @@ func (a *API) classify(ctx context.Context, err error) *Problem {
 	for _, k := range kinds() {
 		if errors.Is(err, k.err) {
 			p = newProblem(k.status, k.name, k.title, err.Error())
+			if k.err == oidc.ErrDown || k.err == oidc.ErrProof { // asked by strangers: what our network said is for the log
+				a.logger.Warn("a login by a provider failed", "request", requestID(ctx), "err", err)
+				p.Detail = k.err.Error()
+			}
 			p.wait = k.wait
 			return p
 		}

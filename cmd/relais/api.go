@@ -17,7 +17,7 @@ func apiCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "api",
 		Short:   "What is known of a site's endpoints",
-		Example: "  relais api endpoints --site shop",
+		Example: "  relais api endpoints shop",
 		Args:    cobra.NoArgs,
 	}
 	cmd.AddCommand(apiEndpointsCommand())

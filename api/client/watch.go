@@ -107,24 +107,34 @@ func (w *watcher) once(ctx context.Context) (heard bool, err error) {
 	}
 	lines := bufio.NewScanner(resp.Body)
 	lines.Buffer(nil, maxEventBytes)
-	name := ""
+	name, data, id := "", "", w.after
 	for lines.Scan() {
 		quiet.Reset(silence)
 		heard = true
 		key, value, _ := strings.Cut(lines.Text(), ": ")
 		switch key {
+		case "":
+			if value != "" {
+				continue // a comment
+			}
+			w.after = id // the event is whole
+			if data != "" {
+				w.failed = w.tell(name, data)
+			}
+			if w.failed != nil {
+				return heard, w.failed
+			}
+			name, data = "", ""
 		case "id":
 			n, err := strconv.ParseInt(value, 10, 64)
 			if err != nil {
 				return heard, fmt.Errorf("client: the id of an event is no number: %w", err)
 			}
-			w.after = n
+			id = n
 		case "event":
 			name = value
 		case "data":
-			if w.failed = w.tell(name, value); w.failed != nil {
-				return heard, w.failed
-			}
+			data = value
 		}
 	}
 	return heard, lines.Err()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -15,7 +16,36 @@ import (
 
 	"github.com/relais-edge/relais/internal/control"
 	"github.com/relais-edge/relais/internal/control/store"
+	"github.com/relais-edge/relais/internal/control/tenant"
+	"github.com/relais-edge/relais/internal/control/tenant/audit"
 )
+
+// told counts the entries of acme's audit log with an action.
+func told(t *testing.T, k *control.Control, action string) (n int) {
+	t.Helper()
+	err := k.Store().View(t.Context(), func(r *store.Reader) error {
+		list, err := audit.Entries(t.Context(), r, "acme", 0, 1000)
+		for _, e := range list {
+			if e.Action == action {
+				n++
+			}
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestTheAddressIsChecked refuses what identity providers cannot send back to.
+func TestTheAddressIsChecked(t *testing.T) {
+	for _, url := range []string{"control.example.com", "http://control.example.com", "https://control.example.com/console", "https://"} {
+		if _, err := control.Open(t.Context(), control.Config{Data: t.TempDir(), URL: url}); err == nil || !strings.Contains(err.Error(), "--url") {
+			t.Errorf("%s: %v", url, err)
+		}
+	}
+}
 
 // TestAControlPlaneServesAndLeads makes the operator, asks over TLS, stops, and finds everything again after a restart.
 func TestAControlPlaneServesAndLeads(t *testing.T) {
@@ -82,6 +112,19 @@ func TestAControlPlaneServesAndLeads(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != 200 {
 			t.Errorf("round %d: the first session is not resumed: %d", round, resp.StatusCode)
+		}
+		bob := tenant.Actor{Organization: "acme", Login: "bob"}
+		if round == 0 {
+			if err := k.Tenant.CreateUser(t.Context(), tenant.Actor{Organization: "acme", Login: "root"}, "acme", "bob", "another good password", false); err != nil {
+				t.Fatal(err)
+			}
+			for range 25 { // five more than are told one by one
+				if _, _, err := k.Tenant.Children(t.Context(), bob, "acme", "", 10); !errors.Is(err, tenant.ErrDenied) {
+					t.Fatal(err)
+				}
+			}
+		} else if n := told(t, k, "denied.more"); n != 1 {
+			t.Errorf("%d entries sum up what was denied before the end, want 1", n)
 		}
 		if term := <-worked; term != int64(round+1) {
 			t.Errorf("leads in term %d, want %d", term, round+1)

@@ -160,13 +160,25 @@ func (c *Client) once(ctx context.Context, q Request, key string, into any) (hea
 		return nil, c.Token != "", fmt.Errorf("the control plane's answer broke off: %w", err)
 	}
 	if resp.StatusCode >= 300 {
-		p := &Problem{Status: resp.StatusCode}
-		if json.Unmarshal(body, p) != nil || p.Title == "" {
-			p.Title = "the control plane answered " + resp.Status
-		}
-		return resp.Header, resp.StatusCode == http.StatusServiceUnavailable, p
+		return resp.Header, resp.StatusCode == http.StatusServiceUnavailable, problemIn(resp, body)
 	}
 	return resp.Header, false, decode(body, into)
+}
+
+func problem(resp *http.Response) error {
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("the control plane's answer broke off: %w", err)
+	}
+	return problemIn(resp, body)
+}
+
+func problemIn(resp *http.Response, body []byte) error {
+	p := &Problem{Status: resp.StatusCode}
+	if json.Unmarshal(body, p) != nil || p.Title == "" {
+		p.Title = "the control plane answered " + resp.Status
+	}
+	return p
 }
 
 func decode(body []byte, into any) error {

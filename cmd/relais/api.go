@@ -15,9 +15,10 @@ import (
 
 func apiCommand() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "api",
-		Short: "What is known of a site's endpoints",
-		Args:  cobra.NoArgs,
+		Use:     "api",
+		Short:   "What is known of a site's endpoints",
+		Example: "  relais api endpoints shop",
+		Args:    cobra.NoArgs,
 	}
 	cmd.AddCommand(apiEndpointsCommand())
 	return cmd

@@ -21,6 +21,7 @@ import (
 type controlFlags struct {
 	data, postgres string
 	fleet          *control.FleetConfig
+	url            string
 }
 
 func (f *controlFlags) add(cmd *cobra.Command) {
@@ -33,7 +34,7 @@ func (f *controlFlags) add(cmd *cobra.Command) {
 }
 
 func (f *controlFlags) open(ctx context.Context, logger *slog.Logger) (*control.Control, error) {
-	return control.Open(ctx, control.Config{Data: f.data, Postgres: f.postgres, Version: version, Fleet: f.fleet, Logger: logger})
+	return control.Open(ctx, control.Config{Data: f.data, Postgres: f.postgres, URL: f.url, Version: version, Fleet: f.fleet, Logger: logger})
 }
 
 func controlCommand() *cobra.Command {
@@ -76,6 +77,7 @@ func controlCommand() *cobra.Command {
 	f.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&listen, "listen", "127.0.0.1:8470", "address of the API")
+	fl.StringVar(&f.url, "url", os.Getenv("RELAIS_URL"), "own address, such as https://control.example.com, for logins by identity providers (or RELAIS_URL)")
 	fl.StringVar(&cert, "tls-cert", "", "PEM of the certificate; absent: one that is made in --data")
 	fl.StringVar(&key, "tls-key", "", "PEM of its key")
 	fl.StringSliceVar(&hosts, "host", []string{"localhost", "127.0.0.1", "::1"}, "names and addresses of the certificate that is made")

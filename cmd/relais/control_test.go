@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -12,38 +13,31 @@ import (
 	"github.com/relais-edge/relais/internal/control"
 )
 
-// TestTheCommandsOfAControlPlane makes an operator, logs in, and changes documents as a person does.
-func TestTheCommandsOfAControlPlane(t *testing.T) {
-	dir := t.TempDir()
-	data := filepath.Join(dir, "control")
-	t.Setenv("XDG_CONFIG_HOME", filepath.Join(dir, "config"))
-	t.Setenv("HOME", dir)
+// commands runs commands as a person does, against a control plane of its own. It has an operator acme with a user root, and
+// nobody is logged in.
+type commands struct {
+	*testing.T
+	dir, api, ca string
+	k            *control.Control
+}
+
+const rootPassword = "correct horse battery\n"
+
+func startControl(t *testing.T) *commands {
+	t.Helper()
+	c := &commands{T: t, dir: t.TempDir()}
+	data := filepath.Join(c.dir, "control")
+	t.Setenv("XDG_CONFIG_HOME", filepath.Join(c.dir, "config"))
+	t.Setenv("HOME", c.dir)
 	for _, name := range []string{"RELAIS_API", "RELAIS_TOKEN", "RELAIS_CA", "RELAIS_ORGANIZATION", "RELAIS_DATA", "RELAIS_POSTGRES"} {
 		t.Setenv(name, "")
 	}
-	run := func(in string, args ...string) (string, error) {
-		t.Helper()
-		var out bytes.Buffer
-		cmd := root(&out, &out)
-		cmd.SetIn(strings.NewReader(in))
-		cmd.SetArgs(args)
-		err := cmd.ExecuteContext(t.Context())
-		return out.String(), err
-	}
-	must := func(in, has string, args ...string) string {
-		t.Helper()
-		out, err := run(in, args...)
-		if err != nil || !strings.Contains(out, has) {
-			t.Fatalf("%q: %v\n%s", args, err, out)
-		}
-		return out
-	}
-	const password = "correct horse battery\n"
-	must(password, "made root@acme", "control", "init", "--data", data, "--organization", "acme")
+	c.must(rootPassword, "made root@acme", "control", "init", "--data", data, "--organization", "acme")
 	k, err := control.Open(t.Context(), control.Config{Data: data})
 	if err != nil {
 		t.Fatal(err)
 	}
+	c.k = k
 	cert, ca, err := control.Certificate(data, "", "", []string{"127.0.0.1"})
 	if err != nil {
 		t.Fatal(err)
@@ -52,21 +46,60 @@ func TestTheCommandsOfAControlPlane(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(t.Context())
+	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- k.Run(ctx, l, cert, nil) }()
-	defer func() {
+	t.Cleanup(func() {
 		stop()
 		if err := <-ended; err != nil {
 			t.Error(err)
 		}
 		_ = k.Close()
-	}()
-	api := "https://" + l.Addr().String()
-	if out, err := run("wrong\n", "login", "--api", api, "--ca", ca, "--organization", "acme", "--login", "root"); err == nil || !strings.Contains(out, "wrong") {
-		t.Errorf("%v %s", err, out)
+	})
+	c.api, c.ca = "https://"+l.Addr().String(), ca
+	return c
+}
+
+func (c *commands) run(in string, args ...string) (string, error) {
+	c.Helper()
+	var out bytes.Buffer
+	cmd := root(&out, &out)
+	cmd.SetIn(strings.NewReader(in))
+	cmd.SetArgs(args)
+	err := cmd.ExecuteContext(c.Context())
+	return out.String(), err
+}
+
+func (c *commands) must(in, has string, args ...string) string {
+	c.Helper()
+	out, err := c.run(in, args...)
+	if err != nil || !strings.Contains(out, has) {
+		c.Fatalf("%q: %v\n%s", args, err, out)
 	}
-	must(password, "logged in until", "login", "--api", api, "--ca", ca, "--organization", "acme", "--login", "root")
+	return out
+}
+
+// refused wants an exit code, and a text that says why.
+func (c *commands) refused(code int, in, has string, args ...string) {
+	c.Helper()
+	out, err := c.run(in, args...)
+	var e *exitError
+	if !errors.As(err, &e) || e.code != code || !strings.Contains(out+e.Error(), has) {
+		c.Errorf("%q: %v, want exit code %d\n%s", args, err, code, out)
+	}
+}
+
+func (c *commands) login(org, login, password string) {
+	c.Helper()
+	c.must(password, "logged in until", "login", "--api", c.api, "--ca", c.ca, "--organization", org, "--login", login)
+}
+
+// TestTheCommandsOfAControlPlane makes an operator, logs in, and changes documents as a person does.
+func TestTheCommandsOfAControlPlane(t *testing.T) {
+	c := startControl(t)
+	dir, must, run := c.dir, c.must, c.run
+	c.refused(exitFailed, "wrong\n", "wrong", "login", "--api", c.api, "--ca", c.ca, "--organization", "acme", "--login", "root")
+	c.login("acme", "root", rootPassword)
 	if info, err := os.Stat(filepath.Join(dir, "config", "relais", "context.json")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("the context: %v %v", info, err)
 	}

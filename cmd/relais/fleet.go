@@ -101,8 +101,10 @@ func rolloutCommand() *cobra.Command {
 	r.add(cmd)
 	outputFlag(cmd, &output)
 	for _, do := range [][3]string{
-		{"hold", "hold", "Keep it in its ring"}, {"continue", "continue", "Let it go on"},
-		{"expedite", "expedite", "Shorten the rings, and pass a freeze"}, {"undo", "undo", "Take it back from where it is"},
+		{"hold", "hold", "Keep it in its ring"},
+		{"continue", "continue", "Let it go on"},
+		{"expedite", "expedite", "Shorten the rings, and pass a freeze"},
+		{"undo", "undo", "Take it back from where it is"},
 	} {
 		cmd.AddCommand(steerCommand(do[0], do[1], do[2]))
 	}

@@ -124,6 +124,7 @@ func packetCommand() *cobra.Command {
 		Short: "The packet filter: what it drops, and its rules",
 		Long: "Packet asks the edge that runs on this machine about its packet filter, which relais serve --packet\n" +
 			"starts, and writes rules by hand. Every rule ends by itself.",
+		Example: "  relais packet status\n  relais packet list",
 	}
 	cmd.AddCommand(packetStatus(), packetList(),
 		packetRule(packet.Deny, "Drop what comes from an address or prefix, for a while"),

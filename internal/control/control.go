@@ -10,8 +10,10 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +25,9 @@ import (
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
 	"github.com/relais-edge/relais/internal/control/tenant/auth"
+	"github.com/relais-edge/relais/internal/control/tenant/brand"
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
+	"github.com/relais-edge/relais/internal/control/tenant/oidc"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
 	"github.com/relais-edge/relais/internal/control/usage"
 	"github.com/relais-edge/relais/internal/observe"
@@ -35,7 +39,8 @@ const (
 	leaderName   = "control"
 	hashesAtOnce = 4
 	stopTime     = 15 * time.Second // for requests that are under way
-	again        = 5 * time.Second  // before a worker that failed is run again
+	tellEvery    = 10 * time.Minute
+	again        = 5 * time.Second // before a worker that failed is run again
 )
 
 // Config is what a control plane is made of.
@@ -43,6 +48,7 @@ type Config struct {
 	Data     string // folder of the database, the keys and the certificate
 	Postgres string // connection string; empty: SQLite in Data
 	Version  string
+	URL      string       // own address, such as https://control.example.com: what identity providers send back to
 	Holder   string       // name of this process, for people; empty: the host's
 	Fleet    *FleetConfig // nil: no PoPs follow this control plane
 	Logger   *slog.Logger
@@ -88,6 +94,9 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
+	if u, err := url.Parse(c.URL); c.URL != "" && (err != nil || u.Scheme != "https" || u.Host == "" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "") {
+		return nil, fmt.Errorf("control: --url %q is no address of this control plane; write one such as https://control.example.com, without a path", c.URL)
+	}
 	if c.Holder == "" {
 		c.Holder, _ = os.Hostname()
 	}
@@ -116,7 +125,8 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	}
 	cfg := api.Config{
 		Store: k.Marked, Pruner: s, Vault: vault, Tenant: k.Tenant, Claims: k.Claims, Change: k.Change,
-		Sessions: api.NewMemorySessions(nil), Logger: c.Logger, Version: c.Version,
+		OIDC: oidc.New(oidc.Config{Store: k.Marked, Tenant: k.Tenant}), Brand: brand.New(brand.Config{Store: k.Marked, Tenant: k.Tenant}), URL: c.URL,
+		Logger: c.Logger, Version: c.Version,
 	}
 	if k.Hub != nil {
 		cfg.Fleet = k.Hub.Fleet()
@@ -128,6 +138,10 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	}))
 	k.Add("idempotency", k.every(time.Hour, func(ctx context.Context, l *store.Lease) error {
 		_, err := k.API.SweepKeys(ctx, l)
+		return err
+	}))
+	k.Add("expiry", k.every(time.Minute, func(ctx context.Context, _ *store.Lease) error {
+		_, err := s.Expire(ctx)
 		return err
 	}))
 	k.Add("outbox", k.every(time.Minute, func(ctx context.Context, _ *store.Lease) error {
@@ -228,6 +242,7 @@ func (k *Control) Run(ctx context.Context, l net.Listener, cert tls.Certificate,
 		wg.Go(func() { k.keep(life, "fleet", k.Hub.Run) })
 		wg.Go(func() { k.keep(life, "joining", func(ctx context.Context) error { return k.Hub.Enrol(ctx, k.enrol) }) })
 	}
+	wg.Go(func() { k.tellDenials(life) })
 	failed := make(chan error, 1)
 	wg.Go(func() { failed <- server.ServeTLS(l, "", "") })
 	if ready != nil {
@@ -244,10 +259,19 @@ func (k *Control) Run(ctx context.Context, l net.Listener, cert tls.Certificate,
 	}
 	end()
 	wg.Wait()
+	k.Tenant.TellDenials(context.WithoutCancel(ctx), true) // what is not told now is lost
 	if errors.Is(err, http.ErrServerClosed) {
 		err = nil
 	}
 	return err
+}
+
+// tellDenials has attempts that were denied told in time. Each process does it: the counts are its own.
+func (k *Control) tellDenials(ctx context.Context) {
+	for ctx.Err() == nil {
+		pause(ctx, tellEvery)
+		k.Tenant.TellDenials(ctx, false)
+	}
 }
 
 // lead runs the workers whenever this process leads.

@@ -44,9 +44,9 @@ type Tokens interface {
 
 // Welcome is what a machine is told besides its certificate.
 type Welcome struct {
-	Addresses []string          `json:"addresses"`         // host:port of the bus
-	Keys      map[string][]byte `json:"keys"`              // that sign manifests, by id: ed25519
-	Revoked   []byte            `json:"revoked,omitempty"` // CA.RevokedList
+	Addresses []string          `json:"addresses"`          // host:port of the bus
+	Keys      map[string][]byte `json:"keys"`               // that sign manifests, by id: ed25519
+	Revoked   []byte            `json:"revoked,omitempty"`  // CA.RevokedList
 	Shared    []byte            `json:"shared,omitempty"`   // secret of all PoPs, by which keys of shared limits are hashed: 16 bytes
 	Platform  string            `json:"platform,omitempty"` // organization whose listeners serve all sites
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"reflect"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -15,7 +16,9 @@ import (
 	"github.com/relais-edge/relais/internal/control/change"
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
+	"github.com/relais-edge/relais/internal/control/tenant/brand"
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
+	"github.com/relais-edge/relais/internal/control/tenant/oidc"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
 	"github.com/relais-edge/relais/internal/document"
 )
@@ -30,6 +33,7 @@ const (
 	idleTime      = 2 * time.Minute
 	perSource     = 1200 // requests a minute of an address
 	perActor      = 600  // of a token or user
+	perStranger   = 60   // of an address, before anybody logged in: what makes work
 	limiterRows   = 20_000
 	maxConcurrent = 256 // requests at a time, beside watchers
 )
@@ -41,37 +45,42 @@ type Pruner interface {
 
 // Config is what an API is made of. Store is the one that all the services were made with.
 type Config struct {
-	Store    *Marking
-	Pruner   Pruner
-	Vault    *secret.Vault
-	Tenant   *tenant.Service
-	Claims   *claim.Service
-	Change   *change.Service
-	Sessions Sessions
-	Fleet    Fleet // nil: no places are attached
-	Logger   *slog.Logger
-	Version  string
-	Clock    func() time.Time // of the rate limits; nil: time.Now
+	Store   *Marking
+	Pruner  Pruner
+	Vault   *secret.Vault
+	Tenant  *tenant.Service
+	Claims  *claim.Service
+	Change  *change.Service
+	OIDC    *oidc.Service // nil: nobody logs in by a provider
+	Brand   *brand.Service
+	URL     string // own address, such as https://control.example.com, for providers to send back to; empty: under consoles' hosts alone
+	Fleet   Fleet  // nil: no places are attached
+	Logger  *slog.Logger
+	Version string
+	Clock   func() time.Time // of the rate limits; nil: time.Now
 }
 
 // API answers requests.
 type API struct {
-	store    *Marking
-	pruner   Pruner
-	vault    *secret.Vault
-	tenant   *tenant.Service
-	claims   *claim.Service
-	change   *change.Service
-	sessions Sessions
-	fleet    Fleet
-	logger   *slog.Logger
-	huma     huma.API
-	handler  http.Handler
-	sources  *limiter
-	actors   *limiter
-	turns    turns
-	places   chan struct{}
-	watchers watchers
+	store     *Marking
+	pruner    Pruner
+	vault     *secret.Vault
+	tenant    *tenant.Service
+	claims    *claim.Service
+	change    *change.Service
+	oidc      *oidc.Service
+	brand     *brand.Service
+	url       string
+	fleet     Fleet
+	logger    *slog.Logger
+	huma      huma.API
+	handler   http.Handler
+	sources   *limiter
+	actors    *limiter
+	strangers *limiter
+	turns     turns
+	places    chan struct{}
+	watchers  watchers
 }
 
 // New makes an API.
@@ -81,8 +90,8 @@ func New(c Config) *API {
 		clock = time.Now
 	}
 	a := &API{
-		store: c.Store, pruner: c.Pruner, vault: c.Vault, tenant: c.Tenant, claims: c.Claims, change: c.Change, sessions: c.Sessions, fleet: c.Fleet, logger: c.Logger,
-		sources: newLimiter(perSource, limiterRows, clock), actors: newLimiter(perActor, limiterRows, clock),
+		store: c.Store, pruner: c.Pruner, vault: c.Vault, tenant: c.Tenant, claims: c.Claims, change: c.Change, oidc: c.OIDC, brand: c.Brand, url: strings.TrimSuffix(c.URL, "/"), fleet: c.Fleet, logger: c.Logger,
+		sources: newLimiter(perSource, limiterRows, clock), actors: newLimiter(perActor, limiterRows, clock), strangers: newLimiter(perStranger, limiterRows, clock),
 		turns: turns{of: map[string]*turn{}}, places: make(chan struct{}, maxConcurrent), watchers: watchers{of: map[string]int{}},
 	}
 	if a.logger == nil {
@@ -174,6 +183,9 @@ func (a *API) routes() {
 	a.loginRoutes()
 	a.treeRoutes()
 	a.userRoutes()
+	a.accessRoutes()
+	a.federatedRoutes()
+	a.brandRoutes()
 	a.boundRoutes()
 	a.claimRoutes()
 	a.fleetRoutes()
@@ -185,13 +197,14 @@ type route struct {
 	method, path, id, tag, summary string
 	status                         int
 	public                         bool
+	anyQuery                       bool // others add parameters of their own
 }
 
 // add registers an operation; its errors become problems.
 func add[I, O any](a *API, q route, fn func(ctx context.Context, in *I) (*O, error)) {
 	op := huma.Operation{
 		Method: q.method, Path: "/v1" + q.path, OperationID: q.id, Summary: q.summary, Tags: []string{q.tag}, DefaultStatus: q.status,
-		MaxBodyBytes: maxBody, BodyReadTimeout: bodyTime,
+		MaxBodyBytes: maxBody, BodyReadTimeout: bodyTime, SkipValidateParams: q.anyQuery,
 	}
 	if !q.public {
 		op.Security = []map[string][]string{{"token": {}}, {"session": {}}}
@@ -199,10 +212,20 @@ func add[I, O any](a *API, q route, fn func(ctx context.Context, in *I) (*O, err
 	huma.Register(a.huma, op, func(ctx context.Context, in *I) (*O, error) {
 		out, err := fn(ctx, in)
 		if err != nil {
-			return nil, a.problemOf(ctx, err)
+			return nil, a.problemOf(ctx, a.denied(ctx, q.id, err))
 		}
 		return out, nil
 	})
+}
+
+// denied has a denial told in the log of who asked, whichever room said it. It is no part of the request under a key: who
+// gets the right later may ask again.
+func (a *API) denied(ctx context.Context, operation string, err error) error {
+	c := callOf(ctx)
+	if c.actor == nil {
+		return err
+	}
+	return a.tenant.Denied(context.WithValue(ctx, tryKey{}, (*try)(nil)), *c.actor, c.org, operation, c.path, err)
 }
 
 // OrgPath is the path of what belongs to an organization.

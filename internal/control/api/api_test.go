@@ -21,7 +21,9 @@ import (
 	"github.com/relais-edge/relais/internal/control/store"
 	"github.com/relais-edge/relais/internal/control/tenant"
 	"github.com/relais-edge/relais/internal/control/tenant/auth"
+	"github.com/relais-edge/relais/internal/control/tenant/brand"
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
+	"github.com/relais-edge/relais/internal/control/tenant/oidc"
 	"github.com/relais-edge/relais/internal/control/tenant/secret"
 )
 
@@ -34,14 +36,15 @@ const password = "correct horse battery"
 //	op ── east ── shop, cafe
 //	   └─ west
 type bed struct {
-	t      *testing.T
-	store  *store.Store
-	tenant *tenant.Service
-	api    *api.API
-	url    string
-	fleet  *fleet
-	tokens map[string]string
-	ended  string // id of a token that ended
+	t       *testing.T
+	store   *store.Store
+	tenant  *tenant.Service
+	api     *api.API
+	url     string
+	fleet   *fleet
+	tokens  map[string]string
+	ended   string // id of a token that ended
+	session string // id of a session of shop's admin
 
 	mu  sync.Mutex
 	now time.Time
@@ -107,10 +110,12 @@ func setup(t *testing.T) *bed {
 		t.Fatal(err)
 	}
 	marking := api.NewMarking(b.store)
-	b.tenant = tenant.New(tenant.Config{Store: marking, Vault: vault, Hasher: auth.NewHasher(auth.Cost{Passes: 1, MemoryKiB: 64, Lanes: 1}, 2), Issuer: "Relais", Clock: b.clock})
+	b.tenant = tenant.New(tenant.Config{Store: marking, Vault: vault, Hasher: auth.NewHasher(auth.Cost{Passes: 1, MemoryKiB: 64, Lanes: 1}, 2), Issuer: "Relais", Clock: b.clock, Loopback: true})
 	b.api = api.New(api.Config{
 		Store: marking, Pruner: b.store, Vault: vault, Tenant: b.tenant, Claims: claim.New(claim.Config{Store: marking, Tenant: b.tenant, DNS: noDNS{}}),
-		Change: change.New(change.Config{Store: marking, Tenant: b.tenant, Vault: vault}), Sessions: api.NewMemorySessions(b.clock), Fleet: b.fleet, Clock: b.clock,
+		Change: change.New(change.Config{Store: marking, Tenant: b.tenant, Vault: vault}), Fleet: b.fleet, Clock: b.clock,
+		OIDC: oidc.New(oidc.Config{Store: marking, Tenant: b.tenant, Clock: b.clock, Loopback: true}), Brand: brand.New(brand.Config{Store: marking, Tenant: b.tenant}),
+		URL: "https://control.example.com",
 	})
 	server := httptest.NewServer(b.api)
 	t.Cleanup(server.Close)

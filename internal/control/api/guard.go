@@ -28,7 +28,8 @@ type call struct {
 	id          string
 	conditional bool
 	actor       *tenant.Actor
-	text        string // of the session, where there is one
+	host        string // as the client says, without a port
+	org, path   string // that the request is about, where it names one
 	source      netip.Addr
 	agent       string
 }
@@ -67,13 +68,34 @@ func safe(method string) bool {
 // public says what needs no token.
 func public(r *http.Request) bool {
 	p := r.URL.Path
-	return p == "/v1/login" && r.Method == http.MethodPost || strings.HasPrefix(p, "/v1/openapi") && safe(r.Method)
+	return costly(r) || (p == "/v1/brand" || strings.HasPrefix(p, "/v1/openapi")) && safe(r.Method)
+}
+
+// costly says what anybody may ask and makes work all the same: hashes, questions to others, and guesses.
+func costly(r *http.Request) bool {
+	p := r.URL.Path
+	if strings.HasPrefix(p, "/v1/login/") {
+		return safe(r.Method)
+	}
+	switch p {
+	case "/v1/login", "/v1/links/show", "/v1/links/redeem":
+		return r.Method == http.MethodPost
+	default:
+		return false
+	}
 }
 
 // guard is what every request goes through, before anything of it is believed.
 func (a *API) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &call{id: auth.NewSecret()[:22], source: source(r), agent: r.UserAgent()}
+		c.path, c.host = r.URL.Path, r.Host
+		if host, _, err := net.SplitHostPort(r.Host); err == nil {
+			c.host = host
+		}
+		if rest, is := strings.CutPrefix(c.path, "/v1/organizations/"); is {
+			c.org, _, _ = strings.Cut(rest, "/")
+		}
 		c.conditional = r.Header.Get("If-Match") != "" || r.Header.Get("If-None-Match") != ""
 		r = r.WithContext(context.WithValue(r.Context(), callKey{}, c))
 		h := w.Header()
@@ -92,6 +114,12 @@ func (a *API) guard(next http.Handler) http.Handler {
 		if p := a.sources.allow(h, "source", c.source.String()); p != nil {
 			a.refuse(w, r, p)
 			return
+		}
+		if costly(r) {
+			if p := a.strangers.allow(h, "stranger", c.source.String()); p != nil {
+				a.refuse(w, r, p)
+				return
+			}
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		if err := a.authenticate(r, c); err != nil {
@@ -147,7 +175,7 @@ func (a *API) authenticate(r *http.Request, c *call) error {
 	text, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
 	if !bearer {
 		cookie, err := r.Cookie(cookieName)
-		if err != nil || a.sessions == nil {
+		if err != nil {
 			return newProblem(401, "token-missing", "Who asks is not known", "send Authorization: Bearer with a token; relais login gets one")
 		}
 		if site := r.Header.Get("Sec-Fetch-Site"); site != "" && site != "same-origin" && site != "none" || !safe(r.Method) && r.Header.Get(csrfHeader) == "" {
@@ -156,10 +184,8 @@ func (a *API) authenticate(r *http.Request, c *call) error {
 		text = cookie.Value
 	}
 	actor, err := a.tenant.Authenticate(r.Context(), text)
-	if errors.Is(err, auth.ErrToken) && a.sessions != nil {
-		if actor, err = a.sessions.Resume(r.Context(), text); err == nil {
-			c.text = text
-		}
+	if errors.Is(err, auth.ErrToken) {
+		actor, err = a.tenant.ResumeSession(r.Context(), text)
 	}
 	if err != nil {
 		return err

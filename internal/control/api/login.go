@@ -21,7 +21,7 @@ type loginInput struct {
 // LoggedIn is what login gives.
 type LoggedIn struct {
 	Token   string    `json:"token" doc:"Stands for the user until it expires; send it as Authorization: Bearer"`
-	Expires time.Time `json:"expires"`
+	Expires time.Time `json:"expires" doc:"At the latest: it ends after an hour without use, and with the password"`
 	Device  string    `json:"device" doc:"To be kept by the device, so that others' wrong tries do not slow it down"`
 }
 
@@ -47,17 +47,14 @@ func sessionCookie(text string, until time.Time) http.Cookie {
 func (a *API) loginRoutes() {
 	add(a, route{method: "POST", path: "/login", id: "login", tag: "session", summary: "Log in with a password", public: true},
 		func(ctx context.Context, in *loginInput) (*loginOutput, error) {
-			if a.sessions == nil {
-				return nil, notOffered("logins")
-			}
 			c := callOf(ctx)
 			b := in.Body
 			who, device, err := a.tenant.Login(ctx, tenant.Credentials{Organization: b.Organization, Login: b.Login, Password: b.Password, Code: b.Code, Device: b.Device, Source: c.source})
 			if err != nil {
 				return nil, err
 			}
-			text, until, err := a.sessions.Open(ctx, who, c.source, c.agent)
-			return &loginOutput{sessionCookie(text, until), LoggedIn{text, until, device}}, err
+			text, se, err := a.tenant.OpenSession(ctx, who, tenant.SessionRequest{Source: c.source, Agent: c.agent})
+			return &loginOutput{sessionCookie(text, se.End()), LoggedIn{text, se.End(), device}}, err
 		})
 	add(a, route{method: "POST", path: "/logout", id: "logout", tag: "session", summary: "End the session", status: 204},
 		func(ctx context.Context, _ *struct{}) (*struct {
@@ -67,8 +64,8 @@ func (a *API) loginRoutes() {
 			out := &struct {
 				SetCookie http.Cookie `header:"Set-Cookie"`
 			}{sessionCookie("", time.Unix(1, 0))}
-			if c := callOf(ctx); c.text != "" {
-				return out, a.sessions.End(ctx, c.text)
+			if who := actor(ctx); who.Session != "" {
+				return out, a.tenant.EndSession(ctx, who, who.Organization, who.Session)
 			}
 			return out, nil
 		})

@@ -15,6 +15,7 @@ import (
 	"github.com/relais-edge/relais/internal/control/tenant"
 	"github.com/relais-edge/relais/internal/control/tenant/auth"
 	"github.com/relais-edge/relais/internal/control/tenant/claim"
+	"github.com/relais-edge/relais/internal/control/tenant/oidc"
 	"github.com/relais-edge/relais/internal/document"
 )
 
@@ -69,6 +70,15 @@ func kinds() []kind {
 		{tenant.ErrCode, 401, "code-wrong", "The code is wrong, or was used before", 0},
 		{tenant.ErrLogin, 401, "login-wrong", "Organization, login or password are wrong", 0},
 		{auth.ErrToken, 401, "token-wrong", "The token is none, or has ended", 0},
+		{oidc.ErrState, 409, "login-state", "The login is not under way in this browser", 0},
+		{oidc.ErrRefused, 403, "login-refused", "The identity provider let nobody in", 0},
+		{oidc.ErrProof, 403, "login-unproved", "The identity provider did not prove who this is", 0},
+		{oidc.ErrDown, 502, "provider-down", "The identity provider does not answer as it should", 0},
+		{oidc.ErrBusy, 503, "busy", "Too much is going on", 5},
+		{tenant.ErrFederated, 403, "no-way-in", "The account of the identity provider has no way in", 0},
+		{auth.ErrPassword, 422, "password", "The password cannot be taken", 0},
+		{auth.ErrBusy, 503, "busy", "Too much is going on", 1},
+		{tenant.ErrInvitation, 410, "link-ended", "The link is not valid any more", 0},
 		{tenant.ErrInUse, 409, "in-use", "Something still belongs to it", 0},
 		{claim.ErrNoProof, 409, "proof-not-found", "The proof was not found", 0},
 		{claim.ErrName, 422, "name", "No host name that can be claimed", 0},
@@ -133,6 +143,10 @@ func (a *API) classify(ctx context.Context, err error) *Problem {
 	for _, k := range kinds() {
 		if errors.Is(err, k.err) {
 			p = newProblem(k.status, k.name, k.title, err.Error())
+			if k.err == oidc.ErrDown || k.err == oidc.ErrProof { // asked by strangers: what our network said is for the log
+				a.logger.Warn("a login by a provider failed", "request", requestID(ctx), "err", err)
+				p.Detail = k.err.Error()
+			}
 			p.wait = k.wait
 			return p
 		}

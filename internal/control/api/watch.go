@@ -74,7 +74,7 @@ func (a *API) watchRoutes() {
 	op := huma.Operation{
 		Method: "GET", Path: "/v1/organizations/{org}/watch", OperationID: "watch", Tags: []string{"revisions"}, Security: []map[string][]string{{"token": {}}, {"session": {}}},
 		Summary:     "Revisions as they are made, as server-sent events",
-		Description: "Events are named revision, with an Event as data and the number of the revision as id; or reset, where the history since Last-Event-ID is not kept any more: read everything anew.",
+		Description: "Events are named revision, with an Event as data and the number of the revision as id, which is told at the beginning too; or reset, where the history since Last-Event-ID is not kept any more: read everything anew.",
 		Responses: map[string]*huma.Response{"200": {Description: "Events", Content: map[string]*huma.MediaType{"text/event-stream": {
 			Schema: a.huma.OpenAPI().Components.Schemas.Schema(typeOf[Event](), true, "Event"),
 		}}}},
@@ -82,7 +82,7 @@ func (a *API) watchRoutes() {
 	huma.Register(a.huma, op, func(ctx context.Context, in *watchInput) (*huma.StreamResponse, error) {
 		after, err := a.beginWatch(ctx, in)
 		if err != nil {
-			return nil, a.problemOf(ctx, err)
+			return nil, a.problemOf(ctx, a.denied(ctx, "watch", err))
 		}
 		who := actor(ctx)
 		if !a.watchers.enter(who.String()) {
@@ -140,7 +140,8 @@ func (s *stream) run(ctx context.Context) {
 	defer beat.Stop()
 	look := time.NewTicker(poll)
 	defer look.Stop()
-	if !s.send(": hello\n\n") {
+	// The id is told at once, so that who loses the connection before the first event resumes from here too.
+	if !s.send(fmt.Sprintf(": hello\nid: %d\n\n", s.after)) {
 		return
 	}
 	for {
@@ -170,8 +171,8 @@ func (s *stream) tell(ctx context.Context) bool {
 			if err := s.api.mayWatch(ctx, r, s.actor, s.org); err != nil {
 				return err
 			}
-			if t := s.actor.Token; t != nil && !t.Expires.After(r.Now()) {
-				return tenant.ErrDenied
+			if err := s.api.tenant.Stands(ctx, r, s.actor); err != nil {
+				return err
 			}
 			o, err := r.Organization(ctx, s.org)
 			if err != nil || o.Revision <= s.after {

@@ -125,16 +125,27 @@ func (s *Service) Denials() (c DenialCounts) {
 }
 
 // Denied writes an attempt that ended with ErrDenied to the log of the actor's own organization, and gives err. Whoever asks
-// Authorize outside of this room calls it with what that said. The log of who was aimed at is not touched: a stranger
+// Authorize outside of this room calls it with what that said; what was told already is not told again. The log of who was aimed at is not touched: a stranger
 // cannot fill it.
 func (s *Service) Denied(ctx context.Context, actor Actor, org, action, target string, err error) error {
 	return s.denied(ctx, act{actor: actor, organization: org, action: action, target: target}, err)
 }
 
 func (s *Service) denied(ctx context.Context, a act, err error) error {
-	if !errors.Is(err, ErrDenied) || a.actor.Login == "" || a.actor.Organization == "" {
+	var before *toldError
+	if !errors.Is(err, ErrDenied) || errors.As(err, &before) || a.actor.Login == "" || a.actor.Organization == "" {
 		return err
 	}
+	s.tellOrCount(ctx, a)
+	return &toldError{err}
+}
+
+// toldError is a denial that the log knows of: so whoever stands further out may give Denied all that it hears.
+type toldError struct{ error }
+
+func (e *toldError) Unwrap() error { return e.error }
+
+func (s *Service) tellOrCount(ctx context.Context, a act) {
 	exists, known := false, s.store.View(ctx, func(r *store.Reader) error {
 		var u User
 		_, err := read(ctx, r, userKey(a.actor.Organization, a.actor.Login), &u)
@@ -142,7 +153,7 @@ func (s *Service) denied(ctx context.Context, a act, err error) error {
 	})
 	if exists = known == nil; !exists {
 		s.denials.count(func(c *DenialCounts) { c.Strangers++ })
-		return err
+		return
 	}
 	tell, left := s.denials.allow(a.actor, s.clock())
 	if left > 0 {
@@ -151,7 +162,6 @@ func (s *Service) denied(ctx context.Context, a act, err error) error {
 	if tell {
 		s.tellDenied(ctx, a)
 	}
-	return err
 }
 
 func disabledError(u User) error {

@@ -36,6 +36,9 @@ type Session struct {
 	Expires  time.Time  `json:"expires"` // unless it is used before; never beyond 12 hours after Created
 }
 
+// End is when it ends at the latest, however often it is used.
+func (s Session) End() time.Time { return s.Created.Add(sessionLife) }
+
 // keptSession is a session in the store.
 type keptSession struct {
 	Session
@@ -183,6 +186,27 @@ func (s *Service) ResumeSession(ctx context.Context, text string) (Actor, error)
 		}
 	}
 	return Actor{Organization: t.Organization, Login: k.Login, Session: k.ID}, nil
+}
+
+// Stands says that what an actor came in by, a session or a token, has not ended meanwhile; else auth.ErrToken. It is no use of
+// it: who only listens does not keep a session alive.
+func (s *Service) Stands(ctx context.Context, r *store.Reader, actor Actor) error {
+	if t := actor.Token; t != nil {
+		var now Token
+		_, err := read(ctx, r, tokenKey(actor.Organization, t.ID), &now)
+		if err == nil && !now.Expires.After(r.Now()) {
+			err = auth.ErrToken
+		}
+		return endedOr(err)
+	}
+	if actor.Session == "" {
+		return nil
+	}
+	k, err := readSession(ctx, r, actor.Organization, actor.Session)
+	if err == nil {
+		err = providerStands(ctx, r, k.Provider)
+	}
+	return endedOr(err)
 }
 
 func endedOr(err error) error {

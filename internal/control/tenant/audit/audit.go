@@ -122,10 +122,7 @@ func Entries(ctx context.Context, r *store.Reader, organization string, after in
 // Verify reads the whole log and gives its newest entry as an anchor, or the first break. Anchors that were noted before
 // are held against it; without any, a log that lost its newest entries looks whole.
 func Verify(ctx context.Context, v Viewer, organization string, anchors ...Anchor) (Anchor, error) {
-	c := chain{organization: organization, anchors: map[int64]string{}, trims: map[Anchor]bool{}}
-	for _, a := range anchors {
-		c.anchors[a.Seq] = a.Hash
-	}
+	c := NewChain(organization, anchors...)
 	for {
 		var list []store.Entry
 		err := v.View(ctx, func(r *store.Reader) (err error) {
@@ -136,18 +133,22 @@ func Verify(ctx context.Context, v Viewer, organization string, anchors ...Ancho
 			return Anchor{}, err
 		}
 		if len(list) == 0 {
-			return c.last, c.end()
+			return c.End()
 		}
 		for _, raw := range list {
-			if err := c.next(raw); err != nil {
+			var e Entry
+			if err := json.Unmarshal(raw.Body, &e); err != nil {
+				return c.last, &BreakError{organization, raw.Seq, "it is not JSON"}
+			}
+			if err := c.next(e, raw.Seq); err != nil {
 				return c.last, err
 			}
 		}
 	}
 }
 
-// chain is how far a log was verified.
-type chain struct {
+// Chain is how far a log was verified. It needs no store, so who was given a log verifies it without asking for more.
+type Chain struct {
 	organization string
 	begins       Anchor // what the first entry that is kept says came before it
 	last         Anchor
@@ -157,12 +158,24 @@ type chain struct {
 	allowed      int64           // up to which one an entry says that they were
 }
 
-func (c *chain) next(raw store.Entry) error {
-	broken := func(why string) error { return &BreakError{c.organization, raw.Seq, why} }
-	var e Entry
-	if err := json.Unmarshal(raw.Body, &e); err != nil {
-		return broken("it is not JSON")
+// NewChain begins with nothing verified; Next takes the entries, the oldest first.
+func NewChain(organization string, anchors ...Anchor) *Chain {
+	c := &Chain{organization: organization, anchors: map[int64]string{}, trims: map[Anchor]bool{}}
+	for _, a := range anchors {
+		c.anchors[a.Seq] = a.Hash
 	}
+	return c
+}
+
+// Next says whether an entry follows the one before as it was written; else *BreakError.
+func (c *Chain) Next(e Entry) error { return c.next(e, e.Seq) }
+
+// End gives the newest entry as an anchor, or the break that shows only when all were seen.
+func (c *Chain) End() (Anchor, error) { return c.last, c.end() }
+
+// next takes an entry that was found under a number.
+func (c *Chain) next(e Entry, seq int64) error {
+	broken := func(why string) error { return &BreakError{c.organization, seq, why} }
 	want, err := e.hash()
 	first := c.last == Anchor{}
 	switch {
@@ -170,7 +183,7 @@ func (c *chain) next(raw store.Entry) error {
 		return broken("it was changed: it was erased, and says something")
 	case err != nil || want != e.Hash && !e.Erased:
 		return broken("it was changed: its hash is another")
-	case e.Organization != c.organization || e.Seq != raw.Seq:
+	case e.Organization != c.organization || e.Seq != seq:
 		return broken(fmt.Sprintf("it was written as entry %d of %s", e.Seq, e.Organization))
 	case !first && e.Seq != c.last.Seq+1:
 		return &BreakError{c.organization, c.last.Seq + 1, "it is missing"}
@@ -198,7 +211,7 @@ func (c *chain) next(raw store.Entry) error {
 	return nil
 }
 
-func (c *chain) end() error {
+func (c *Chain) end() error {
 	if c.begins != (Anchor{}) && !c.trims[c.begins] {
 		return &BreakError{c.organization, c.begins.Seq, "it is missing, and no entry says that it was removed"}
 	}

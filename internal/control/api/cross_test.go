@@ -139,7 +139,7 @@ func TestNobodyElseGetsAnythingOfATenant(t *testing.T) {
 				t.Errorf("%s as %s: %d %s", o.id, c.name, there.status, there.body)
 			}
 			for _, word := range []string{"marker", "192.0.2.1", "Title of", "joe", "admin-shop", "OriginPool"} {
-				if strings.Contains(there.body, word) {
+				if strings.Contains(ids.ReplaceAllString(there.body, ""), word) { // a random id may hold a short word
 					t.Errorf("%s as %s tells of %s: %s", o.id, c.name, word, there.body)
 				}
 			}

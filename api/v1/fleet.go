@@ -17,8 +17,8 @@ type PopSpec struct {
 	Draining bool `json:"draining,omitempty"`
 }
 
-// Placement says which sites are served at which Pops. Of several that choose a site the one with the highest
-// priority holds; a site that none chooses is served everywhere.
+// Placement says which organizations are served at which Pops. Of several that choose an organization the one with the
+// highest priority holds; one that none chooses is served everywhere.
 type Placement struct {
 	TypeMeta `json:",inline"`
 	Metadata Metadata      `json:"metadata" schema:"required"`
@@ -27,12 +27,10 @@ type Placement struct {
 
 // PlacementSpec is what a Placement does.
 type PlacementSpec struct {
-	// Priority among Placements that choose the same site; of equal ones the first by name holds.
+	// Priority among Placements that choose the same organization; of equal ones the first by name holds.
 	Priority int `json:"priority,omitempty" schema:"min=0,max=1000"`
-	// Organizations whose sites it is for; absent means all.
+	// Organizations that it is for, and all below them; absent means all but the operator's own, which has the listeners.
 	Organizations []string `json:"organizations,omitempty" schema:"maxItems=1000,format=name"`
-	// SiteLabels are labels that a site has, all of them; absent chooses every site of the organizations.
-	SiteLabels map[string]string `json:"siteLabels,omitempty" schema:"maxItems=64"`
 	// PopLabels are labels that a Pop has, all of them; absent chooses every Pop.
 	PopLabels map[string]string `json:"popLabels,omitempty" schema:"maxItems=64"`
 	// ExceptPopLabels keep away from Pops that have one of these labels.

@@ -128,6 +128,7 @@ var homes = map[string][]string{
 	"github.com/google/nftables":            {"internal/packet"},
 	"go.yaml.in/yaml":                       {"internal/document", "internal/edge/waf/regression"},
 	"github.com/spf13/cobra":                {"cmd/relais"},
+	"github.com/spf13/pflag":                {"cmd/relais"},
 	"modernc.org/sqlite":                    {"demo/shop", "internal/control/store"},
 	"github.com/jackc/pgx/v5":               {"internal/control/store"},
 	"github.com/nats-io/nats-server/v2":     {"internal/bus/nats"},

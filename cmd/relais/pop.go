@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -90,6 +91,9 @@ type follower struct {
 	agent  *pop.Agent
 	keeper *identity.Keeper
 	usage  *pop.Usage
+
+	mu   sync.Mutex
+	last pop.Change // of the edge
 }
 
 // joined is what an instance needs of a fleet before its edge is made.
@@ -147,6 +151,7 @@ func newFollower(in *instance) (*follower, error) {
 	var err error
 	f.agent, err = pop.NewAgent(pop.AgentConfig{
 		Pop: j.name, Dir: dir, Keys: set, Bus: j.end, Loader: loader, Purger: e.FleetPurges(in.metrics), Counters: e, Switcher: switcher{e},
+		Served:  f.served,
 		Version: version, Logger: in.logger, Metrics: in.metrics,
 	})
 	if err != nil {
@@ -178,15 +183,26 @@ func (c *watched) Apply(ctx context.Context, b *bundle.Bundle) error {
 	return nil
 }
 
+// told notes what the edge was given last; which state that was is known a moment later.
 func (f *follower) told(b *bundle.Bundle, took time.Duration) {
-	f.in.report(pop.Change{Revision: f.revision(), Sites: len(b.Sites), Services: len(b.Services), Took: took})
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.last = pop.Change{Sites: len(b.Sites), Services: len(b.Services), Took: took}
 }
 
-// revision is that of the manifest.
-func (f *follower) revision() string {
-	s := f.agent.State()
-	return fmt.Sprintf("%d.%d", s.Position.Epoch, s.Position.Revision)
+// served tells which state is in service.
+func (f *follower) served(p manifest.Position) {
+	f.mu.Lock()
+	c := f.last
+	f.mu.Unlock()
+	c.Revision = position(p)
+	f.in.report(c)
 }
+
+func position(p manifest.Position) string { return fmt.Sprintf("%d.%d", p.Epoch, p.Revision) }
+
+// revision is that of the manifest.
+func (f *follower) revision() string { return position(f.agent.State().Position) }
 
 // sites that are in service.
 func (f *follower) sites() int {
@@ -210,7 +226,7 @@ func (f *follower) Load(ctx context.Context) pop.Change {
 // State implements source.
 func (f *follower) State() pop.State {
 	s := f.agent.State()
-	return pop.State{Revision: fmt.Sprintf("%d.%d", s.Position.Epoch, s.Position.Revision), Sites: f.sites(), Problem: s.Problem}
+	return pop.State{Revision: position(s.Position), Sites: f.sites(), Problem: s.Problem}
 }
 
 // Run implements source.

@@ -57,6 +57,8 @@ type AgentConfig struct {
 	Purger   Purger
 	Counters Counters
 	Switcher Switcher
+	// Served is told of each state that was put in service; nil for nobody.
+	Served func(manifest.Position)
 	// Version of the software.
 	Version string
 	// Keep is how many former states are kept; 0 means 3.
@@ -131,6 +133,9 @@ func NewAgent(cfg AgentConfig) (*Agent, error) {
 	}
 	if cfg.Blobs == 0 {
 		cfg.Blobs = 2 << 30
+	}
+	if cfg.Served == nil {
+		cfg.Served = func(manifest.Position) {}
 	}
 	d, err := openDisk(cfg.Dir)
 	if err != nil {

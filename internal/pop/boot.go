@@ -117,6 +117,7 @@ func (a *Agent) serveBooted(ctx context.Context, s *state, bundles map[string]*b
 	a.current = s
 	a.mu.Unlock()
 	a.metrics.position.Set(float64(s.head.Revision))
+	a.cfg.Served(s.head.Position)
 	a.settle(s)
 	return nil
 }

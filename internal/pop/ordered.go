@@ -152,6 +152,7 @@ func (a *Agent) goBack(ctx context.Context, to manifest.Position) error {
 	a.mu.Lock()
 	a.current = s
 	a.mu.Unlock()
+	a.cfg.Served(to)
 	a.cfg.Logger.Warn("a former state is served by order of a person", "revision", to.Revision, "since", time.Now().Format(time.RFC3339))
 	return nil
 }

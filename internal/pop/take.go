@@ -347,6 +347,7 @@ func (a *Agent) serve(ctx context.Context, from, to *state, changed map[string]*
 	a.mu.Unlock()
 	a.metrics.applied.Add(1)
 	a.metrics.position.Set(float64(to.head.Revision))
+	a.cfg.Served(to.head.Position)
 	a.soon()
 	a.settle(to)
 	return nil

@@ -84,6 +84,20 @@ metadata: {name: small}
 spec: {tiers: [{name: home, capacity: {inFlight: 2, reserve: 50%}, origins: [{address: "${ORIGIN}"}]}]}
 ` + pages
 
+// idle waits until all places at origins are given back, which is a moment after an answer's last byte.
+func (b *bed) idle() {
+	until(b.t, "places are not given back", func() bool {
+		for _, p := range b.Pools() {
+			for _, tier := range p.Tiers {
+				if tier.InFlight > 0 {
+					return false
+				}
+			}
+		}
+		return true
+	})
+}
+
 func TestTheLineFromTheFirstToTheLast(t *testing.T) {
 	hold, held := make(chan struct{}), make(chan struct{}, 10)
 	b := newBed(t, func(w http.ResponseWriter, r *http.Request) {
@@ -109,7 +123,9 @@ func TestTheLineFromTheFirstToTheLast(t *testing.T) {
 	if basket == "" || resp.Header.Get("Relais-Funnel") != "" {
 		t.Fatalf("%v", resp.Header)
 	}
+	b.idle() // who comes while a place is still taken begins the line
 	b.fetch("http1", "GET", "/stored", "")
+	b.idle()
 	c := clientOf(t, "http1")
 	go func() { // the one place of who has no basket
 		if resp, err := c.Get(b.base("http1") + "/hold"); err == nil {

@@ -53,10 +53,11 @@ func (d *document) spec() *v1.Field { return v1.ShapeOf(d.kind).Field("spec") }
 type row map[string]tftypes.Value
 
 func rowOf(v tftypes.Value) (r row, err error) {
-	if err = v.As(&r); err != nil {
+	var m map[string]tftypes.Value
+	if err = v.As(&m); err != nil {
 		err = fmt.Errorf("provider: %w", err)
 	}
-	return r, err
+	return m, err
 }
 
 func (r row) text(name string) (s string) {

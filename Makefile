@@ -12,7 +12,7 @@ PARSERTIME ?= 60s
 LONGTIME ?= 30m
 UNITS := ./api/... ./internal/... ./demo/... ./cmd/... ./bench/... ./test/conformance/... ./test/differential ./test/netlab ./test/proc ./test/slow ./test/crash/... ./test/fleet
 
-.PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache crash-usage test-packet test-control generate fmt clean
+.PHONY: help build run test slow check allocs waf waf-long race fuzz fuzz-parsers fuzz-long fuzz-keep e2e browser conformance testssl acme bench bench-cache bench-waf drill-flood drill-tenants drill-slow drill-overflow drill-chaos drill-virtual crash-cache crash-usage test-packet test-control test-terraform generate fmt clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ race: ## unit tests with the race detector
 test-control: ## the control plane's rooms, over SQLite and PostgreSQL (installs it on Debian)
 	$(GO) test -race -count=1 -timeout 15m -v ./internal/control/store
 	$(GO) test -race -count=1 -timeout 15m ./internal/control/...
+
+test-terraform: ## the Terraform provider, with OpenTofu against a control plane (the first time builds OpenTofu, minutes)
+	cd terraform && $(GO) vet ./... && $(GO) test -count=1 -timeout 25m ./...
 
 fuzz: ## each fuzz target for FUZZTIME, those of the parsers for PARSERTIME
 	@tools/fuzz.sh all $(FUZZTIME) $(PARSERTIME)

@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	v1 "github.com/relais-edge/relais/api/v1"
 	"github.com/relais-edge/relais/internal/control/api"
 	"github.com/relais-edge/relais/internal/control/change"
 	"github.com/relais-edge/relais/internal/control/hub"
@@ -119,7 +120,9 @@ func Open(ctx context.Context, c Config) (*Control, error) {
 	k := &Control{config: c, store: s, logger: c.Logger, Vault: vault, Marked: api.NewMarking(s), workers: map[string]Worker{}}
 	k.Tenant = tenant.New(tenant.Config{Store: k.Marked, Vault: vault, Hasher: auth.NewHasher(auth.Cost{}, hashesAtOnce), Issuer: "Relais"})
 	k.Claims = claim.New(claim.Config{Store: k.Marked, Tenant: k.Tenant, DNS: net.DefaultResolver, Web: claim.NewWeb(nil)})
-	k.Change = change.New(change.Config{Store: k.Marked, Tenant: k.Tenant, Vault: vault})
+	k.Change = change.New(change.Config{Store: k.Marked, Tenant: k.Tenant, Vault: vault, Unserved: map[v1.Kind]string{
+		v1.KindKillSwitch: "write mode: off in the policy instead, and hurry it on with relais rollout expedite",
+	}})
 	if err := k.openFleet(ctx); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}

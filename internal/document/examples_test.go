@@ -154,7 +154,7 @@ func TestServicesExampleHasEveryProtocolOfAService(t *testing.T) {
 
 func TestTheExampleOfAFleetIsOfNoUseToOneEdge(t *testing.T) {
 	set := example(t, "fleet.yaml", nil)
-	if unused := set.Unused(); len(unused) != 5 || len(set.Documents) != 5 || unused[0] != "Pop fra" {
+	if unused := set.Unused(); len(unused) != 4 || len(set.Documents) != 4 || unused[0] != "Pop fra" {
 		t.Errorf("%d documents, unused are %q", len(set.Documents), unused)
 	}
 }

@@ -40,6 +40,8 @@ type Config struct {
 	Vault  *secret.Vault
 	// Compile finds what is wrong between documents; nil: compile.Compile. It does not change them.
 	Compile func([]v1.Document) []compile.Problem
+	// Unserved are kinds that nothing puts in service, each with why: who writes one would wait for what never happens.
+	Unserved map[v1.Kind]string
 }
 
 // Service changes and reads documents.

@@ -206,6 +206,14 @@ func TestWhatIsNamedIsNotDeleted(t *testing.T) {
 	b.refused(err, `spec.sites[0]: there is no Site "s"`)
 }
 
+func TestWhatNothingPutsInServiceIsRefused(t *testing.T) {
+	b := setup(t)
+	b.Unserved = map[v1.Kind]string{v1.KindKillSwitch: "write mode: off"}
+	_, err := b.Apply(t.Context(), b.root, "op", files(head+"KillSwitch\nmetadata: {name: k}\nspec: {features: [waf], everywhere: true, reason: x, expires: 2030-01-01T00:00:00Z}\n"), change.Options{})
+	b.refused(err, "does not put in service")
+	b.apply(b.ann, "shop", pool("a"))
+}
+
 func TestWhoMayWriteWhat(t *testing.T) {
 	b := setup(t)
 	ctx := t.Context()

@@ -117,6 +117,9 @@ func (s *Service) check(ctx context.Context, r *store.Reader, p *plan) error {
 			continue
 		}
 		problems = append(problems, o.rules(p.state)...)
+		if why, is := s.Unserved[o.kind]; is {
+			problems = append(problems, o.problem("kind", "is "+string(o.kind)+", which this control plane does not put in service", why))
+		}
 		if o.index < 0 { // it was valid once, perhaps to an older program
 			for _, v := range v1.Validate(o.doc) {
 				problems = append(problems, o.problem(v.Field, v.What, v.Fix))

@@ -155,8 +155,8 @@ func (m *mover) advance(kind Kind) {
 		if len(pops) <= len(mv.Pops) {
 			continue
 		}
-		mv.Ring, mv.Entered, mv.Settled, mv.At = ring, m.in.Now, time.Time{}, m.in.Revision
-		mv.Pops = pops
+		mv.Ring, mv.Pops = ring, pops
+		m.enter()
 		m.tell(kind, mv.Revision, "ring %d: %d of %d PoPs", ring+1, len(mv.Pops), len(m.in.Places))
 		return
 	}
@@ -164,6 +164,13 @@ func (m *mover) advance(kind Kind) {
 	m.s.Moving = nil
 	m.s.finish(v)
 	m.tell(Finished, v.Revision, "all %d PoPs", len(m.in.Places))
+}
+
+// enter begins a ring, whose PoPs are chosen.
+func (m *mover) enter() {
+	mv := m.s.Moving
+	mv.Entered, mv.At, mv.Of = m.in.Now, m.in.Revision, len(m.in.Places)
+	mv.Settled, mv.Until = time.Time{}, time.Time{}
 }
 
 // members are those who have it and as many more as a ring holds: first who is alive, then by an order that is another
@@ -267,7 +274,7 @@ func (m *mover) replaced() bool {
 	}
 	m.tell(Replaced, mv.Revision, "revision %d takes its place at all %d PoPs; if that fails, revision %d comes back", w.Revision, len(m.in.Places), s.Stable.Revision)
 	mv.Version, mv.Emergency = w.Version, w.Emergency
-	mv.Entered, mv.Settled, mv.At = m.in.Now, time.Time{}, m.in.Revision
+	m.enter()
 	s.Waiting = nil
 	return true
 }
@@ -360,6 +367,7 @@ func (m *mover) settled(touched []*Place) bool {
 		m.tell(Unheard, mv.Revision, "%d PoPs are left out, such as %s", len(away), away[0])
 	}
 	mv.Settled = m.in.Now
+	mv.Until = m.in.Now.Add(m.in.Policy.wait(mv.Ring, mv.Emergency || mv.First))
 	return true
 }
 
@@ -371,7 +379,7 @@ func (m *mover) replace(away []string) bool {
 	}
 	mv.Pops = nil
 	mv.Pops = m.members(mv.Ring)
-	mv.Entered, mv.At = m.in.Now, m.in.Revision
+	m.enter()
 	m.tell(Unheard, mv.Revision, "nothing is heard of %s; %s takes its place", away[0], mv.Pops[0])
 	return false
 }

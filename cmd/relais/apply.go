@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -18,30 +21,33 @@ import (
 
 // applied is what the control plane says of a change.
 type applied struct {
-	Organization string `json:"organization"`
-	Revision     int64  `json:"revision"`
-	DryRun       bool   `json:"dryRun,omitempty"`
-	Changes      []struct {
-		Kind    string `json:"kind"`
-		Name    string `json:"name"`
-		Project string `json:"project,omitempty"`
-		Action  string `json:"action"`
-		Fields  []struct {
-			Path   string          `json:"path"`
-			Before json.RawMessage `json:"before,omitempty"`
-			After  json.RawMessage `json:"after,omitempty"`
-		} `json:"fields,omitempty"`
-	} `json:"changes"`
-	Pending []struct {
+	Organization string    `json:"organization"`
+	Revision     int64     `json:"revision"`
+	DryRun       bool      `json:"dryRun,omitempty"`
+	Changes      []changed `json:"changes"`
+	Pending      []struct {
 		Site     string `json:"site"`
 		Hostname string `json:"hostname"`
 		Fix      string `json:"fix"`
 	} `json:"pending,omitempty"`
 }
 
-func (a *applied) print(w io.Writer) {
+// changed is what became of a document.
+type changed struct {
+	Kind    string `json:"kind"`
+	Name    string `json:"name"`
+	Project string `json:"project,omitempty"`
+	Action  string `json:"action"`
+	Fields  []struct {
+		Path   string          `json:"path"`
+		Before json.RawMessage `json:"before,omitempty"`
+		After  json.RawMessage `json:"after,omitempty"`
+	} `json:"fields,omitempty"`
+}
+
+func printChanges(w io.Writer, list []changed) {
 	p := paintFor(w)
-	for _, c := range a.Changes {
+	for _, c := range list {
 		fmt.Fprintf(w, "%s %s %s\n", c.Kind, p.bold(c.Name), c.Action)
 		for _, f := range c.Fields {
 			if f.Path == "" {
@@ -50,6 +56,10 @@ func (a *applied) print(w io.Writer) {
 			fmt.Fprintf(w, "  %s %s %s\n", f.Path, p.red("-"+string(f.Before)), p.green("+"+string(f.After)))
 		}
 	}
+}
+
+func (a *applied) print(w io.Writer) {
+	printChanges(w, a.Changes)
 	for _, x := range a.Pending {
 		fmt.Fprintf(w, "Site %s: %s is not served yet; %s\n", x.Site, x.Hostname, x.Fix)
 	}
@@ -83,9 +93,16 @@ func applyCommand(use, short, long, example string, fixed url.Values) *cobra.Com
 	var files []string
 	var output, reason string
 	var dry, prune bool
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long, Example: example, Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) > 0:
+				return r.between(cmd, output, files, args)
+			case len(files) == 0:
+				return &exitError{code: exitUsage, err: errors.New("say which files (-f), or which revisions to compare")}
+			}
 			body, err := loadToSend(cmd, files)
 			if err != nil {
 				return err
@@ -95,8 +112,14 @@ func applyCommand(use, short, long, example string, fixed url.Values) *cobra.Com
 				q[k] = v
 			}
 			var a applied
-			return r.ask(cmd, output, client.Request{Method: http.MethodPost, Path: inOrg("documents"), Query: q, Body: body, Type: "application/yaml"}, &a, a.print)
+			if err := r.ask(cmd, output, client.Request{Method: http.MethodPost, Path: inOrg("documents"), Query: q, Body: body, Type: "application/yaml"}, &a, a.print); err != nil || wait <= 0 || a.DryRun {
+				return err
+			}
+			return r.follow(cmd, output, a.Revision, wait)
 		},
+	}
+	if fixed != nil {
+		cmd.Args = cobra.MaximumNArgs(2) // of diff: revisions
 	}
 	r.add(cmd)
 	fl := cmd.Flags()
@@ -105,19 +128,61 @@ func applyCommand(use, short, long, example string, fixed url.Values) *cobra.Com
 	fl.BoolVar(&prune, "prune", false, "delete what is not in the files")
 	if fixed == nil {
 		fl.BoolVar(&dry, "dry-run", false, "check everything and change nothing")
+		fl.DurationVar(&wait, "wait", 0, "follow the change as long, until all PoPs have it or it was taken back")
+		_ = cmd.MarkFlagRequired("file")
 	}
 	outputFlag(cmd, &output)
-	_ = cmd.MarkFlagRequired("file")
 	return cmd
+}
+
+// follow waits for a change that was made. What happens meanwhile goes where errors go, so that -o json stays JSON.
+func (r *remote) follow(cmd *cobra.Command, output string, revision int64, wait time.Duration) error {
+	c, err := r.client()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(cmd.Context(), wait)
+	defer cancel()
+	w := cmd.OutOrStdout()
+	if output == "json" {
+		w = cmd.ErrOrStderr()
+	}
+	return told(cmd, r.await(ctx, c, w, revision))
+}
+
+// between prints what differs between two revisions, or a revision and the newest.
+func (r *remote) between(cmd *cobra.Command, output string, files, revisions []string) error {
+	if len(files) > 0 {
+		return &exitError{code: exitUsage, err: errors.New("diff compares files with what there is (-f), or two revisions, not both")}
+	}
+	q := url.Values{"limit": {"1000"}}
+	for i, name := range []string{"from", "to"}[:len(revisions)] {
+		n, err := strconv.ParseInt(strings.TrimPrefix(revisions[i], "r"), 10, 64)
+		if err != nil || n < 0 {
+			return &exitError{code: exitUsage, err: fmt.Errorf("%q is no revision; relais history lists them", revisions[i])}
+		}
+		q.Set(name, strconv.FormatInt(n, 10))
+	}
+	var l struct {
+		Items []changed `json:"items"`
+		Next  string    `json:"next,omitempty"`
+	}
+	return r.ask(cmd, output, client.Request{Method: http.MethodGet, Path: inOrg("diff"), Query: q}, &l, func(w io.Writer) {
+		printChanges(w, l.Items)
+		if l.Next != "" {
+			fmt.Fprintln(w, "there is more; ask the API with its cursor")
+		}
+	})
 }
 
 func applyCommands() []*cobra.Command {
 	return []*cobra.Command{
 		applyCommand("apply -f PATH...", "Make or change documents on a control plane, all or none",
 			"Apply reads documents as serve does, variables of the environment included, and sends them to the control\nplane, which checks them with all others and writes all of them or none.",
-			"  relais apply -f shop.yaml\n  relais apply -f site/ --prune --reason 'new checkout'", nil),
-		applyCommand("diff -f PATH...", "What apply would change", "Diff lets the control plane check documents as apply does, prints what would change, and changes nothing.",
-			"  relais diff -f shop.yaml\n  relais diff -f site/ --prune -o json", url.Values{"dryRun": {"true"}}),
+			"  relais apply -f shop.yaml\n  relais apply -f shop.yaml --wait 10m\n  relais apply -f site/ --prune --reason 'new checkout'", nil),
+		applyCommand("diff -f PATH... | REVISION [REVISION]", "What apply would change, or what differs between revisions",
+			"Diff lets the control plane check documents as apply does, prints what would change, and changes nothing. With\nrevisions it prints what differs between two of them, or one and the newest.",
+			"  relais diff -f shop.yaml\n  relais diff -f site/ --prune -o json\n  relais diff 17\n  relais diff 17 21", url.Values{"dryRun": {"true"}}),
 		exportCommand(), rollbackCommand(), deleteCommand(), getCommand(), historyCommand(),
 	}
 }

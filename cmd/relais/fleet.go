@@ -1,10 +1,10 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -69,59 +69,18 @@ func popListCommand() *cobra.Command {
 	return cmd
 }
 
-func rolloutCommand() *cobra.Command {
-	var r remote
-	var output string
-	cmd := &cobra.Command{
-		Use: "rollout", Short: "Changes on their way through the PoPs",
-		Long:    "Rollout shows what of an organization is served, what is on its way and in which ring, and what was undone and\nwhy. Its commands hold, continue, expedite or undo what is on its way.",
-		Example: "  relais rollout\n  relais rollout undo r17 --reason 'checkout fails'", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var l struct {
-				Items []struct {
-					ID       string    `json:"id"`
-					Revision int64     `json:"revision"`
-					State    string    `json:"state"`
-					Ring     string    `json:"ring,omitempty"`
-					Reason   string    `json:"reason,omitempty"`
-					Changed  time.Time `json:"changed"`
-				} `json:"items"`
-			}
-			return r.ask(cmd, output, client.Request{Method: http.MethodGet, Path: inOrg("rollouts")}, &l, func(w io.Writer) {
-				for _, x := range l.Items {
-					ring := x.Ring
-					if ring != "" {
-						ring = "ring " + ring
-					}
-					fmt.Fprintf(w, "%-8s %-8s %-16s %s\n", x.ID, x.State, ring, x.Reason)
-				}
-			})
-		},
-	}
-	r.add(cmd)
-	outputFlag(cmd, &output)
-	for _, do := range [][3]string{
-		{"hold", "hold", "Keep it in its ring"},
-		{"continue", "continue", "Let it go on"},
-		{"expedite", "expedite", "Shorten the rings, and pass a freeze"},
-		{"undo", "undo", "Take it back from where it is"},
-	} {
-		cmd.AddCommand(steerCommand(do[0], do[1], do[2]))
-	}
-	return cmd
-}
-
-func steerCommand(use, action, short string) *cobra.Command {
+// popRevokeCommand lets a machine in no more.
+func popRevokeCommand() *cobra.Command {
 	var r remote
 	var reason string
 	cmd := &cobra.Command{
-		Use: use + " ID", Short: short, Long: short + ". relais rollout shows the ids.", Example: "  relais rollout " + use + " r17 --reason 'checkout fails'", Args: cobra.ExactArgs(1),
+		Use: "revoke NAME", Short: "Let a PoP in no more, until it joins anew",
+		Long: "Revoke ends the certificates of a PoP and the tokens for it that were not used: for a machine that was stolen or\n" +
+			"given away. It goes on serving what it has, and hears of no change; to bring it back, make a token.",
+		Example: "  relais pop revoke fra1 --reason 'the machine was sold'", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			body, err := json.Marshal(map[string]string{"action": action, "reason": reason})
-			if err != nil {
-				return failed(err)
-			}
-			return r.ask(cmd, "text", client.Request{Method: http.MethodPost, Path: inOrg("rollouts", args[0]), Body: body}, nil, nil)
+			q := client.Request{Method: http.MethodDelete, Path: inOrg("pops", args[0], "certificates"), Query: url.Values{"reason": {reason}}}
+			return r.ask(cmd, "text", q, nil, func(w io.Writer) { fmt.Fprintf(w, "PoP %s revoked\n", args[0]) })
 		},
 	}
 	r.add(cmd)

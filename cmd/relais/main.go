@@ -74,7 +74,7 @@ func root(out, errs io.Writer) *cobra.Command {
 	}
 	cmd.SetOut(out)
 	cmd.SetErr(errs)
-	cmd.AddCommand(serveCommand(), upgradeCommand(), validateCommand(), explainCommand(), poolsCommand(), forecastCommand(), replayCommand(), recordCommand(), cacheCommand(), wafCommand(), apiCommand(), shieldCommand(), unblockCommand(), rangesCommand(), packetCommand(), controlCommand(), popCommand(), rolloutCommand(), upCommand(), visitorsCommand(), shopCommand(), usageCommand(), versionCommand())
+	cmd.AddCommand(serveCommand(), upgradeCommand(), validateCommand(), explainCommand(), poolsCommand(), forecastCommand(), replayCommand(), recordCommand(), cacheCommand(), wafCommand(), apiCommand(), shieldCommand(), unblockCommand(), rangesCommand(), packetCommand(), controlCommand(), popCommand(), rolloutCommand(), purgeCommand(), upCommand(), visitorsCommand(), shopCommand(), usageCommand(), versionCommand())
 	cmd.AddCommand(append(applyCommands(), loginCommand(), logoutCommand(), whoamiCommand(), importCommand(), watchCommand(), orgCommand(), userCommand(), tokenCommand(), roleCommand(), claimCommand(), planCommand(), auditCommand())...)
 	return cmd
 }

@@ -40,7 +40,7 @@ func popCommand() *cobra.Command {
 		RunE:    func(cmd *cobra.Command, _ []string) error { return serve(cmd, &f) },
 	}
 	f.add(cmd)
-	cmd.AddCommand(popJoinCommand(), popTokenCommand(), popListCommand())
+	cmd.AddCommand(popJoinCommand(), popTokenCommand(), popListCommand(), popRevokeCommand())
 	return cmd
 }
 

@@ -53,7 +53,7 @@ type Message struct {
 
 // Subscription is what Subscribe began.
 type Subscription interface {
-	// Close ends it. No handle runs once it returned, unless handle itself calls it.
+	// Close ends it. No handle runs once it returned: a handle that would end its own does so in another goroutine.
 	Close() error
 	// Dropped is how many messages were dropped because handle was slow.
 	Dropped() uint64

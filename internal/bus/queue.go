@@ -1,11 +1,6 @@
 package bus
 
-import (
-	"bytes"
-	"runtime"
-	"strconv"
-	"sync"
-)
+import "sync"
 
 // MaxDepth bounds the messages that wait for one subscription, and MaxWaiting their data, in bytes.
 const (
@@ -19,7 +14,6 @@ type Queue struct {
 	depth  int
 	handle func(Message)
 	ended  chan struct{}
-	self   uint64 // the goroutine that calls handle
 
 	mu      sync.Mutex
 	some    sync.Cond // with mu: waiting or closed changed
@@ -33,9 +27,7 @@ type Queue struct {
 func NewQueue(depth int, handle func(Message)) *Queue {
 	q := &Queue{depth: min(max(depth, 1), MaxDepth), handle: handle, ended: make(chan struct{})}
 	q.some.L = &q.mu
-	started := make(chan struct{})
-	go q.run(started)
-	<-started
+	go q.run()
 	return q
 }
 
@@ -57,10 +49,8 @@ func (q *Queue) Push(m Message) {
 	q.some.Signal()
 }
 
-func (q *Queue) run(started chan<- struct{}) {
+func (q *Queue) run() {
 	defer close(q.ended)
-	q.self = goroutine()
-	close(started)
 	for {
 		m, ok := q.next()
 		if !ok {
@@ -89,15 +79,13 @@ func (q *Queue) next() (Message, bool) {
 	return m, true
 }
 
-// Close implements Subscription: what waits is not handled any more.
+// Close implements Subscription: what waits is not handled any more, and what is being handled is waited for.
 func (q *Queue) Close() error {
 	q.mu.Lock()
 	q.closed = true
 	q.some.Signal()
 	q.mu.Unlock()
-	if goroutine() != q.self {
-		<-q.ended
-	}
+	<-q.ended
 	return nil
 }
 
@@ -106,21 +94,6 @@ func (q *Queue) Dropped() uint64 {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return q.dropped
-}
-
-// goroutine is the number of the one that calls, read from the head of its trace, "goroutine 7 [running]:". There is no
-// other way to know that Close is called by the handle for whose end it would wait.
-func goroutine() uint64 {
-	var b [64]byte
-	fields := bytes.Fields(b[:runtime.Stack(b[:], false)])
-	if len(fields) < 2 {
-		return 0
-	}
-	n, err := strconv.ParseUint(string(fields[1]), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
 }
 
 // Link tells who waits whether an end is connected. It is not connected when it begins.

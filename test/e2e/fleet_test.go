@@ -147,4 +147,43 @@ func TestAFleetFromDocumentsToVisitors(t *testing.T) {
 	eventually(t, "visitors see what changed after both came back", o.serves("three"))
 	o.does("rollback", strings.Fields(history)[0], "--reason", "a mistake")
 	eventually(t, "visitors see what was before", o.serves("two"))
+	o.asks(strings.Fields(history)[0])
+}
+
+// asks is what the engineer on call asks a fleet of one.
+func (o *operator) asks(revision string) {
+	t := o.t
+	if out := o.does("diff", revision, "--organization", "acme"); out != "" {
+		t.Errorf("after the way back there is a difference: %s", out)
+	}
+	if out := o.does("diff", "0", "r"+revision); !strings.Contains(out, "Site shop created") {
+		t.Errorf("%s", out)
+	}
+	if code, out := run(t, o.env, "diff", "yesterday"); code != 2 || !strings.Contains(out, "relais history") {
+		t.Errorf("%d %s", code, out)
+	}
+	if out := o.does("rollout", "log"); !strings.Contains(out, "ring 1: 1 of 1 PoPs") {
+		t.Errorf("%s", out)
+	}
+	if out := o.does("purge", "--site", "shop", "--all", "--wait", "30s"); !strings.Contains(out, "obeys") {
+		t.Errorf("%s", out)
+	}
+	if out := o.does("purge", "show", "1"); !strings.Contains(out, "fra1") || !strings.Contains(out, "obeys") {
+		t.Errorf("%s", out)
+	}
+	if code, out := run(t, o.env, "purge", "show", "7"); code != 1 || !strings.Contains(out, "no such thing") {
+		t.Errorf("%d %s", code, out)
+	}
+	write(t, o.path("documents.yaml"), strings.NewReplacer("LISTEN", o.visitors, "TEXT", "four").Replace(fleetDocuments))
+	if out := o.does("apply", "-f", o.path("documents.yaml"), "--wait", "1m"); !strings.Contains(out, "is at all PoPs") {
+		t.Errorf("%s", out)
+	}
+	if !o.serves("four")() {
+		t.Error("what apply waited for is not served")
+	}
+	o.does("pop", "revoke", "fra1", "--reason", "sold")
+	eventually(t, "nothing is heard of who was revoked", func() bool { return strings.Contains(o.does("pop", "list"), "not heard of") })
+	if !o.serves("four")() {
+		t.Error("who was revoked ended its service")
+	}
 }

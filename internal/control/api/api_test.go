@@ -64,8 +64,9 @@ func (b *bed) pass(d time.Duration) {
 
 // fleet keeps what it is told.
 type fleet struct {
-	mu     sync.Mutex
-	purges []api.PurgeBody
+	mu      sync.Mutex
+	purges  []api.PurgeBody
+	revoked int
 }
 
 func (f *fleet) Pops(context.Context) ([]api.PopStatus, error) {
@@ -82,11 +83,26 @@ func (f *fleet) Steer(context.Context, tenant.Actor, string, string, string, str
 	return nil
 }
 
-func (f *fleet) Purge(_ context.Context, _ tenant.Actor, _ string, p api.PurgeBody) (api.Receipt, error) {
+func (f *fleet) RevokePop(context.Context, tenant.Actor, string, string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.revoked++
+	return nil
+}
+
+func (f *fleet) RolloutEvents(context.Context, string, int64, int) ([]api.RolloutEvent, error) {
+	return nil, nil
+}
+
+func (f *fleet) Receipt(_ context.Context, _ string, number int64) (api.Receipt, error) {
+	return api.Receipt{Number: number}, nil
+}
+
+func (f *fleet) Purge(_ context.Context, _ tenant.Actor, _ string, p api.PurgeBody, _ time.Duration) (api.Receipt, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.purges = append(f.purges, p)
-	return api.Receipt{Number: int64(len(f.purges)), Pops: []api.Ack{{Pop: "fra", Done: true}}}, nil
+	return api.Receipt{Number: int64(len(f.purges)), Done: true, Pops: []api.Ack{{Pop: "fra", State: "obeys"}}}, nil
 }
 
 type noDNS struct{}

@@ -77,7 +77,7 @@ func (b *bed) try(o operation, org, token string) reply {
 	if o.id == "end-session" {
 		name = b.session
 	}
-	path := strings.NewReplacer("{org}", org, "{kind}", "OriginPool", "{name}", name).Replace(o.path)
+	path := strings.NewReplacer("{org}", org, "{kind}", "OriginPool", "{name}", name, "{number}", "1").Replace(o.path)
 	var fields []string
 	if o.id == "put-document" || o.id == "delete-document" {
 		fields = []string{"If-Match", "*"}
@@ -149,7 +149,7 @@ func TestNobodyElseGetsAnythingOfATenant(t *testing.T) {
 		}
 		table = append(table, row)
 	}
-	if after := b.revision("shop"); after != before || len(b.fleet.purges) > 0 {
+	if after := b.revision("shop"); after != before || len(b.fleet.purges) > 0 || b.fleet.revoked > 0 {
 		t.Errorf("something was changed: revision %d, then %d; %d purges", before, after, len(b.fleet.purges))
 	}
 	t.Logf("%d requests, all refused:\n%s", count, strings.Join(table, "\n"))
@@ -168,7 +168,7 @@ func TestNobodyElseGetsAnythingOfATenant(t *testing.T) {
 		switch o.id {
 		case "assign-plan", "put-guardrails-imposed", "delete-organization":
 			token = b.tokens["east"]
-		case "list-pops", "enrol-pop":
+		case "list-pops", "enrol-pop", "revoke-pop":
 			token, org = b.tokens["op"], "op"
 		}
 		if r := b.try(o, org, token); r.status == 401 || r.status == 403 || r.status == 400 || r.status >= 500 || r.status == 422 && o.id != "rollback" {

@@ -9,18 +9,39 @@ import (
 	"github.com/relais-edge/relais/internal/control/tenant"
 )
 
-// Fleet is what is done with the places: rollouts and their undoing, purges, enrolment. Who may has been asked before.
+// Fleet is what is done with the places. Who may has been asked before.
 type Fleet interface {
+	Places
+	Rollouts
+	Purges
+}
+
+// Places are the operator's PoPs.
+type Places interface {
 	// Pops tells how the places are.
 	Pops(ctx context.Context) ([]PopStatus, error)
 	// Enrol makes a text that lets one place in, once, until the time.
 	Enrol(ctx context.Context, actor tenant.Actor, pop string) (text string, until time.Time, err error)
+	// RevokePop ends what a place proves itself with, and its texts that were not used.
+	RevokePop(ctx context.Context, actor tenant.Actor, pop, reason string) error
+}
+
+// Rollouts are changes on their way.
+type Rollouts interface {
 	// Rollouts tells of an organization's changes on their way, the newest first.
 	Rollouts(ctx context.Context, org string) ([]Rollout, error)
+	// RolloutEvents tells what happened to them after a number, the oldest first.
+	RolloutEvents(ctx context.Context, org string, after int64, limit int) ([]RolloutEvent, error)
 	// Steer goes on with, holds or undoes a rollout.
 	Steer(ctx context.Context, actor tenant.Actor, org, id, action, reason string) error
-	// Purge tells the places to fetch anew, and gives the receipt as far as it is.
-	Purge(ctx context.Context, actor tenant.Actor, org string, p PurgeBody) (Receipt, error)
+}
+
+// Purges are told to all places.
+type Purges interface {
+	// Purge tells the places to fetch anew, waits as long for those that are heard of, and gives the receipt as far as it is.
+	Purge(ctx context.Context, actor tenant.Actor, org string, p PurgeBody, wait time.Duration) (Receipt, error)
+	// Receipt tells who obeys a purge of the organization.
+	Receipt(ctx context.Context, org string, number int64) (Receipt, error)
 }
 
 // PopStatus is how a place is.
@@ -38,8 +59,20 @@ type Rollout struct {
 	Revision int64     `json:"revision"`
 	State    string    `json:"state" enum:"waiting,going,held,done,undone"`
 	Ring     string    `json:"ring,omitempty"`
+	Pops     int       `json:"pops,omitempty" doc:"So many have it"`
+	Of       int       `json:"of,omitempty" doc:"So many shall have it"`
+	Until    time.Time `json:"until,omitzero" doc:"Time until which the ring is watched; absent before all of it have the change"`
 	Reason   string    `json:"reason,omitempty"`
 	Changed  time.Time `json:"changed"`
+}
+
+// RolloutEvent is what happened to a change on its way.
+type RolloutEvent struct {
+	Number   int64     `json:"number"`
+	Time     time.Time `json:"time"`
+	Kind     string    `json:"kind"`
+	Revision int64     `json:"revision"`
+	Text     string    `json:"text"`
 }
 
 // PurgeBody says what is fetched anew. Site is given, or all is of the whole organization.
@@ -56,16 +89,23 @@ type PurgeBody struct {
 
 // Receipt tells which places have a purge.
 type Receipt struct {
-	Number int64 `json:"number"`
-	Pops   []Ack `json:"pops"`
+	Number int64     `json:"number"`
+	Time   time.Time `json:"time"`
+	Done   bool      `json:"done" doc:"All obey that are heard of"`
+	Blind  bool      `json:"blind,omitempty" doc:"This control plane has not heard of the places for long enough to say"`
+	Pops   []Ack     `json:"pops"`
 }
 
-// Ack is what one place says of a purge.
+// Ack is how one place stands to a purge.
 type Ack struct {
-	Pop  string     `json:"pop"`
-	Done bool       `json:"done"`
-	At   *time.Time `json:"at,omitempty"`
+	Pop   string     `json:"pop"`
+	State string     `json:"state" enum:"obeys,waiting,away"`
+	At    *time.Time `json:"at,omitempty" doc:"When it was first heard to obey"`
+	Seen  time.Time  `json:"seen" doc:"When it was last heard of"`
 }
+
+// maxPurgeWait bounds how long an answer waits for places.
+const maxPurgeWait = 30 * time.Second
 
 // allowed asks for a right, and then that there are places at all: so who may not is not told.
 func (a *API) allowed(ctx context.Context, verb tenant.Verb, kind, org string) error {
@@ -119,6 +159,36 @@ func (a *API) fleetRoutes() {
 			}
 			return out, err
 		})
+	add(a, route{method: "DELETE", path: "/organizations/{org}/pops/{name}/certificates", id: "revoke-pop", tag: "fleet", summary: "Let a place in no more, until it joins anew", status: 204},
+		func(ctx context.Context, in *struct {
+			ThingPath
+			Reason string `query:"reason" maxLength:"1024" doc:"Stands in the audit log"`
+		},
+		) (*none, error) {
+			err := a.withFleet(ctx, tenant.VerbDelete, string(v1.KindPop), in.Org, true)
+			if err == nil {
+				err = a.fleet.RevokePop(ctx, actor(ctx), in.Name, in.Reason)
+			}
+			return done(err)
+		})
+	a.rolloutRoutes()
+	a.purgeRoutes()
+}
+
+func (a *API) rolloutRoutes() {
+	add(a, route{method: "GET", path: "/organizations/{org}/rollout-events", id: "list-rollout-events", tag: "fleet", summary: "What happened to changes on their way, the oldest first"},
+		func(ctx context.Context, in *struct {
+			OrgPath
+			After int64 `query:"after" minimum:"0" doc:"Number of the last event that is known"`
+			Limit int   `query:"limit" minimum:"1" maximum:"1000" default:"100" doc:"Events of a page, at most"`
+		},
+		) (*output[list[RolloutEvent]], error) {
+			if err := a.withFleet(ctx, tenant.VerbRead, "document", in.Org, false); err != nil {
+				return nil, err
+			}
+			items, err := a.fleet.RolloutEvents(ctx, in.Org, in.After, in.Limit)
+			return listed(items, "", err)
+		})
 	add(a, route{method: "GET", path: "/organizations/{org}/rollouts", id: "list-rollouts", tag: "fleet", summary: "Changes on their way, the newest first"},
 		func(ctx context.Context, in *OrgPath) (*output[list[Rollout]], error) {
 			if err := a.withFleet(ctx, tenant.VerbRead, "document", in.Org, false); err != nil {
@@ -142,16 +212,33 @@ func (a *API) fleetRoutes() {
 			}
 			return done(err)
 		})
+}
+
+func (a *API) purgeRoutes() {
 	add(a, route{method: "POST", path: "/organizations/{org}/purges", id: "purge", tag: "fleet", summary: "Have stored answers fetched anew, at every place", status: 202},
 		func(ctx context.Context, in *struct {
 			OrgPath
+			Wait int `query:"wait" minimum:"0" maximum:"30" doc:"Seconds that the answer waits, at most, until all places obey that are heard of"`
 			Body PurgeBody
 		},
 		) (*output[Receipt], error) {
 			out := &output[Receipt]{}
 			err := a.withFleet(ctx, tenant.VerbPurge, string(v1.KindSite), in.Org, false)
 			if err == nil {
-				out.Body, err = a.fleet.Purge(ctx, actor(ctx), in.Org, in.Body)
+				out.Body, err = a.fleet.Purge(ctx, actor(ctx), in.Org, in.Body, min(time.Duration(in.Wait)*time.Second, maxPurgeWait))
+			}
+			return out, err
+		})
+	add(a, route{method: "GET", path: "/organizations/{org}/purges/{number}", id: "get-purge", tag: "fleet", summary: "Which places obey a purge"},
+		func(ctx context.Context, in *struct {
+			OrgPath
+			Number int64 `path:"number" minimum:"1" doc:"Of the purge, as its answer told"`
+		},
+		) (*output[Receipt], error) {
+			out := &output[Receipt]{}
+			err := a.withFleet(ctx, tenant.VerbRead, string(v1.KindSite), in.Org, false)
+			if err == nil {
+				out.Body, err = a.fleet.Receipt(ctx, in.Org, in.Number)
 			}
 			return out, err
 		})

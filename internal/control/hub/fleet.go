@@ -67,6 +67,24 @@ func (o offered) Enrol(ctx context.Context, actor tenant.Actor, pop string) (str
 	return t.String(), time.Now().Add(tokenLife), err
 }
 
+// RevokePop implements api.Fleet.
+func (o offered) RevokePop(ctx context.Context, actor tenant.Actor, pop, reason string) error {
+	return o.Revoke(ctx, actor.String(), pop, reason)
+}
+
+// RolloutEvents implements api.Fleet.
+func (o offered) RolloutEvents(ctx context.Context, org string, after int64, limit int) (list []api.RolloutEvent, err error) {
+	err = o.cfg.Store.View(ctx, func(r *store.Reader) error {
+		events, err := rollout.Events(ctx, r, org, after, limit)
+		for i := range events {
+			e := &events[i]
+			list = append(list, api.RolloutEvent{Number: e.Seq, Time: e.Time, Kind: string(e.Kind), Revision: e.Revision, Text: e.Text})
+		}
+		return err
+	})
+	return list, err
+}
+
 // Rollouts implements api.Fleet: what waits, what moves, and what is served or was undone.
 func (o offered) Rollouts(ctx context.Context, org string) (list []api.Rollout, err error) {
 	var s *rollout.State
@@ -82,7 +100,7 @@ func (o offered) Rollouts(ctx context.Context, org string) (list []api.Rollout, 
 		list = append(list, api.Rollout{ID: id(w.Revision), Revision: w.Revision, State: "waiting", Reason: w.Told, Changed: w.Since})
 	}
 	if m := s.Moving; m != nil {
-		x := api.Rollout{ID: id(m.Revision), Revision: m.Revision, State: "going", Ring: fmt.Sprintf("%d, %d PoPs", m.Ring+1, len(m.Pops)), Reason: s.Paused, Changed: m.Entered}
+		x := api.Rollout{ID: id(m.Revision), Revision: m.Revision, State: "going", Ring: fmt.Sprint(m.Ring + 1), Pops: len(m.Pops), Of: m.Of, Until: m.Until, Reason: s.Paused, Changed: m.Entered}
 		if s.Paused != "" {
 			x.State = "held"
 		}
@@ -117,24 +135,50 @@ func (o offered) Steer(ctx context.Context, actor tenant.Actor, org, id, action,
 	return err
 }
 
-// Purge implements api.Fleet. The receipt tells who obeys at this moment.
-func (o offered) Purge(ctx context.Context, actor tenant.Actor, org string, p api.PurgeBody) (out api.Receipt, err error) {
+// Purge implements api.Fleet.
+func (o offered) Purge(ctx context.Context, actor tenant.Actor, org string, p api.PurgeBody, wait time.Duration) (api.Receipt, error) {
 	order := &purge.Order{Author: actor.String(), Organization: org, Site: p.Site}
+	var err error
 	if order.Entries, err = purgeEntries(org, &p); err != nil {
-		return out, fmt.Errorf("%w: %w", store.ErrInvalid, err)
+		return api.Receipt{}, fmt.Errorf("%w: %w", store.ErrInvalid, err)
 	}
 	r, err := o.purges.Purge(ctx, order)
-	if errors.Is(err, purge.ErrInvalid) {
-		return out, fmt.Errorf("%w: %w", store.ErrInvalid, err)
+	switch {
+	case errors.Is(err, purge.ErrInvalid):
+		return api.Receipt{}, fmt.Errorf("%w: %w", store.ErrInvalid, err)
+	case errors.Is(err, purge.ErrOften), errors.Is(err, purge.ErrBusy):
+		return api.Receipt{}, fmt.Errorf("%w: %w", store.ErrBusy, err)
+	case err != nil:
+		return api.Receipt{}, err
+	}
+	if wait > 0 {
+		limited, cancel := context.WithTimeout(ctx, wait)
+		defer cancel()
+		if now, _ := o.purges.Wait(limited, *r, nil); now != nil {
+			r = now // who does not obey in time stands in the receipt
+		}
+	}
+	return receipt(r), nil
+}
+
+// Receipt implements api.Fleet. A purge of somebody else is none.
+func (o offered) Receipt(ctx context.Context, org string, number int64) (api.Receipt, error) {
+	r, err := o.purges.Receipt(ctx, uint64(number))
+	if err == nil && r.Organization != org {
+		err = fmt.Errorf("%w: purge %d", store.ErrNotFound, number)
 	}
 	if err != nil {
-		return out, err
+		return api.Receipt{}, err
 	}
-	out.Number = int64(r.Last)
+	return receipt(r), nil
+}
+
+func receipt(r *purge.Receipt) api.Receipt {
+	out := api.Receipt{Number: int64(r.Last), Time: r.Time, Done: r.Done(), Blind: r.Blind, Pops: []api.Ack{}}
 	for _, s := range r.Pops {
-		out.Pops = append(out.Pops, api.Ack{Pop: s.Pop, Done: s.State == purge.Obeys, At: s.Time})
+		out.Pops = append(out.Pops, api.Ack{Pop: s.Pop, State: string(s.State), At: s.Time, Seen: s.Seen})
 	}
-	return out, nil
+	return out
 }
 
 // purgeEntries reads what somebody wants purged.

@@ -384,6 +384,45 @@ func TestTheNewestGoesNextAndNoneBetween(t *testing.T) {
 	}
 }
 
+func TestWhatEveryPoPHasIsReplacedAtOnce(t *testing.T) {
+	f := newScene(t, 1)
+	f.offer(2, false)
+	f.run(3 * time.Second)
+	f.offer(3, false)
+	f.offer(4, false)
+	f.step()
+	f.want(Began, Replaced)
+	if at := f.state.At("pop000"); at != version(4) {
+		t.Errorf("%+v", at)
+	}
+	f.ill = func(p *Place, v Version) {
+		n := int64(0)
+		if v == version(4) {
+			n = 100
+		}
+		p.Since = p.Since.Add(fleet.Sample{Requests: 100, Errors: n})
+	}
+	f.places[0].Before = fleet.Sample{Requests: 10000}
+	f.run(20 * time.Second)
+	if s := f.state; s.Stable != version(1) || s.Moving != nil || s.Refused == nil || s.Refused.Version != version(4) {
+		t.Errorf("a newer one that fails: %+v", s)
+	}
+	f.ill = nil
+	f.offer(5, false)
+	f.run(3 * time.Second)
+	f.state.Paused = "by hand"
+	f.offer(6, false)
+	f.run(20 * time.Second)
+	if at := f.state.At("pop000"); at != version(5) {
+		t.Errorf("while it is held: %+v", at)
+	}
+	f.state.Paused = ""
+	f.run(30 * time.Second)
+	if s := f.state; s.Stable != version(6) || s.Moving != nil {
+		t.Errorf("in the end: %+v", s)
+	}
+}
+
 func TestAPoPThatWasAwayBeforeHoldsUpNothing(t *testing.T) {
 	f := newScene(t, 200)
 	for i := range 60 {

@@ -57,6 +57,10 @@ type Moving struct {
 	Entered time.Time `json:"entered"`
 	// Settled is when all of the ring had confirmed; zero: not yet.
 	Settled time.Time `json:"settled,omitzero"`
+	// Of so many PoPs that serve the organization, and until when the ring is watched, zero before it is settled: as it was
+	// when the ring was entered and settled, for people.
+	Of    int       `json:"of,omitempty"`
+	Until time.Time `json:"until,omitzero"`
 }
 
 // Verdict is what replaying recorded requests against a bundle said.

@@ -57,8 +57,9 @@ const (
 	Undone   Kind = "undone"
 	Denied   Kind = "denied" // before any PoP had it
 	Waits    Kind = "waits"
-	Held     Kind = "held"    // a gate was not passed, and a person decides
-	Unheard  Kind = "unheard" // a PoP is left out because nothing is heard of it
+	Held     Kind = "held"     // a gate was not passed, and a person decides
+	Replaced Kind = "replaced" // the only ring has it, and a newer one takes its place before it is proved
+	Unheard  Kind = "unheard"  // a PoP is left out because nothing is heard of it
 )
 
 // Step says what becomes of a rollout. It changes nothing that it was given; where nothing happens it gives the same
@@ -93,26 +94,9 @@ func (m *mover) begin() {
 		m.tell(Finished, w.Revision, "is what is served already")
 		return
 	}
-	if s.Paused != "" {
-		m.waits("paused: " + s.Paused)
-		return
-	}
 	back := s.proved(w.Version)
-	if why := m.in.Policy.frozen(m.in.Now); why != "" && (!w.Emergency || m.in.Policy.FrozenToo) && !back {
-		m.waits(why)
+	if !m.may(back) {
 		return
-	}
-	if g := &m.in.Policy.Replay; g.On && !back && !w.Emergency {
-		if w.Replayed == nil {
-			m.waits("recorded requests are replayed")
-			return
-		}
-		if why := g.refuses(w.Replayed); why != "" {
-			s.Refused = &Refused{Version: w.Version, Time: m.in.Now, Ring: -1, Why: why}
-			s.Waiting = nil
-			m.tell(Denied, w.Revision, "%s", why)
-			return
-		}
 	}
 	s.Waiting = nil
 	if back || len(m.in.Places) == 0 {
@@ -127,6 +111,32 @@ func (m *mover) begin() {
 	// What nobody is served yet can be worse for nobody: only the PoPs are watched.
 	s.Moving = &Moving{Version: w.Version, Emergency: w.Emergency, First: s.Stable.Revision == 0, Ring: -1}
 	m.advance(Began)
+}
+
+// may says whether what waits may begin, and tells why not. Back is something that every PoP served before.
+func (m *mover) may(back bool) bool {
+	s, w := m.s, m.s.Waiting
+	if s.Paused != "" {
+		m.waits("paused: " + s.Paused)
+		return false
+	}
+	if why := m.in.Policy.frozen(m.in.Now); why != "" && (!w.Emergency || m.in.Policy.FrozenToo) && !back {
+		m.waits(why)
+		return false
+	}
+	if g := &m.in.Policy.Replay; g.On && !back && !w.Emergency {
+		if w.Replayed == nil {
+			m.waits("recorded requests are replayed")
+			return false
+		}
+		if why := g.refuses(w.Replayed); why != "" {
+			s.Refused = &Refused{Version: w.Version, Time: m.in.Now, Ring: -1, Why: why}
+			s.Waiting = nil
+			m.tell(Denied, w.Revision, "%s", why)
+			return false
+		}
+	}
+	return true
 }
 
 // waits tells why something waits, once.
@@ -145,8 +155,8 @@ func (m *mover) advance(kind Kind) {
 		if len(pops) <= len(mv.Pops) {
 			continue
 		}
-		mv.Ring, mv.Entered, mv.Settled, mv.At = ring, m.in.Now, time.Time{}, m.in.Revision
-		mv.Pops = pops
+		mv.Ring, mv.Pops = ring, pops
+		m.enter()
 		m.tell(kind, mv.Revision, "ring %d: %d of %d PoPs", ring+1, len(mv.Pops), len(m.in.Places))
 		return
 	}
@@ -154,6 +164,13 @@ func (m *mover) advance(kind Kind) {
 	m.s.Moving = nil
 	m.s.finish(v)
 	m.tell(Finished, v.Revision, "all %d PoPs", len(m.in.Places))
+}
+
+// enter begins a ring, whose PoPs are chosen.
+func (m *mover) enter() {
+	mv := m.s.Moving
+	mv.Entered, mv.At, mv.Of = m.in.Now, m.in.Revision, len(m.in.Places)
+	mv.Settled, mv.Until = time.Time{}, time.Time{}
 }
 
 // members are those who have it and as many more as a ring holds: first who is alive, then by an order that is another
@@ -239,9 +256,27 @@ func (m *mover) watch() {
 	if !m.settled(touched) || m.s.Paused != "" {
 		return
 	}
+	if mv.Ring == 0 && len(others) == 0 && m.replaced() {
+		return
+	}
 	if m.in.Now.Sub(mv.Settled) >= m.in.Policy.wait(mv.Ring, mv.Emergency || mv.First) {
 		m.advance(Advanced)
 	}
+}
+
+// replaced lets a newer bundle take the place of one that is only watched still, where the first ring is all PoPs, as
+// where there is one: to wait would spare nobody, and who tries things out would wait for each. What comes back if it
+// fails is what was proved before both.
+func (m *mover) replaced() bool {
+	s, w, mv := m.s, m.s.Waiting, m.s.Moving
+	if w == nil || w.Index == s.Stable.Index || s.proved(w.Version) || !m.may(false) {
+		return false
+	}
+	m.tell(Replaced, mv.Revision, "revision %d takes its place at all %d PoPs; if that fails, revision %d comes back", w.Revision, len(m.in.Places), s.Stable.Revision)
+	mv.Version, mv.Emergency = w.Version, w.Emergency
+	m.enter()
+	s.Waiting = nil
+	return true
 }
 
 // split parts those who have the bundle from those who do not.
@@ -332,6 +367,7 @@ func (m *mover) settled(touched []*Place) bool {
 		m.tell(Unheard, mv.Revision, "%d PoPs are left out, such as %s", len(away), away[0])
 	}
 	mv.Settled = m.in.Now
+	mv.Until = m.in.Now.Add(m.in.Policy.wait(mv.Ring, mv.Emergency || mv.First))
 	return true
 }
 
@@ -343,7 +379,7 @@ func (m *mover) replace(away []string) bool {
 	}
 	mv.Pops = nil
 	mv.Pops = m.members(mv.Ring)
-	mv.Entered, mv.At = m.in.Now, m.in.Revision
+	m.enter()
 	m.tell(Unheard, mv.Revision, "nothing is heard of %s; %s takes its place", away[0], mv.Pops[0])
 	return false
 }

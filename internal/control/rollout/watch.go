@@ -27,7 +27,7 @@ func (l *lead) mark(org string, old, s *State) {
 	case s.Moving == nil && s.Waiting == nil:
 		delete(l.marks, org)
 	case s.Moving == nil:
-	case old == nil || old.Moving == nil || old.Moving.Revision != s.Moving.Revision:
+	case old == nil || old.Moving == nil || old.Stable.Revision != s.Stable.Revision:
 		l.marks[org] = &marks{map[string]fleet.Sample{}, map[string]fleet.Sample{}, l.gauges()}
 	case old.Moving.At != s.Moving.At:
 		m := l.marks[org]
@@ -35,7 +35,10 @@ func (l *lead) mark(org string, old, s *State) {
 			m = &marks{before: map[string]fleet.Sample{}}
 			l.marks[org] = m
 		}
-		m.ring, m.calm = map[string]fleet.Sample{}, l.gauges()
+		m.ring = map[string]fleet.Sample{}
+		if old.Moving.Ring != s.Moving.Ring || m.calm == nil {
+			m.calm = l.gauges() // one that takes another's place is held against what was before both
+		}
 	}
 }
 
